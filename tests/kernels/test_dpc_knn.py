@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from kernels import dpc_knn
+
+# Below and above the number of tokens at which the fast path changes its method.
+SHAPES = [(3, 60, 8, 15), (2, 97, 5, 25), (1, 513, 3, 129), (2, 700, 16, 175), (1, 1300, 2, 325)]
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def lattice(batch: int, tokens: int, channels: int) -> Tensor:
+    """Small integers: every distance is exact in float32, and most occur many times."""
+    return torch.randint(-2, 3, (batch, tokens, channels), generator=generator(tokens)).float()
+
+
+def assert_same(x: Tensor, clusters: int, k: int = 5) -> None:
+    centres, assign = dpc_knn(x, clusters, k, backend="cpu")
+    expected_centres, expected_assign = dpc_knn(x, clusters, k, backend="reference")
+    assert torch.equal(centres, expected_centres)
+    assert torch.equal(assign, expected_assign)
+
+
+def by_hand(points: list[float], clusters: int, k: int) -> tuple[list[int], list[int]]:
+    """DPC-KNN of points on a line, in plain Python."""
+    n = len(points)
+    distance = [[abs(a - b) for b in points] for a in points]
+    sparsity = [sum(d * d for d in sorted(row)[:k]) / k for row in distance]
+    rank = sorted(range(n), key=lambda i: (sparsity[i], i))
+    delta = {}
+    for place, i in enumerate(rank):
+        delta[i] = min((distance[i][j] for j in rank[:place]), default=max(distance[i]))
+    score = {i: (float("inf") if i == rank[0] else delta[i] * 2.718281828459045 ** -sparsity[i]) for i in range(n)}
+    centres = sorted(sorted(range(n), key=lambda i: (-score[i], i))[:clusters])
+    assign = [min(range(clusters), key=lambda c: (distance[i][centres[c]], c)) for i in range(n)]
+    for cluster, centre in enumerate(centres):
+        assign[centre] = cluster
+    return centres, assign
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_against_plain_python(backend: str) -> None:
+    for seed in range(20):
+        points = torch.rand(12, generator=generator(seed), dtype=torch.float64) * 3
+        centres, assign = dpc_knn(points.view(1, -1, 1), 4, k=3, backend=backend)
+        assert (centres[0].tolist(), assign[0].tolist()) == by_hand(points.tolist(), 4, k=3)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_fast_path_on_random_features(shape: tuple[int, int, int, int]) -> None:
+    batch, tokens, channels, clusters = shape
+    x = torch.randn(batch, tokens, channels, generator=generator(), dtype=torch.float64)
+    assert_same(x, clusters)
+    assert_same(x + 5, clusters, k=1)
+    assert_same(x, 1, k=9)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_ties_go_to_the_lower_index(shape: tuple[int, int, int, int]) -> None:
+    batch, tokens, channels, clusters = shape
+    assert_same(lattice(batch, tokens, channels), clusters)
+    assert_same(torch.full((batch, tokens, channels), 0.37), clusters)
+
+
+@pytest.mark.parametrize("tokens", [10, 600])
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_equal_tokens(tokens: int, backend: str) -> None:
+    centres, assign = dpc_knn(torch.full((1, tokens, 4), 0.37), 3, backend=backend)
+    assert centres[0].tolist() == [0, 1, 2]
+    assert assign[0].tolist() == [0, 1, 2] + [0] * (tokens - 3)
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 3, 4])
+def test_fewer_tokens_than_neighbours(tokens: int) -> None:
+    for clusters in range(1, tokens + 1):
+        assert_same(torch.randn(2, tokens, 6, generator=generator(), dtype=torch.float64), clusters)
+
+
+@pytest.mark.parametrize("tokens", [64, 600])
+def test_every_token_its_own_cluster(tokens: int) -> None:
+    centres, assign = dpc_knn(lattice(1, tokens, 3), tokens)
+    assert torch.equal(centres[0], torch.arange(tokens))
+    assert torch.equal(assign[0], torch.arange(tokens))
+
+
+@pytest.mark.parametrize("tokens", [64, 600])
+def test_centres_belong_to_themselves_and_clusters_are_nearest(tokens: int) -> None:
+    x = torch.randn(2, tokens, 8, generator=generator(), dtype=torch.float64)
+    centres, assign = dpc_knn(x, tokens // 4)
+    assert torch.equal(assign.gather(1, centres), torch.arange(tokens // 4).expand(2, -1))
+    distance = torch.cdist(x, x.gather(1, centres[:, :, None].expand(-1, -1, 8)))
+    assert torch.equal(distance.argmin(2), assign)
+
+
+@pytest.mark.parametrize("tokens", [192, 700])
+def test_an_image_does_not_depend_on_its_batch(tokens: int) -> None:
+    x = torch.randn(5, tokens, 24, generator=generator())
+    centres, assign = dpc_knn(x, tokens // 4)
+    for i in range(5):
+        for some in (slice(i, i + 1), slice(i, None), slice(0, i + 1)):
+            own_centres, own_assign = dpc_knn(x[some], tokens // 4)
+            assert torch.equal(own_centres, centres[some])
+            assert torch.equal(own_assign, assign[some])
+
+
+@pytest.mark.parametrize("tokens", [192, 700])
+def test_repeated_runs_are_identical(tokens: int) -> None:
+    x = torch.randn(2, tokens, 24, generator=generator())
+    first = dpc_knn(x, tokens // 4)
+    for _ in range(5):
+        again = dpc_knn(x.clone(), tokens // 4)
+        assert torch.equal(first[0], again[0])
+        assert torch.equal(first[1], again[1])
+
+
+@pytest.mark.parametrize("tokens", [192, 700])
+def test_layout_does_not_matter(tokens: int) -> None:
+    x = torch.randn(2, 24, tokens, generator=generator())
+    strided = dpc_knn(x.mT, tokens // 4)
+    contiguous = dpc_knn(x.mT.contiguous(), tokens // 4)
+    assert torch.equal(strided[0], contiguous[0])
+    assert torch.equal(strided[1], contiguous[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_low_precision_features_are_clustered_in_float32(dtype: torch.dtype) -> None:
+    x = torch.randn(2, 192, 24, generator=generator()).to(dtype)
+    expected = dpc_knn(x.float(), 48)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for features in (x, x.float()):
+            centres, assign = dpc_knn(features, 48)
+            assert torch.equal(centres, expected[0])
+            assert torch.equal(assign, expected[1])
+
+
+@pytest.mark.parametrize("tokens", [192, 1000])
+def test_float32_stays_near_float64(tokens: int) -> None:
+    # Far from the origin, where |a|^2 - 2ab + |b|^2 loses its digits.
+    x = torch.randn(2, tokens, 64, generator=generator()) + 30
+    expected = dpc_knn(x.double(), tokens // 4, backend="reference")[0]
+    centres = dpc_knn(x, tokens // 4)[0]
+    shared = sum(len(set(a.tolist()) & set(b.tolist())) for a, b in zip(centres, expected))
+    assert shared >= 0.99 * expected.numel()
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("tokens", [60, 600])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_indices_stay_in_range(backend: str, tokens: int, bad: float) -> None:
+    x = torch.randn(3, tokens, 4, generator=generator())
+    x[0, 7] = bad
+    x[1] = bad
+    centres, assign = dpc_knn(x, tokens // 4, backend=backend)
+    assert centres.min() >= 0 and centres.max() < tokens
+    assert assign.min() >= 0 and assign.max() < tokens // 4
+    assert torch.equal(assign[2], dpc_knn(x[2:], tokens // 4, backend=backend)[1][0])
+
+
+def test_no_gradient() -> None:
+    x = torch.randn(1, 20, 4, requires_grad=True)
+    assert not any(t.requires_grad for t in dpc_knn(x, 5))
+
+
+def test_wrong_arguments() -> None:
+    x = torch.zeros(1, 8, 4)
+    for wrong in (torch.zeros(8, 4), torch.zeros(1, 0, 4)):
+        with pytest.raises(ValueError, match="at least one token"):
+            dpc_knn(wrong, 1)
+    for clusters in (0, 9):
+        with pytest.raises(ValueError, match="num_clusters"):
+            dpc_knn(x, clusters)
+    with pytest.raises(ValueError, match="k must be"):
+        dpc_knn(x, 2, k=0)

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from kernels import dpc_knn
+from kernels.backend import choose_backend
+from kernels.identity import refuse_foreign_package
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_choice_of_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TCFORMER_KERNELS", raising=False)
+    assert choose_backend(None) == "cpu"
+    monkeypatch.setenv("TCFORMER_KERNELS", "reference")
+    assert choose_backend(None) == "reference"
+    assert choose_backend("cpu") == "cpu"
+    monkeypatch.setenv("TCFORMER_KERNELS", "fpga")
+    with pytest.raises(ValueError, match="TCFORMER_KERNELS names the kernels 'fpga'"):
+        dpc_knn(torch.zeros(1, 4, 2), 1)
+    with pytest.raises(ValueError, match="backend= names the kernels 'gpu'"):
+        dpc_knn(torch.zeros(1, 4, 2), 1, backend="gpu")
+
+
+def test_refuses_to_hide_another_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_foreign_package()
+    monkeypatch.setattr("kernels.identity.version", lambda name: {"kernels": "0.9"}[name])
+    with pytest.raises(ImportError, match=r"version 0\.9.*pip uninstall kernels"):
+        refuse_foreign_package()
+
+
+def test_network_refuses_another_package_of_that_name(tmp_path: Path) -> None:
+    (tmp_path / "kernels").mkdir()
+    (tmp_path / "kernels/__init__.py").write_text("def get_kernel(): ...\n")
+    code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; import tcformer.models"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert run.returncode != 0
+    assert "TCFormer needs its own package 'kernels'" in run.stderr
