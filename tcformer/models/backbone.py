@@ -1,0 +1,83 @@
+"""The four stages that turn an image into ever fewer, ever freer tokens."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from tcformer.errors import UserError
+from tcformer.models.block import Attention, Block, Mlp
+from tcformer.models.ctm import CTM
+from tcformer.models.layers import GridConv, PatchEmbed, TokenConv
+from tcformer.models.tokens import Tokens
+from tcformer.models.variants import Variant
+
+NUM_STAGES = 4
+_PATCH_STRIDE = 4
+
+
+class Backbone(nn.Module):
+    """Stage 1 works on the grid of patches; each later stage first merges its tokens to a quarter.
+
+    Modules carry the names of the released checkpoints: `patch_embed1`, `block1` to `block4`, `norm1` to
+    `norm4`, and `ctm1` to `ctm3` (ctm1 leads to stage 2).
+
+    Args:
+        variant: sizes.
+        drop_path_rate: probability of dropping the last block's branches in training; it grows linearly from
+            0 at the first block.
+    """
+
+    def __init__(self, variant: Variant, drop_path_rate: float = 0.0) -> None:
+        super().__init__()
+        self.variant = variant
+        depth = sum(variant.depths)
+        rates = iter([drop_path_rate * block / max(depth - 1, 1) for block in range(depth)])
+        self.patch_embed1 = PatchEmbed(variant.widths[0])
+        for stage in range(NUM_STAGES):
+            width, heads = variant.widths[stage], variant.heads[stage]
+            hidden = width * variant.mlp_ratios[stage]
+            if stage > 0:
+                self.add_module(f"ctm{stage}", CTM(variant.widths[stage - 1], width))
+            blocks = nn.ModuleList()
+            for _ in range(variant.depths[stage]):
+                attention = Attention(width, heads, variant.reductions[stage])
+                conv = GridConv(hidden) if stage == 0 else TokenConv(hidden, hidden, depth_wise=True)
+                blocks.append(Block(attention, Mlp(width, hidden, conv), next(rates)))
+            self.add_module(f"block{stage + 1}", blocks)
+            self.add_module(f"norm{stage + 1}", nn.LayerNorm(width, eps=1e-6))
+
+    def forward(self, images: Tensor) -> list[Tokens]:
+        """(B, 3, H, W) normalised images, from 29x29 pixels, to the tokens after each of the four stages.
+
+        Raises:
+            UserError: the images have another shape, or are too small.
+        """
+        self._check(images)
+        features, grid_size = self.patch_embed1(images)
+        tokens = Tokens.of_grid(features, grid_size)
+        outputs = []
+        for stage in range(1, NUM_STAGES + 1):
+            source = log_weight = None
+            if stage > 1:
+                tokens, source, log_weight = getattr(self, f"ctm{stage - 1}")(tokens)
+            for block in getattr(self, f"block{stage}"):
+                tokens = block(tokens, source, log_weight)
+                # Only the first block after a merging attends to the unmerged tokens.
+                source = log_weight = None
+            tokens = tokens.with_features(getattr(self, f"norm{stage}")(tokens.features))
+            outputs.append(tokens)
+        return outputs
+
+    def _check(self, images: Tensor) -> None:
+        # The first stage's grid must hold at least one key after spatial reduction.
+        smallest = _PATCH_STRIDE * (self.variant.reductions[0] - 1) + 1
+        if images.ndim != 4 or images.shape[1] != 3 or images.shape[0] == 0:
+            raise UserError(
+                f"The network expects a batch of images (B, 3, H, W) with B of at least 1, but got "
+                f"{tuple(images.shape)}; stack colour images with channels first."
+            )
+        if min(images.shape[2:]) < smallest:
+            raise UserError(
+                f"The network expects images of at least {smallest}x{smallest} pixels, but got "
+                f"{images.shape[2]}x{images.shape[3]}; use a larger image size."
+            )

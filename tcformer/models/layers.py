@@ -1,0 +1,102 @@
+"""Small layers: patch embedding, convolutions of tokens, stochastic depth, and how they all start."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tcformer.models.ops import TokenPlan, map2token, token2map
+
+
+def init_weights(module: nn.Module) -> None:
+    """Initialise one layer; use with `module.apply(init_weights)`.
+
+    Linear: truncated normal 0.02, bias 0. Convolution: normal of variance 2 / fan_out, bias 0. The 1x1
+    convolutions on tokens (`TokenConv.skip`) keep PyTorch's own initialisation, as in the released code.
+    """
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+    elif isinstance(module, nn.Conv2d):
+        fan_out = module.weight[0, 0].numel() * module.out_channels // module.groups
+        nn.init.normal_(module.weight, std=(2 / fan_out) ** 0.5)
+    else:
+        return
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+class PatchEmbed(nn.Module):
+    """Overlapping patches: 7x7 convolution with stride 4, then LayerNorm."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, width, kernel_size=7, stride=4, padding=3)
+        self.norm = nn.LayerNorm(width, eps=1e-5)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """(B, 3, H, W) images to (B, H0 * W0, C) features and (H0, W0)."""
+        # Channels last, so that reading the map as tokens below copies nothing.
+        m = self.proj(images.contiguous(memory_format=torch.channels_last))  # (B, C, H0, W0)
+        x = m.permute(0, 2, 3, 1).flatten(1, 2)  # (B, H0 * W0, C)
+        return self.norm(x), (m.shape[2], m.shape[3])
+
+
+class GridConv(nn.Module):
+    """3x3 depth-wise convolution of tokens that are the grid."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.dwconv = nn.Conv2d(width, width, kernel_size=3, padding=1, groups=width)
+
+    def forward(self, x: Tensor, plan: TokenPlan) -> Tensor:
+        """(B, N, C) to (B, N, C)."""
+        return map2token(self.dwconv(token2map(x, plan)), plan)
+
+
+class TokenConv(nn.Conv2d):
+    """3x3 convolution of tokens: through their map, plus a 1x1 convolution of the tokens themselves.
+
+    With stride 2 the map is half as large on its way back (rounded up). A depth-wise one has
+    `in_channels == out_channels`, and its 1x1 convolution is one factor a channel.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1, depth_wise: bool = False) -> None:
+        groups = in_channels if depth_wise else 1
+        super().__init__(in_channels, out_channels, kernel_size=3, stride=stride, padding=1, groups=groups)
+        self.skip = nn.Conv1d(in_channels, out_channels, kernel_size=1, bias=False, groups=groups)
+        self.depth_wise = depth_wise
+
+    def forward(self, x: Tensor, plan: TokenPlan) -> Tensor:  # type: ignore[override]
+        """(B, N, C_in) to (B, N, C_out)."""
+        weight = self.weight  # (C_out, C_in or 1, 3, 3)
+        skip = self.skip.weight  # (C_out, C_in or 1, 1)
+        # Where tokens and map are the same numbers the two convolutions are one, with a heavier middle tap.
+        in_one = plan.is_reshape and self.stride == (1, 1)
+        if in_one:
+            weight = weight + F.pad(skip[..., None], (1, 1, 1, 1))
+        m = F.conv2d(token2map(x, plan), weight, self.bias, self.stride, padding=1, groups=self.groups)
+        y = map2token(m, plan.at((m.shape[2], m.shape[3])))  # (B, N, C_out)
+        if in_one:
+            return y
+        return torch.addcmul(y, x, skip.flatten()) if self.depth_wise else y + F.linear(x, skip.flatten(1))
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: in training, drops a residual branch of whole images with probability `rate`."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, C) to (B, N, C); what is kept is divided by 1 - rate."""
+        if self.rate == 0 or not self.training:
+            return x
+        keep = 1 - self.rate
+        kept = torch.empty(x.shape[0], 1, 1, dtype=x.dtype, device=x.device).bernoulli_(keep)
+        return x * (kept / keep)
+
+    def extra_repr(self) -> str:
+        """Shown by `print(model)`."""
+        return f"rate={self.rate:g}"

@@ -1,0 +1,56 @@
+"""Multi-stage Token Aggregation (MTA): from the tokens of four stages to one fine feature map."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tcformer.models.block import Attention, Block, Mlp
+from tcformer.models.layers import TokenConv
+from tcformer.models.ops import token2map, upsample_tokens
+from tcformer.models.tokens import Tokens
+from tcformer.models.variants import Variant
+
+
+class TokenProjection(nn.Module):
+    """1x1 convolution of tokens."""
+
+    def __init__(self, in_width: int, out_width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_width, out_width, kernel_size=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, C_in) to (B, N, C_out)."""
+        return F.linear(x, self.conv.weight.flatten(1), self.conv.bias)
+
+
+class MTA(nn.Module):
+    """From coarse to fine: copy tokens to the finer ones they came from, add, and transform.
+
+    Source: TCFormer (Zeng et al., CVPR 2022), section 3.4, in the arithmetic of its released code.
+    """
+
+    def __init__(self, variant: Variant) -> None:
+        super().__init__()
+        width, hidden = variant.neck_width, variant.neck_width * variant.neck_mlp_ratio
+        self.lateral_convs = nn.ModuleList(TokenProjection(w, width) for w in variant.widths)
+        self.merge_blocks = nn.ModuleList(
+            Block(
+                Attention(width, variant.neck_heads, reduction, learned_reduction=False),
+                Mlp(width, hidden, TokenConv(hidden, hidden, depth_wise=True)),
+                eps=1e-5,
+            )
+            for reduction in variant.reductions[:-1]
+        )
+
+    def forward(self, stages: list[Tokens]) -> Tensor:
+        """Tokens of the four stages to a (B, neck_width, H / 4, W / 4) map."""
+        levels = [
+            tokens.with_features(project(tokens.features))
+            for tokens, project in zip(stages, self.lateral_convs, strict=True)
+        ]
+        coarse = levels[-1]
+        for fine, block in zip(levels[-2::-1], reversed(self.merge_blocks), strict=True):
+            copied = upsample_tokens(coarse.features, coarse.plan, fine.plan, fine.cell_weight)
+            coarse = block(fine.with_features(fine.features + copied))
+        return token2map(coarse.features, coarse.plan)

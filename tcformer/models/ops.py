@@ -1,0 +1,11 @@
+"""The token operations, from the project's own package `kernels`."""
+
+try:
+    from kernels import TokenPlan, dpc_knn, map2token, merge_tokens, token2map, upsample_tokens
+except ImportError as error:
+    raise ImportError(
+        f"TCFormer needs its own package 'kernels' but found none or another project's ({error}): run from the "
+        "repository's root, or install it with 'pip install -e .', in an environment without the other one."
+    ) from error
+
+__all__ = ["TokenPlan", "dpc_knn", "map2token", "merge_tokens", "token2map", "upsample_tokens"]

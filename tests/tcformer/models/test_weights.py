@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tcformer import create_model, load_backbone, load_model, save_model
+from tcformer.errors import UserError
+from tcformer.models import Network, read_about
+from tcformer.models.weights import from_released_name
+
+ROOT = Path(__file__).resolve().parents[3]
+METADATA = {"run": "7", "data": "abc", "recipe": "sample"}
+SCRIPT = """
+import sys, torch, tcformer
+torch.manual_seed(3)
+model = tcformer.create_model("tcformer_nano", "imagenet", num_classes=4)
+tcformer.save_model(model, sys.argv[1], {"recipe": "sample", "run": "7", "data": "abc"})
+"""
+
+
+def nano(task: str = "imagenet", seed: int = 3, **options: int) -> Network:
+    torch.manual_seed(seed)
+    return create_model("tcformer_nano", task, **options)
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    model, path = nano(num_classes=4), tmp_path / "new/folder/model.safetensors"
+    save_model(model, path, METADATA)
+    loaded = load_model(path)
+    assert loaded.config == model.config
+    for (name, a), (other, b) in zip(model.state_dict().items(), loaded.state_dict().items(), strict=True):
+        assert name == other
+        assert torch.equal(a, b)
+    assert read_about(path) == (model.config, METADATA)
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_same_weights_same_bytes(tmp_path: Path) -> None:
+    # In another process as well, where hash maps are ordered otherwise.
+    save_model(nano(num_classes=4), tmp_path / "a", METADATA)
+    subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path / "b")], cwd=ROOT, check=True)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_backbone_of_another_task(tmp_path: Path) -> None:
+    source, path = nano(num_classes=4), tmp_path / "pretrained"
+    save_model(source, path)
+    model = nano("wholebody", seed=4)
+    head = model.keypoint_head.final_layer.weight.clone()
+    load_backbone(model, path)
+    for name, tensor in source.backbone.state_dict().items():
+        assert torch.equal(model.backbone.state_dict()[name], tensor)
+    assert torch.equal(model.keypoint_head.final_layer.weight, head)
+
+
+def test_backbone_of_another_variant(tmp_path: Path) -> None:
+    save_model(nano(), tmp_path / "nano")
+    with pytest.raises(UserError, match=r"variant 'tcformer_nano', but the model is 'tcformer_light'"):
+        load_backbone(create_model("tcformer_light", "wholebody"), tmp_path / "nano")
+
+
+def test_files_that_are_not_ours(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no weights file"):
+        load_model(tmp_path / "missing")
+    (tmp_path / "text").write_text("hello")
+    with pytest.raises(UserError, match=r"tcformer\.save_model"):
+        load_model(tmp_path / "text")
+    save_file({"w": torch.zeros(2)}, tmp_path / "foreign")
+    with pytest.raises(UserError, match=r"tcformer\.save_model"):
+        load_model(tmp_path / "foreign")
+
+
+def test_weights_that_do_not_fit(tmp_path: Path) -> None:
+    model, path = nano(num_classes=4), tmp_path / "broken"
+    tensors = dict(model.state_dict())
+    tensors["backbone.extra"] = tensors.pop("backbone.norm4.bias")
+    tensors["head.bias"] = torch.zeros(9)
+    save_file(tensors, path, {"tcformer": json.dumps({"config": model.config, "metadata": {}})})
+    with pytest.raises(UserError) as error:
+        load_model(path)
+    for part in (
+        "1 missing (first: backbone.norm4.bias)",
+        "1 unknown (first: backbone.extra)",
+        "1 of another shape (first: head.bias)",
+        str(path),
+    ):
+        assert part in str(error.value)
+    with pytest.raises(UserError, match=r"missing \(first: norm4\.bias\)"):
+        load_backbone(nano("wholebody"), path)
+
+
+def test_released_names() -> None:
+    assert from_released_name("block1.0.attn.q.weight") == "backbone.block1.0.attn.q.weight"
+    for name in (
+        "backbone.norm4.bias",
+        "head.weight",
+        "neck.lateral_convs.0.conv.bias",
+        "keypoint_head.final_layer.weight",
+    ):
+        assert from_released_name(name) == name
