@@ -1,0 +1,42 @@
+"""Official files to samples."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tcformer.data.batch import collate
+    from tcformer.data.imagefolder import ImageAugmentation, ImageFolderDataset
+    from tcformer.data.images import ImageError, read_image
+    from tcformer.data.wholebody import WholebodyAugmentation, WholebodyDataset, load_people
+
+_HOME = {
+    "ImageAugmentation": "imagefolder",
+    "ImageError": "images",
+    "ImageFolderDataset": "imagefolder",
+    "WholebodyAugmentation": "wholebody",
+    "WholebodyDataset": "wholebody",
+    "collate": "batch",
+    "load_people": "wholebody",
+    "read_image": "images",
+}
+
+__all__ = [
+    "ImageAugmentation",
+    "ImageError",
+    "ImageFolderDataset",
+    "WholebodyAugmentation",
+    "WholebodyDataset",
+    "collate",
+    "load_people",
+    "read_image",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported at the first use, so that the tables (`tcformer.data.keypoints`) load without torch.
+    if name in _HOME:
+        from importlib import import_module
+
+        return getattr(import_module(f"tcformer.data.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'tcformer.data' has no attribute '{name}'")

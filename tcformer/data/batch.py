@@ -1,0 +1,21 @@
+"""Samples to a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    """Stack samples key by key: arrays keep their type, floats become float32, whole numbers int64."""
+    return {key: torch.stack([_tensor(sample[key]) for sample in samples]) for key in samples[0]}
+
+
+def _tensor(value: Any) -> Tensor:
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value)
+    return torch.tensor(value, dtype=torch.float32 if isinstance(value, float) else torch.int64)

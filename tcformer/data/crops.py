@@ -1,0 +1,95 @@
+"""Top-down crops: a box becomes a centre and an extent, these an affine map from image to network pixels.
+
+The convention is that of mmpose 0.x and the HRNet code (not UDP): pixel centres lie on whole numbers, the
+crop's centre falls on (width / 2, height / 2) of the network's input, and one scale, width over width, holds
+for both axes. `crop_matrix` (training and test) and `to_image` (results) are inverses of one another. Where
+mmpose stores a "scale" it is our extent / 200.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+def centre_and_extent(
+    boxes: ArrayLike, input_size: tuple[int, int], padding: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Centres and extents of the crops around boxes.
+
+    Args:
+        boxes: (..., 4) x, y, width, height in image pixels.
+        input_size: (height, width) of the network's input, for the aspect ratio.
+        padding: factor by which the crop exceeds the box after the shorter side was widened to the aspect
+            ratio.
+
+    Returns:
+        Centres (..., 2) x, y and extents (..., 2) width, height in image pixels.
+    """
+    box = np.asarray(boxes, np.float64)
+    centre = box[..., :2] + 0.5 * box[..., 2:]
+    return centre, padding * fit_aspect(box[..., 2:], input_size)
+
+
+def fit_aspect(extent: NDArray[np.float64], input_size: tuple[int, int]) -> NDArray[np.float64]:
+    """Widen the shorter side of (..., 2) width, height to the aspect of `input_size` (height, width)."""
+    aspect = input_size[1] / input_size[0]
+    width = np.maximum(extent[..., 0], extent[..., 1] * aspect)
+    return np.stack([width, width / aspect], -1)
+
+
+def crop_matrix(
+    centre: ArrayLike,
+    extent: ArrayLike,
+    rotation: float,
+    input_size: tuple[int, int],
+    flip_width: int | None = None,
+) -> NDArray[np.float64]:
+    """The affine map from image pixels to network pixels, (2, 3).
+
+    Args:
+        centre: x, y of the crop's centre in image pixels; with `flip_width`, of the flipped image.
+        extent: width, height of the crop in image pixels (only the width counts; the aspect is the
+            network's).
+        rotation: degrees; the content turns anticlockwise on the screen for positive values.
+        input_size: (height, width) of the network's input.
+        flip_width: width of the image if it is to be mirrored first, else None.
+    """
+    x, y = np.asarray(centre, np.float64)
+    height, width = input_size
+    scale = width / float(np.asarray(extent)[0])
+    cosine = scale * math.cos(math.radians(rotation))
+    sine = scale * math.sin(math.radians(rotation))
+    matrix = np.array(
+        [
+            [cosine, sine, 0.5 * width - cosine * x - sine * y],
+            [-sine, cosine, 0.5 * height + sine * x - cosine * y],
+        ]
+    )
+    if flip_width is not None:
+        matrix[:, 2] += matrix[:, 0] * (flip_width - 1)
+        matrix[:, 0] *= -1
+    return matrix
+
+
+def transform_points(points: NDArray, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Apply a (2, 3) affine map to points (..., 2)."""
+    return points @ matrix[:, :2].T + matrix[:, 2]
+
+
+def to_image(
+    points: NDArray, centre: NDArray, extent: NDArray, map_size: tuple[int, int]
+) -> NDArray[np.float64]:
+    """Points on a heat map (or the network's input) back to image pixels, for crops without rotation or flip.
+
+    Args:
+        points: (B, K, 2) x, y in pixels of a map that covers the whole crop.
+        centre: (B, 2) and
+        extent: (B, 2) of the crops in image pixels.
+        map_size: (height, width) of the map.
+    """
+    size = np.array([map_size[1], map_size[0]], np.float64)
+    extent = np.asarray(extent, np.float64)[:, None]
+    return points * (extent / size) + np.asarray(centre, np.float64)[:, None] - 0.5 * extent

@@ -1,0 +1,263 @@
+"""Classification images in ImageNet's folder layout: <root>/{train,val}/<wnid>/<image>."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tcformer.data.batch import collate
+from tcformer.data.images import normalise, read_image
+from tcformer.data.mixing import mix_pair, smooth_targets
+from tcformer.data.randaugment import color_jitter, rand_augment
+from tcformer.data.wholebody import listing
+from tcformer.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_EXTENSIONS: Final = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+
+
+@dataclass(frozen=True)
+class ImageAugmentation:
+    """Random changes to a training image, in the order in which they are drawn."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
+
+    #: smallest and largest share of the image's area that a crop takes
+    crop_area: tuple[float, float]
+    #: smallest and largest width over height of a crop
+    crop_aspect: tuple[float, float]
+    #: probability of mirroring
+    flip_probability: float
+    #: mean severity of RandAugment's operations in [0, 10]; 0 for none
+    rand_augment: float
+    #: standard deviation of the severity
+    rand_augment_std: float
+    #: largest relative change of brightness, contrast and saturation; as in timm not beside RandAugment
+    color_jitter: float
+    #: probability of overwriting a rectangle with noise
+    random_erasing: float
+    #: alpha of the Beta distribution of the mixup ratio; 0 for no mixup
+    mixup: float
+    #: alpha of the Beta distribution of the CutMix ratio; 0 for no CutMix
+    cutmix: float
+    #: probability of CutMix instead of mixup if both are on
+    cutmix_probability: float
+    #: share of the target spread evenly over all classes
+    label_smoothing: float
+
+
+def find_classes(root: Path, num_classes: int) -> list[str]:
+    """The sorted names of the class folders of train and val; a class's index is its rank.
+
+    Raises:
+        UserError: there are not `num_classes` of them.
+    """
+    found = {split: _folders(root / split) for split in ("train", "val")}
+    classes = sorted(found["train"] | found["val"])
+    if len(classes) != num_classes:
+        where = f"{root}: {len(classes)} class folders in train and val, expected num_classes = {num_classes}"
+        odd = sorted(found["train"] ^ found["val"]) if all(found.values()) else []
+        hint = f" (only in one of the two: {listing(odd)})" if odd else ""
+        raise UserError(f"{where}{hint}; run the prepare stage, or set the data root or num_classes right")
+    return classes
+
+
+def _folders(folder: Path) -> set[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries if entry.is_dir()}
+    except FileNotFoundError:
+        return set()
+
+
+class ImageFolderDataset:
+    """The images of a split as samples.
+
+    A sample holds
+        image: (3, size, size) float32, RGB normalised by the ImageNet mean and standard deviation
+        label, index: int
+        mix: int, with augmentation only: the seed of what `collate` does to the pair that this sample begins
+
+    Args:
+        root: data root.
+        split: "train" or "val".
+        classes: folder names in the order of the labels.
+        size: side of the network's input in pixels.
+        crop_fraction: share of the resized image's short side that the plain sample's centre crop takes.
+        augmentation: used where `sample` is given a generator; without it such a sample is the plain one.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        split: Literal["train", "val"],
+        classes: Sequence[str],
+        size: int,
+        crop_fraction: float,
+        augmentation: ImageAugmentation | None = None,
+    ) -> None:
+        self.folder = root / split
+        self.classes = list(classes)
+        self.size = size
+        self.crop_fraction = crop_fraction
+        self.augmentation = augmentation
+        # A numpy array of bytes, since a list of a million strings is copied in every loader process.
+        names, labels = [], []
+        for label, name in enumerate(classes):
+            files = _image_files(self.folder / name)
+            names += files
+            labels += [label] * len(files)
+        if not names:
+            raise UserError(
+                f"{self.folder}: no images found; expected <class>/<image>; run the prepare stage or set the "
+                f"data root"
+            )
+        self._names: NDArray[np.bytes_] = np.array([os.fsencode(name) for name in names])
+        self.labels: NDArray[np.int64] = np.array(labels, np.int64)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def path(self, index: int) -> Path:
+        """The file of sample `index`."""
+        return self.folder / self.classes[self.labels[index]] / os.fsdecode(self._names[index])
+
+    def sample(self, index: int, rng: np.random.Generator | None) -> dict[str, Any]:
+        """The image `index`; augmented if a generator is given, from which alone all randomness comes."""
+        from PIL.Image import fromarray
+
+        image = fromarray(read_image(self.path(index)))
+        sample: dict[str, Any] = {"label": int(self.labels[index]), "index": index}
+        if rng is None or self.augmentation is None:
+            sample["image"] = normalise(np.asarray(centre_crop(image, self.size, self.crop_fraction)))
+        else:
+            sample["image"] = self._augmented(image, self.augmentation, rng)
+            sample["mix"] = int(rng.integers(2**63))
+        return sample
+
+    def _augmented(
+        self, image: Image, options: ImageAugmentation, rng: np.random.Generator
+    ) -> NDArray[np.float32]:
+        from PIL.Image import Resampling, Transpose
+
+        box = random_crop_box(image.size, options.crop_area, options.crop_aspect, rng)
+        image = image.crop(box).resize((self.size, self.size), Resampling.BICUBIC)
+        if rng.random() < options.flip_probability:
+            image = image.transpose(Transpose.FLIP_LEFT_RIGHT)
+        if options.rand_augment > 0:
+            image = rand_augment(image, options.rand_augment, options.rand_augment_std, rng)
+        elif options.color_jitter > 0:
+            image = color_jitter(image, options.color_jitter, rng)
+        out = normalise(np.asarray(image))
+        if rng.random() < options.random_erasing:
+            erase_rectangle(out, rng)
+        return out
+
+    def collate(self, samples: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+        """Stack samples to a batch: image (B, 3, size, size), label (B,), index (B,).
+
+        Augmented samples further get soft targets (B, classes), smoothed; with mixup or CutMix the samples 2i
+        and 2i + 1 are mixed. A pair's randomness comes from its first sample, not from how a global batch is
+        divided.
+
+        Raises:
+            ValueError: an odd number of samples to mix.
+        """
+        batch = collate(samples)
+        options = self.augmentation
+        if options is None or "mix" not in batch:
+            return batch
+        images, seeds = batch["image"], batch.pop("mix").tolist()
+        targets = smooth_targets(batch["label"], len(self.classes), options.label_smoothing)
+        if options.mixup > 0 or options.cutmix > 0:
+            if len(samples) % 2:
+                raise ValueError(f"expected an even number of samples to mix in pairs, got {len(samples)}")
+            strength = (options.mixup, options.cutmix, options.cutmix_probability)
+            pairs = [
+                mix_pair(images[i : i + 2], targets[i : i + 2], *strength, np.random.default_rng(seeds[i]))
+                for i in range(0, len(samples), 2)
+            ]
+            images, targets = (torch.cat(parts) for parts in zip(*pairs))
+        return {**batch, "image": images, "targets": targets}
+
+
+def _image_files(folder: Path) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if entry.name.lower().endswith(_EXTENSIONS))
+    except FileNotFoundError:
+        return []
+
+
+def centre_crop(image: Image, size: int, crop_fraction: float) -> Image:
+    """Resize so that `size` is `crop_fraction` of the short side (bicubic), and cut out the middle.
+
+    The rounding is torchvision's.
+    """
+    from PIL.Image import Resampling
+
+    short = int(size / crop_fraction)
+    width, height = image.size
+    if width < height:
+        width, height = short, int(short * height / width)
+    else:
+        width, height = int(short * width / height), short
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return image.resize((width, height), Resampling.BICUBIC).crop((left, top, left + size, top + size))
+
+
+def random_crop_box(
+    image_size: tuple[int, int],
+    area: tuple[float, float],
+    aspect: tuple[float, float],
+    rng: np.random.Generator,
+) -> tuple[int, int, int, int]:
+    """A random crop as torchvision and timm draw it: ten trials, then a central one as large as allowed.
+
+    Args:
+        image_size: width, height in pixels.
+        area: smallest and largest share of the image's area.
+        aspect: smallest and largest width over height; its logarithm is uniform.
+
+    Returns:
+        left, top, right, bottom in pixels.
+    """
+    width, height = image_size
+    for _ in range(10):
+        target = rng.uniform(*area) * width * height
+        ratio = math.exp(rng.uniform(math.log(aspect[0]), math.log(aspect[1])))
+        w, h = round(math.sqrt(target * ratio)), round(math.sqrt(target / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
+            return left, top, left + w, top + h
+    w, h = min(width, round(height * aspect[1])), min(height, round(width / aspect[0]))
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
+
+
+def erase_rectangle(image: NDArray[np.float32], rng: np.random.Generator) -> None:
+    """Overwrite a rectangle of a normalised (3, H, W) image with standard normal noise, in place.
+
+    As timm's random erasing of mode "pixel": 2 % to 33 % of the area, aspect in [0.3, 1 / 0.3], ten trials.
+    """
+    height, width = image.shape[1:]
+    for _ in range(10):
+        area = rng.uniform(0.02, 1 / 3) * height * width
+        aspect = math.exp(rng.uniform(math.log(0.3), -math.log(0.3)))
+        h, w = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if w < width and h < height:
+            top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
+            noise = rng.standard_normal((3, h, w), np.float32)
+            image[:, top : top + h, left : left + w] = noise
+            return

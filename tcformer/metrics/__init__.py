@@ -1,0 +1,17 @@
+"""What results are worth: decoding, average precision, accuracy."""
+
+from tcformer.metrics.classification import accuracy
+from tcformer.metrics.decode import decode_heat_maps, flip_test, oks, oks_nms
+from tcformer.metrics.wholebody import evaluate_wholebody, mean_pose, mean_pose_results, wholebody_oks
+
+__all__ = [
+    "accuracy",
+    "decode_heat_maps",
+    "evaluate_wholebody",
+    "flip_test",
+    "mean_pose",
+    "mean_pose_results",
+    "oks",
+    "oks_nms",
+    "wholebody_oks",
+]

@@ -1,0 +1,221 @@
+"""Average precision and recall of whole-body results by the official COCO-WholeBody V1.0 protocol.
+
+Six independent evaluations (body, foot, face, left hand, right hand, all 133 points), each an ordinary COCO
+keypoint evaluation (pycocotools) after these changes:
+- the points, their sigmas and the ranking score are the part's; a missing part score is the result's `score`;
+- a person without a labelled point of the part is ignored, and so is a crowd;
+- a result without a point of the part of confidence above 0 is dropped;
+- the OKS of every part takes the area of the whole person's segment, and the size of an unmatched result is
+  that of the box around its body points, whatever `bbox` it may carry.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcformer.data.keypoints import PART_FIELDS, PARTS, SIGMAS
+from tcformer.data.wholebody import Crops, People, annotated_crops, load_people
+from tcformer.errors import UserError
+from tcformer.metrics.decode import keypoints_of, oks, record
+
+#: Measures of a part: mean over OKS .50:.05:.95, at .50, at .75, of medium (32² to 96² pixels) and large
+#: persons.
+STATS: Final = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
+
+_EVALUATED = {**PARTS, "wholebody": slice(0, len(SIGMAS))}
+_SCORE_FIELDS = {part: "score" if part == "body" else f"{part}_score" for part in _EVALUATED}
+
+Annotations: TypeAlias = People | Mapping[str, Any] | str | Path
+Results: TypeAlias = Sequence[Mapping[str, Any]] | str | Path
+
+
+def evaluate_wholebody(gt: Annotations, results: Results) -> dict[str, dict[str, float | None]]:
+    """Evaluate results against annotations.
+
+    Args:
+        gt: path or content of an official annotation file, or what `load_people` made of it.
+        results: path or content of a result file: records with image_id, category_id 1, score (optionally
+            foot_score, face_score, lefthand_score, righthand_score, wholebody_score) and the five lists of x,
+            y, confidence triplets in pixels. At most the 20 best of an image count.
+
+    Returns:
+        {"body" | "foot" | "face" | "lefthand" | "righthand" | "wholebody": {measure: value}} with the
+        measures of `STATS` in [0, 1]; None where the annotations hold nothing to measure (pycocotools says
+        -1).
+
+    Raises:
+        UserError: a file is missing or no JSON, or a record breaks the format.
+    """
+    people = gt if isinstance(gt, People) else load_people(gt)
+    records = _load(results)
+    points = [_result_points(item, index) for index, item in enumerate(records)]
+    strange = next((r["image_id"] for r in records if r["image_id"] not in people.images), None)
+    if strange is not None:
+        raise UserError(f"results: image_id {strange} is not among the annotated images; evaluate against their file")
+    return {part: _evaluate_part(part, people, records, points) for part in _EVALUATED}
+
+
+def _load(source: Any) -> Any:
+    if not isinstance(source, str | Path):
+        return source
+    try:
+        return json.loads(Path(source).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{source}: cannot be read ({error.strerror}); give the path of a JSON file") from error
+    except ValueError as error:
+        raise UserError(f"{source}: is no JSON ({error}); fetch or write the file again") from error
+
+
+def _result_points(item: Mapping[str, Any], index: int) -> NDArray[np.float64]:
+    """(133, 3) of a result, after checking what the evaluation reads."""
+    where = f"results: record {index} (counted from 0)"
+    for field in ("image_id", "score", *PART_FIELDS.values()):
+        if field not in item:
+            raise UserError(f"{where} has no '{field}'; write it as in the COCO-WholeBody result format")
+    for part, field in PART_FIELDS.items():
+        expected, found = 3 * (PARTS[part].stop - PARTS[part].start), len(item[field])
+        if found != expected:
+            raise UserError(
+                f"{where}: field '{field}': expected {expected} numbers (x, y, confidence of each point), "
+                f"found {found}; write them all"
+            )
+    points = keypoints_of(item)
+    if not np.isfinite(points).all() or not np.isfinite(item["score"]):
+        raise UserError(f"{where}: expected finite numbers, found NaN or infinity; write numbers")
+    return points
+
+
+def _body_area(points: NDArray[np.float64]) -> float:
+    body = points[PARTS["body"], :2]
+    return float(np.prod(body.max(0) - body.min(0)))
+
+
+def _evaluate_part(
+    part: str, people: People, records: Sequence[Mapping[str, Any]], points: list[NDArray[np.float64]]
+) -> dict[str, float | None]:
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    rows = _EVALUATED[part]
+    images = [{"id": image_id} for image_id in people.images]
+    truth = [
+        {
+            "id": int(people.annotation_id[i]),
+            "image_id": int(people.image_id[i]),
+            "category_id": 1,
+            "iscrowd": int(people.crowd[i]),
+            "area": float(people.area[i]),
+            "bbox": people.box[i].tolist(),
+            "keypoints": people.keypoints[i, rows].ravel(),
+            "num_keypoints": int((people.keypoints[i, rows, 2] > 0).sum()),
+        }
+        for i in range(len(people))
+    ]
+    found = [
+        {
+            "id": index + 1,
+            "image_id": item["image_id"],
+            "category_id": 1,
+            "iscrowd": 0,
+            "area": _body_area(values),
+            "keypoints": values[rows].ravel(),
+            "score": item.get(_SCORE_FIELDS[part], item["score"]),
+        }
+        for index, (item, values) in enumerate(zip(records, points))
+        if (values[rows, 2] > 0).any()
+    ]
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation = COCOeval(_coco(COCO, images, truth), _coco(COCO, images, found), "keypoints")
+        evaluation.params.kpt_oks_sigmas = SIGMAS[rows]
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return {name: float(value) if value > -1 else None for name, value in zip(STATS, evaluation.stats)}
+
+
+def _coco(coco: Any, images: list[dict[str, Any]], annotations: list[dict[str, Any]]) -> Any:
+    index = coco()
+    index.dataset = {
+        "images": images,
+        "categories": [{"id": 1, "name": "person"}],
+        "annotations": annotations,
+    }
+    index.createIndex()
+    return index
+
+
+def wholebody_oks(gt: Annotations, results: Results) -> float | None:
+    """Mean OKS over all 133 points of predictions made in annotated boxes.
+
+    Every annotated person who is no crowd and has a labelled point is compared, over the labelled points and
+    with the person's segment area, to the result that carries its annotation_id. A person whose box was not
+    predicted counts 0, so give results before the suppression of doubles. None if nobody is labelled.
+
+    Raises:
+        UserError: no result carries an annotation_id, as after a prediction from detections.
+    """
+    people = gt if isinstance(gt, People) else load_people(gt)
+    predicted = {r["annotation_id"]: keypoints_of(r) for r in _load(results) if r.get("annotation_id")}
+    if not predicted:
+        raise UserError("results: no record has an annotation_id; predict in ground-truth boxes")
+    labelled = people.keypoints[..., 2] > 0
+    rows = np.flatnonzero(~people.crowd & labelled.any(1))
+    values = [
+        oks(
+            predicted[number][None, :, :2],
+            people.keypoints[i, :, :2],
+            people.area[i : i + 1],
+            labelled[i : i + 1],
+        )[0]
+        if (number := int(people.annotation_id[i])) in predicted
+        else 0.0
+        for i in rows
+    ]
+    return float(np.mean(values)) if values else None
+
+
+def mean_pose(people: People) -> NDArray[np.float64]:
+    """Mean position of every point in its person's box, over the persons one trains on.
+
+    Returns:
+        (133, 2) x, y as fractions of the box from its left upper corner; the middle for a point never
+        labelled.
+    """
+    crops = annotated_crops(people)
+    assert crops.keypoints is not None
+    labelled = crops.keypoints[:, :, 2] > 0  # (N, 133)
+    place = (crops.keypoints[:, :, :2] - crops.box[:, None, :2]) / crops.box[:, None, 2:]
+    count = labelled.sum(0)[:, None]
+    total = np.where(labelled[..., None], place, 0).sum(0)
+    return np.where(count > 0, total / np.maximum(count, 1), 0.5)
+
+
+def mean_pose_results(pose: NDArray[np.float64], crops: Crops) -> list[dict[str, Any]]:
+    """The mean pose placed in every box, as result records: what a network has to beat.
+
+    Args:
+        pose: (133, 2) of `mean_pose`.
+        crops: the test boxes; their scores become the results'.
+    """
+    centre = crops.box[:, :2] + 0.5 * crops.box[:, 2:]
+    points = crops.box[:, None, :2] + pose * crops.box[:, None, 2:]
+    triplets = np.concatenate([points, np.ones((*points.shape[:2], 1))], -1)
+    return [
+        record(
+            triplets[i],
+            float(crops.score[i]),
+            image_id=int(crops.image_id[i]),
+            annotation_id=int(crops.annotation_id[i]),
+            centre=centre[i],
+            extent=crops.box[i, 2:],
+        )
+        for i in range(len(crops))
+    ]

@@ -1,0 +1,219 @@
+"""Whole-body pose: 133 heat maps on person crops, trained and measured on COCO-WholeBody."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from tcformer.data.heatmaps import gaussian_heat_maps
+from tcformer.data.keypoints import NUM_KEYPOINTS
+from tcformer.data.wholebody import (
+    Crops,
+    People,
+    Split,
+    WholebodyAugmentation,
+    WholebodyDataset,
+    annotated_crops,
+    annotation_file,
+    detected_crops,
+    detection_file,
+    image_folder,
+    load_people,
+)
+from tcformer.errors import UserError
+from tcformer.metrics.decode import decode_heat_maps, flip_test, oks_nms, results
+from tcformer.metrics.wholebody import evaluate_wholebody, mean_pose, mean_pose_results, wholebody_oks
+from tcformer.models import Network
+from tcformer.tasks.base import Batch, Model
+
+
+@dataclass(frozen=True)
+class WholebodyOptions:
+    """What determines the network and its training samples."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
+
+    #: network variant
+    variant: Literal["tcformer_nano", "tcformer_light", "tcformer", "tcformer_large"]
+    #: stochastic depth: probability of dropping the last block, rising linearly from 0 at the first
+    drop_path: float
+    #: height, width of the crops in pixels
+    input_size: tuple[int, int]
+    #: factor by which a crop exceeds the person's box
+    box_padding: float
+    #: standard deviation of the target Gaussians in heat-map pixels (a heat map is a quarter of the crop)
+    sigma: float
+    #: random changes to training crops
+    augmentation: WholebodyAugmentation
+
+
+@dataclass(frozen=True)
+class WholebodyEvaluation:
+    """How a trained network is measured."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
+
+    #: boxes to crop: the annotated ones or those of the detection file
+    boxes: Literal["ground_truth", "detections"]
+    #: detections below this score are left out
+    least_box_score: float
+    #: average with the mirrored image's prediction
+    flip_test: bool
+    #: point scores above this count for the instance score
+    keypoint_threshold: float
+    #: of two results on an image with an OKS above this, the one of lower score is dropped
+    oks_nms: float
+
+
+class WholebodyTask:
+    """See `tcformer.tasks.base.Task`.
+
+    Args:
+        options: network and samples.
+        data_root: folder with the official files, see `tcformer.data.wholebody`.
+        evaluation: needed by `test_set`, `predict` and `evaluate` only.
+    """
+
+    name = "wholebody"
+
+    def __init__(
+        self, options: WholebodyOptions, data_root: Path, evaluation: WholebodyEvaluation | None = None
+    ) -> None:
+        height, width = options.input_size
+        if height < 32 or width < 32 or height % 4 or width % 4:
+            raise UserError(
+                f"input_size {height} x {width}: expected a height and width of at least 32 that divide by 4"
+            )
+        self.options = options
+        self.root = Path(data_root)
+        self._evaluation = evaluation
+
+    @property
+    def evaluation(self) -> WholebodyEvaluation:
+        """The evaluation options; a ValueError if the task was built without."""
+        if self._evaluation is None:
+            raise ValueError("this WholebodyTask was built without evaluation options")
+        return self._evaluation
+
+    def build_model(self) -> Network:
+        """The network with a heat-map head."""
+        from tcformer import create_model
+
+        return create_model(
+            self.options.variant,
+            task="wholebody",
+            num_keypoints=NUM_KEYPOINTS,
+            drop_path_rate=self.options.drop_path,
+        )
+
+    def train_set(self) -> WholebodyDataset:
+        """The annotated persons of the training split, augmented."""
+        crops = annotated_crops(load_people(annotation_file(self.root, "train")))
+        return self._dataset(crops, "train", self.options.augmentation)
+
+    def val_set(self) -> WholebodyDataset:
+        """The annotated persons of the validation split."""
+        return self._dataset(annotated_crops(load_people(annotation_file(self.root, "val"))), "val")
+
+    def test_set(self) -> WholebodyDataset:
+        """The validation split's persons, from annotated boxes or detections."""
+        if self.evaluation.boxes == "ground_truth":
+            return self.val_set()
+        people = load_people(annotation_file(self.root, "val"))
+        crops = detected_crops(detection_file(self.root), people, self.evaluation.least_box_score)
+        return self._dataset(crops, "val")
+
+    def _dataset(
+        self, crops: Crops, split: Split, augmentation: WholebodyAugmentation | None = None
+    ) -> WholebodyDataset:
+        if not len(crops):
+            raise UserError(f"{self.root}: no person to crop in the {split} split; expected at least one")
+        folder = image_folder(self.root, split)
+        return WholebodyDataset(crops, folder, self.options.input_size, self.options.box_padding, augmentation)
+
+    def loss(self, model: Model, batch: Batch) -> dict[str, Tensor]:
+        """Mean squared error of the heat maps (see `heat_map_loss`)."""
+        heat_maps, targets, weights = self._forward(model, batch)
+        return {"loss": heat_map_loss(heat_maps, targets, weights).mean()}
+
+    @torch.no_grad()
+    def validate(self, model: Model, batch: Batch) -> dict[str, Tensor]:
+        """Sums of the loss and of each person's share of points predicted within 5 % of the crop ("pck_sum").
+
+        The distance is measured in crop heights and widths. A person without a point in the crop counts as 1.
+        """
+        heat_maps, targets, weights = self._forward(model, batch)
+        points, _ = decode_heat_maps(heat_maps)
+        size = points.new_tensor([heat_maps.shape[-1], heat_maps.shape[-2]])
+        wanted = batch["points"] / points.new_tensor([self.options.input_size[1], self.options.input_size[0]])
+        hit = ((points / size - wanted).norm(dim=-1) < 0.05) * weights
+        labelled = weights.sum(-1)
+        share = torch.where(labelled > 0, hit.sum(-1) / labelled.clamp(min=1), 1.0)
+        return {
+            "loss_sum": heat_map_loss(heat_maps, targets, weights).sum(),
+            "pck_sum": share.sum(),
+            "count": labelled.new_tensor(len(labelled)),
+        }
+
+    def _forward(self, model: Model, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        heat_maps = model(batch["image"])
+        height, width = heat_maps.shape[-2:]
+        targets, weights = gaussian_heat_maps(
+            batch["points"], batch["weights"], self.options.input_size, (height, width), self.options.sigma
+        )
+        return heat_maps.float(), targets, weights
+
+    @torch.no_grad()
+    def predict(self, model: Model, batch: Batch) -> list[dict[str, Any]]:
+        """Results in the COCO-WholeBody format (`metrics.decode.results`), doubles not yet suppressed."""
+        images = batch["image"]
+        heat_maps = flip_test(model, images) if self.evaluation.flip_test else model(images)
+        height, width = heat_maps.shape[-2:]
+        points, scores = decode_heat_maps(heat_maps)
+        return results(points, scores, (height, width), batch, self.evaluation.keypoint_threshold)
+
+    def suppress(self, predictions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The results to publish: all predictions of the test set without doubles of one person."""
+        return oks_nms(predictions, self.evaluation.oks_nms)
+
+    def evaluate(self, predictions: list[dict[str, Any]]) -> dict[str, Any]:
+        """{part: {measure: value}} of `metrics.evaluate_wholebody`, doubles suppressed.
+
+        With annotated boxes also "oks", the mean OKS over all 133 points of `metrics.wholebody_oks`. Under
+        "baseline" the same measures of the training persons' mean pose placed in every box, if there are
+        training annotations.
+        """
+        people = load_people(annotation_file(self.root, "val"))
+        measures = self._measures(people, predictions)
+        training = annotation_file(self.root, "train")
+        if training.exists():
+            pose = mean_pose(load_people(training))
+            measures["baseline"] = self._measures(people, mean_pose_results(pose, self.test_set().crops))
+        return measures
+
+    def _measures(self, people: People, predictions: list[dict[str, Any]]) -> dict[str, Any]:
+        measures: dict[str, Any] = dict(evaluate_wholebody(people, self.suppress(predictions)))
+        if self.evaluation.boxes == "ground_truth":
+            measures["oks"] = wholebody_oks(people, predictions)
+        return measures
+
+
+def heat_map_loss(heat_maps: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """Mean squared error of each sample over all its points and pixels.
+
+    As mmpose's JointsMSELoss: a point without weight contributes 0 but is counted in the mean, so a sample's
+    loss does not depend on the others of its batch and a sample without points has loss 0.
+
+    Args:
+        heat_maps: (B, K, H, W) float32.
+        targets: (B, K, H, W) float32.
+        weights: (B, K) float32.
+
+    Returns:
+        (B,) float32.
+    """
+    return ((heat_maps - targets) * weights[..., None, None]).square().mean((1, 2, 3))
