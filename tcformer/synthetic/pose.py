@@ -1,0 +1,275 @@
+"""Postures, arms, hands and facial expressions, drawn at random.
+
+A pose is a mapping from bone name to rotation (3, 3) about the bone's joint in axes parallel to the rest
+position's: x to the person's left, -y forward, z up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcformer.synthetic.body import BodyModel
+from tcformer.synthetic.geometry import (
+    FORWARD,
+    LEFT,
+    UP,
+    Array,
+    cross,
+    rotation,
+    rotation_between,
+    rotation_towards,
+    unit,
+)
+
+Posture = Literal["stand", "walk", "run", "sit", "squat", "lunge", "dance", "lie"]
+Arm = Literal["down", "forward", "side", "up", "hip", "chest", "lap", "swing", "flat"]
+
+POSTURES: tuple[Posture, ...] = get_args(Posture)
+_POSTURE_WEIGHTS = (0.32, 0.18, 0.10, 0.14, 0.07, 0.08, 0.07, 0.04)
+_FREE_ARMS: tuple[Arm, ...] = ("down", "forward", "side", "up", "hip", "chest")
+_FREE_ARM_WEIGHTS = (0.22, 0.18, 0.17, 0.17, 0.13, 0.13)
+
+Pose = dict[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class PoseChoice:
+    """What is asked of `sample_pose`. None: drawn at random."""
+
+    posture: Posture | None = None
+    arms: Arm | None = None
+    variety: float = 1.0
+    """Fraction of postures and of arms that are not simply standing with the arms down."""
+
+
+def sample_pose(body: BodyModel, joints: Array, choice: PoseChoice, rng: np.random.Generator) -> tuple[Pose, Posture]:
+    """Draw a pose for a body whose joints (104, 3) lie at `joints`. Returns the pose and its posture."""
+    posture: Posture
+    if choice.posture is not None:
+        posture = choice.posture
+    elif rng.uniform() < choice.variety:
+        posture = POSTURES[rng.choice(len(POSTURES), p=_POSTURE_WEIGHTS)]
+    else:
+        posture = "stand"
+    pose: Pose = {}
+    lean = _sample_legs(body, joints, posture, pose, rng)
+    _sample_spine(lean, 0.4 + 0.6 * choice.variety, pose, rng)
+    for side, sign in (("L", 1.0), ("R", -1.0)):
+        arm: Arm
+        if posture == "lie":  # along the ground
+            arm = "flat"
+        elif choice.arms is not None:
+            arm = choice.arms
+        elif posture == "run":
+            arm = "swing"
+        elif rng.uniform() < choice.variety:
+            arm = _FREE_ARMS[rng.choice(len(_FREE_ARMS), p=_FREE_ARM_WEIGHTS)]
+        else:
+            arm = "lap" if posture == "sit" else "down"
+        _sample_arm(body, joints, side, sign, arm, pose, rng)
+        _sample_hand(body, joints, side, sign, pose, rng)
+    return pose, posture
+
+
+def _sample_legs(body: BodyModel, joints: Array, posture: Posture, pose: Pose, rng: np.random.Generator) -> float:
+    """Set root, legs and feet; returns how far the spine leans forward, degrees."""
+    uniform, normal = rng.uniform, rng.normal
+    hip = np.abs(normal(0, 5, 2))  # flexion, degrees
+    spread = uniform(-2, 8, 2)
+    knee = np.abs(normal(0, 5, 2))
+    lean = normal(0, 4)
+    pitch = 0.0  # of the whole body, forward
+    leg = int(rng.integers(2))
+    if posture == "walk":
+        hip[leg], hip[1 - leg] = uniform(15, 35), -uniform(8, 22)
+        knee[leg], knee[1 - leg] = uniform(5, 25), uniform(5, 45)
+        lean = uniform(0, 8)
+    elif posture == "run":
+        hip[leg], hip[1 - leg] = uniform(40, 75), -uniform(8, 25)
+        knee[leg], knee[1 - leg] = uniform(40, 100), uniform(20, 90)
+        pitch, lean = uniform(3, 12), uniform(0, 8)
+    elif posture == "sit":
+        hip[:] = uniform(75, 92) + normal(0, 3, 2)
+        knee[:] = hip + uniform(-12, 12, 2)
+        spread = uniform(-3, 15, 2)
+        lean = uniform(-5, 15)
+    elif posture == "squat":
+        pitch = uniform(10, 30)
+        hip[:] = uniform(95, 125) + normal(0, 3, 2)
+        knee[:] = uniform(105, 130) + normal(0, 3, 2)
+        spread = uniform(8, 25, 2)
+    elif posture == "lunge":
+        hip[leg], knee[leg] = uniform(55, 85), uniform(65, 95)
+        hip[1 - leg], knee[1 - leg] = -uniform(10, 28), uniform(5, 40)
+    elif posture == "dance":
+        spread[leg] = uniform(10, 45)
+        hip[:], knee[:] = normal(8, 15, 2), uniform(0, 50, 2)
+    elif posture == "lie":
+        pitch = -90 + normal(0, 4) if rng.uniform() < 0.7 else 90 + normal(0, 3)
+        hip[:] = 0.0
+        spread = uniform(0, 12, 2)
+        if rng.uniform() < 0.4:
+            # Somebody who lies face down can only lift the foot.
+            hip[leg], knee[leg] = uniform(20, 50) if pitch < 0 else 0.0, uniform(40, 90)
+    roll = normal(0, 2) if posture != "lie" else normal(0, 12)
+    pose["root"] = rotation(LEFT, pitch) @ rotation(UP, roll)
+    backward = -FORWARD
+    for i, (side, sign) in enumerate((("L", 1.0), ("R", -1.0))):
+        at = {name: joints[body.bone[f"{name}.{side}"]] for name in ("upperleg01", "lowerleg01", "foot")}
+        thigh = unit(at["lowerleg01"] - at["upperleg01"])
+        shin = unit(at["foot"] - at["lowerleg01"])
+        twist = sign * (normal(0, 7) + (8 if posture in ("sit", "squat") else 0))
+        pose[f"upperleg01.{side}"] = (
+            rotation_towards(thigh, LEFT * sign, spread[i])
+            @ rotation_towards(thigh, FORWARD, hip[i])
+            @ rotation(thigh, twist)
+        )
+        knee[i] = max(knee[i], 0.0)
+        pose[f"lowerleg01.{side}"] = rotation_towards(shin, backward, knee[i])
+        # Turned back so that the sole stays on the ground, as far as an ankle goes.
+        level = 0.0 if posture == "lie" else float(np.clip(hip[i] - knee[i] - pitch, -30, 30))
+        pose[f"foot.{side}"] = rotation(LEFT, level + normal(0, 4)) @ rotation(UP, normal(0, 5))
+    return float(lean)
+
+
+def _sample_spine(lean: float, amount: float, pose: Pose, rng: np.random.Generator) -> None:
+    twist, bend = rng.normal(0, 7 * amount), rng.normal(0, 4 * amount)
+    for bone in ("spine04", "spine03", "spine02"):
+        pose[bone] = rotation(LEFT, lean / 3) @ rotation(UP, twist / 3) @ rotation(FORWARD, bend / 3)
+    turn = float(np.clip(rng.normal(0, 20 * amount), -60, 60))
+    nod, tilt = rng.normal(0, 9 * amount), rng.normal(0, 6 * amount)
+    for bone, share in (("neck01", 0.25), ("neck02", 0.25), ("head", 0.5)):
+        pose[bone] = rotation(UP, turn * share) @ rotation(LEFT, nod * share) @ rotation(FORWARD, tilt * share)
+
+
+def _sample_arm(
+    body: BodyModel, joints: Array, side: str, sign: float, arm: Arm, pose: Pose, rng: np.random.Generator
+) -> None:
+    uniform = rng.uniform
+
+    def at(name: str) -> Array:
+        return joints[body.bone[f"{name}.{side}"]]
+
+    outward = LEFT * sign
+    elbow = abs(rng.normal(0, 12)) + 5
+    twist = uniform(-25, 25)
+    forearm: Array | None = None  # where it points; None: bent by `elbow` degrees
+    if arm == "down":
+        target = -UP + outward * uniform(0.12, 0.35) + FORWARD * rng.normal(0, 0.12)
+    elif arm == "forward":
+        target = FORWARD + UP * uniform(-0.7, 0.5) + outward * uniform(-0.2, 0.4)
+        elbow = abs(rng.normal(0, 40))
+    elif arm == "side":
+        target = outward + UP * uniform(-0.25, 0.25) + FORWARD * uniform(-0.1, 0.3)
+        elbow = abs(rng.normal(0, 20))
+    elif arm == "up":
+        target = UP + outward * uniform(0.1, 0.7) + FORWARD * uniform(-0.05, 0.3)
+        elbow = abs(rng.normal(0, 28))
+    elif arm == "hip":
+        target = -UP + outward * uniform(0.75, 1.0) - FORWARD * uniform(0.1, 0.3)
+        # The hand comes back to the side of the hip.
+        forearm = -UP + outward * uniform(-0.95, -0.75) + FORWARD * uniform(0.1, 0.3)
+    elif arm == "chest":
+        target = -UP + outward * uniform(0.1, 0.4) + FORWARD * uniform(0, 0.5)
+        elbow = uniform(80, 130)
+    elif arm == "lap":
+        target = -UP + outward * uniform(0.08, 0.25) + FORWARD * uniform(0.15, 0.45)
+        elbow = uniform(35, 65)
+    elif arm == "flat":
+        angle, bent = np.deg2rad(uniform(15, 150)), np.deg2rad(uniform(0, 40))
+        target = -UP * np.cos(angle) + outward * np.sin(angle)
+        forearm = -UP * np.cos(angle + bent) + outward * np.sin(angle + bent)
+    else:
+        target = -UP + outward * 0.2 + FORWARD * uniform(-0.8, 0.8)
+        elbow = uniform(60, 110)
+    target = unit(target)
+    upper = unit(at("lowerarm01") - at("upperarm01"))
+    raised = float(np.rad2deg(np.arcsin(np.clip(target[2], -1, 1))))
+    shoulder = rotation_towards(outward, UP, max(raised, 0.0) * 0.3)
+    pose[f"clavicle.{side}"] = shoulder
+    pose[f"upperarm01.{side}"] = (
+        shoulder.T @ rotation_between(shoulder @ upper, target) @ shoulder @ rotation(upper, sign * twist)
+    )
+    lower = unit(at("wrist") - at("lowerarm01"))
+    bend_to = unit(FORWARD * 0.9 + UP * 0.35 - outward * 0.2)
+    if forearm is not None:
+        turned = shoulder @ pose[f"upperarm01.{side}"]
+        pose[f"lowerarm01.{side}"] = rotation_between(lower, turned.T @ forearm)
+    else:
+        pose[f"lowerarm01.{side}"] = rotation_towards(lower, bend_to, min(elbow, 140.0))
+    pose[f"lowerarm02.{side}"] = rotation(lower, sign * rng.normal(0, 20))
+
+
+def _sample_hand(body: BodyModel, joints: Array, side: str, sign: float, pose: Pose, rng: np.random.Generator) -> None:
+    def at(name: str) -> Array:
+        return joints[body.bone[f"{name}.{side}"]]
+
+    along = unit(at("finger3-1") - at("wrist"))
+    palm = unit(cross(along, at("finger2-1") - at("finger5-1"))) * sign  # the way the palm faces
+    pose[f"wrist.{side}"] = rotation_towards(along, palm, rng.normal(0, 14)) @ rotation(palm, rng.normal(0, 7))
+    shape = str(rng.choice(["relaxed", "open", "fist", "point", "two", "free"], p=[0.35, 0.2, 0.15, 0.1, 0.05, 0.15]))
+    curl = {
+        "relaxed": [15.0, 20.0, 25.0, 30.0],
+        "open": [0.0, 0.0, 0.0, 0.0],
+        "fist": [75.0, 75.0, 75.0, 75.0],
+        "point": [0.0, 70.0, 75.0, 75.0],
+        "two": [0.0, 0.0, 75.0, 75.0],
+        "free": list(rng.uniform(0, 70, 4)),
+    }[shape]
+    for i in range(4):
+        finger = i + 2
+        for joint, share in ((1, 0.9), (2, 1.15), (3, 0.8)):
+            first, second = (joint, joint + 1) if joint < 3 else (2, 3)
+            bone = unit(at(f"finger{finger}-{second}") - at(f"finger{finger}-{first}"))
+            turn = rotation_towards(bone, palm, max(curl[i] * share + rng.normal(0, 5), -8))
+            if joint == 1:
+                fan = (1.5 - i) * sign * (3 if shape == "open" else 0)
+                turn = turn @ rotation(palm, rng.normal(0, 3) + fan)
+            pose[f"finger{finger}-{joint}.{side}"] = turn
+    thumb = {"relaxed": 8.0, "open": -8.0, "free": rng.uniform(0, 30)}.get(shape, 30.0)
+    inward = unit(unit(at("finger5-1") - at("finger2-1")) + palm * 0.4)
+    for joint in (1, 2, 3):
+        first, second = (joint, joint + 1) if joint < 3 else (2, 3)
+        bone = unit(at(f"finger1-{second}") - at(f"finger1-{first}"))
+        pose[f"finger1-{joint}.{side}"] = rotation_towards(bone, inward, thumb + rng.normal(0, 4))
+
+
+def sample_expression(body: BodyModel, rng: np.random.Generator) -> dict[str, float]:
+    """Draw a facial expression: name of the facial unit -> strength, 0 to 1."""
+    uniform = rng.uniform
+    units: dict[str, float] = {}
+
+    def both(name: str, strength: float) -> None:
+        units[f"{name}Left"] = strength
+        units[f"{name}Right"] = float(np.clip(strength + rng.normal(0, 0.08), 0, 1))
+
+    kinds = ("neutral", "smile", "open", "surprise", "frown", "blink", "pucker", "mixed")
+    kind = str(rng.choice(kinds, p=[0.35, 0.2, 0.1, 0.07, 0.08, 0.08, 0.05, 0.07]))
+    if kind == "smile":
+        both("mouthSmile", uniform(0.4, 1))
+        both("cheekSquint", uniform(0, 0.6))
+        units["jawOpen"] = uniform(0, 0.35)
+    elif kind == "open":
+        units["jawOpen"] = uniform(0.3, 1)
+    elif kind == "surprise":
+        units["jawOpen"], units["browInnerUp"] = uniform(0.3, 0.8), uniform(0.5, 1)
+        both("browOuterUp", uniform(0.4, 1))
+        both("eyeWide", uniform(0.4, 1))
+    elif kind == "frown":
+        both("browDown", uniform(0.4, 1))
+        both("mouthFrown", uniform(0.3, 1))
+        both("noseSneer", uniform(0, 0.6))
+    elif kind == "blink":
+        both("eyeBlink", uniform(0.5, 1))
+    elif kind == "pucker":
+        units["mouthPucker"] = uniform(0.4, 1)
+    elif kind == "mixed":
+        for index in rng.choice(len(body.expression_names), 3, replace=False):
+            units[body.expression_names[index]] = uniform(0.2, 0.7)
+    if kind != "blink":
+        both("eyeBlink", min(abs(rng.normal(0, 0.08)), 1.0))
+    return units

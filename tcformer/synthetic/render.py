@@ -1,0 +1,324 @@
+"""People and furniture to pixels: lit, drawn, and their key points marked as visible or hidden."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from tcformer.synthetic.appearance import paint, visible_faces
+from tcformer.synthetic.body import BodyModel
+from tcformer.synthetic.geometry import UP, Array, Camera, cross, rotation, unit
+from tcformer.synthetic.person import Person
+from tcformer.synthetic.raster import bounds, parallel_depth, rasterize, transform_points, vertex_normals
+
+Float32 = NDArray[np.float32]
+
+NOBODY, FURNITURE = -1, -2
+
+# How far a joint may lie behind the visible surface and still count as visible, metres: joints lie inside the
+# body. 17 body points, 6 feet, 68 face, 2 x 21 hands.
+_DEPTH_TOLERANCE = np.array(
+    [0.03, 0.03, 0.03, 0.05, 0.05, 0.14, 0.14, 0.09, 0.09, 0.06, 0.06, 0.2, 0.2, 0.11, 0.11, 0.09, 0.09]
+    + [0.06] * 6 + [0.014] * 68 + [0.035] * 42
+)  # fmt: skip
+
+_LARGEST_SHADOW_MAP = 384  # pixels
+
+
+@dataclass(frozen=True)
+class Box:
+    """A piece of furniture: an upright box on the ground. Metres; colour (3,) sRGB 0 to 1."""
+
+    centre: tuple[float, float]
+    size: tuple[float, float, float]
+    yaw_deg: float
+    colour: Float32
+
+    def mesh(self) -> tuple[Float32, NDArray[np.int32]]:
+        """24 vertices, four for each side (so that the edges stay sharp), and 12 faces."""
+        vertices: list[Array] = []
+        faces: list[tuple[int, int, int]] = []
+        for axis in range(3):
+            for sign in (-1.0, 1.0):
+                u, v = np.eye(3)[(axis + 1) % 3], np.eye(3)[(axis + 2) % 3]
+                middle = sign * np.eye(3)[axis]
+                start = len(vertices)
+                vertices += [middle - u - v, middle + u - v, middle + u + v, middle - u + v]
+                faces += [(start, start + 1, start + 2), (start, start + 2, start + 3)]
+        points = np.array(vertices) * (np.array(self.size) / 2) + [0.0, 0.0, self.size[2] / 2]
+        points = np.einsum("nj,ij->ni", points, rotation(UP, self.yaw_deg)) + [*self.centre, 0.0]
+        return points.astype(np.float32), np.array(faces, np.int32)
+
+
+@dataclass(frozen=True)
+class Light:
+    """A sun or lamp far away plus light from everywhere. direction (3,): towards the light, world, unit."""
+
+    direction: Array
+    key: Float32
+    """Linear RGB (3,)."""
+    ambient: Float32
+    """Linear RGB (3,)."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawn scene. `scale` samples a pixel in each direction for owner and depth."""
+
+    image: NDArray[np.uint8]
+    """(height, width, 3) RGB."""
+    owner: NDArray[np.int16]
+    """(height * scale, width * scale): index of the person, NOBODY or FURNITURE."""
+    depth: Float32
+    """(height * scale, width * scale): metres, inf where nothing is."""
+    scale: int
+
+
+def sample_light(rng: np.random.Generator) -> Light:
+    """Light from above and in front or from the side, nearly white."""
+    azimuth, elevation = np.deg2rad(rng.uniform(-85, 85)), np.deg2rad(rng.uniform(25, 70))
+    direction = [np.sin(azimuth) * np.cos(elevation), -np.cos(azimuth) * np.cos(elevation), np.sin(elevation)]
+    key = rng.uniform(0.55, 1.1) * (1 + rng.normal(0, 0.05, 3))
+    ambient = rng.uniform(0.28, 0.55) * (1 + rng.normal(0, 0.05, 3))
+    return Light(unit(direction), key.astype(np.float32), ambient.astype(np.float32))
+
+
+def render(
+    body: BodyModel,
+    people: Sequence[Person],
+    boxes: Sequence[Box],
+    camera: Camera,
+    light: Light,
+    background: Float32,
+    exposure: float,
+    supersampling: int,
+    rng: np.random.Generator,
+) -> Picture:
+    """Draw people and boxes before a background (height, width, 3), sRGB 0 to 1.
+
+    exposure: relative to a well exposed picture. rng draws the camera's noise.
+    """
+    height, width = camera.size
+    h, w = height * supersampling, width * supersampling
+    drawn = [visible_faces(body, person.look) for person in people]
+    meshes = [(person.dressed, body.faces[faces]) for person, faces in zip(people, drawn, strict=True)]
+    meshes += [box.mesh() for box in boxes]
+    first_vertex = np.cumsum([0] + [len(vertices) for vertices, _ in meshes])
+    first_face = np.cumsum([0] + [len(faces) for _, faces in meshes])
+    world = np.concatenate([vertices for vertices, _ in meshes])
+    faces = np.concatenate([faces + start for (_, faces), start in zip(meshes, first_vertex, strict=False)])
+    faces = faces.astype(np.int32)
+    seen = transform_points(world, np.column_stack([camera.rotation, camera.translation]))
+    focal = camera.focal * supersampling
+    centre = (camera.centre[0] * supersampling, camera.centre[1] * supersampling)
+    depth, face_of_pixel, weights = rasterize(seen, faces, focal, *centre, h, w)
+
+    # One entry more than there are faces: face -1 is nobody's.
+    owner_of_face = np.full(first_face[-1] + 1, NOBODY, np.int16)
+    albedo = np.zeros((h, w, 3), np.float32)
+    for index, person in enumerate(people):
+        paint(body, person.look, int(first_face[index]), drawn[index], face_of_pixel, weights, albedo)
+        owner_of_face[first_face[index] : first_face[index + 1]] = index
+    for index, box in enumerate(boxes, len(people)):
+        inside = (face_of_pixel >= first_face[index]) & (face_of_pixel < first_face[index + 1])
+        albedo[inside] = box.colour
+        owner_of_face[first_face[index] : first_face[index + 1]] = FURNITURE
+    owner = owner_of_face[face_of_pixel]
+
+    shadow_map, to_map = _shadow_map(world, faces, light, min(2 * height, _LARGEST_SHADOW_MAP))
+    eye = camera.position
+    normals = vertex_normals(world, faces)
+    lit, coverage = _shade(
+        face_of_pixel, weights, albedo, world, normals, faces, shadow_map, to_map.astype(np.float32),
+        light.direction.astype(np.float32), light.key, light.ambient, eye.astype(np.float32), supersampling,
+    )  # fmt: skip
+    shadow = _ground_shadow(eye, camera.pixel_to_ray, shadow_map, to_map, height, width)
+    # Shadow edges on the ground are soft.
+    shadow = cv2.GaussianBlur(shadow, (0, 0), max(height / 160, 0.5))
+    darkest = light.ambient.mean() / (light.ambient.mean() + light.key.mean() * light.direction[2])
+
+    noise = np.float32(rng.uniform(0.5, 3)) * rng.standard_normal(lit.shape, np.float32)
+    image = _develop(lit, coverage, background, shadow, float(darkest), exposure, noise)
+    return Picture(image, owner, depth, supersampling)
+
+
+def _shadow_map(world: Float32, faces: NDArray[np.int32], light: Light, size: int) -> tuple[Float32, Array]:
+    """Depth (size, size) seen from the light; matrix (3, 4) from world to its (x px, y px, depth m)."""
+    across = unit(cross(light.direction, np.array([0.0, 1.0, 0.2])))
+    basis = np.stack([across, cross(light.direction, across), -light.direction])
+    matrix = np.column_stack([basis, np.zeros(3)])
+    low, high = bounds(transform_points(world, matrix))
+    scale = (size - 4) / max(float((high - low)[:2].max()), 1e-3)
+    matrix[:, 3] = -low
+    matrix[:2] *= scale
+    matrix[:2, 3] += 2
+    return parallel_depth(transform_points(world, matrix), faces, size), matrix
+
+
+@numba.njit(cache=True)
+def _shade(
+    face_of_pixel: NDArray[np.int32],
+    weights: Float32,
+    albedo: Float32,
+    world: Float32,
+    normals: Float32,
+    faces: NDArray[np.int32],
+    shadow_map: Float32,
+    to_map: Float32,
+    light: Float32,
+    key: Float32,
+    ambient: Float32,
+    eye: Float32,
+    scale: int,
+) -> tuple[Float32, Float32]:
+    """Light the painted pixels; returns linear colour (H, W, 3) times coverage, and coverage (H, W)."""
+    h, w = face_of_pixel.shape
+    lit = np.zeros((h // scale, w // scale, 3), np.float32)
+    coverage = np.zeros((h // scale, w // scale), np.float32)
+    share = np.float32(1.0 / (scale * scale))
+    size = shadow_map.shape[0]
+    # Shadows closer than this to their own surface are not seen: the map's resolution and 2 cm.
+    step = np.float32(0.02) + np.float32(1.5) / np.sqrt(to_map[0, 0] ** 2 + to_map[0, 1] ** 2 + to_map[0, 2] ** 2)
+    for row in range(h):
+        for column in range(w):
+            k = face_of_pixel[row, column]
+            if k < 0:
+                continue
+            wa, wb = weights[row, column, 0], weights[row, column, 1]
+            wc = np.float32(1.0) - wa - wb
+            a, b, c = faces[k, 0], faces[k, 1], faces[k, 2]
+            x = wa * world[a, 0] + wb * world[b, 0] + wc * world[c, 0]
+            y = wa * world[a, 1] + wb * world[b, 1] + wc * world[c, 1]
+            z = wa * world[a, 2] + wb * world[b, 2] + wc * world[c, 2]
+            nx = wa * normals[a, 0] + wb * normals[b, 0] + wc * normals[c, 0]
+            ny = wa * normals[a, 1] + wb * normals[b, 1] + wc * normals[c, 1]
+            nz = wa * normals[a, 2] + wb * normals[b, 2] + wc * normals[c, 2]
+            length = max(np.sqrt(nx * nx + ny * ny + nz * nz), np.float32(1e-9))
+            vx, vy, vz = eye[0] - x, eye[1] - y, eye[2] - z
+            away = np.sqrt(vx * vx + vy * vy + vz * vz)
+            vx, vy, vz = vx / away, vy / away, vz / away
+            if nx * vx + ny * vy + nz * vz < 0:  # the inside of a skirt or of the mouth
+                length = -length
+            nx, ny, nz = nx / length, ny / length, nz / length
+            u = int(to_map[0, 0] * x + to_map[0, 1] * y + to_map[0, 2] * z + to_map[0, 3])
+            v = int(to_map[1, 0] * x + to_map[1, 1] * y + to_map[1, 2] * z + to_map[1, 3])
+            deep = to_map[2, 0] * x + to_map[2, 1] * y + to_map[2, 2] * z + to_map[2, 3]
+            facing = nx * light[0] + ny * light[1] + nz * light[2]
+            allowed = step / max(abs(facing), np.float32(0.25))
+            open_ = 0.0
+            for i in range(max(v - 1, 0), min(v + 2, size)):
+                for j in range(max(u - 1, 0), min(u + 2, size)):
+                    if deep - shadow_map[i, j] < allowed:
+                        open_ += 1.0 / 9.0
+            direct = min(max((facing + 0.15) / 1.15, 0.0), 1.0) * open_
+            hx, hy, hz = light[0] + vx, light[1] + vy, light[2] + vz
+            half = max(np.sqrt(hx * hx + hy * hy + hz * hz), 1e-9)
+            shine = min(max((nx * hx + ny * hy + nz * hz) / half, 0.0), 1.0)
+            shine = 0.06 * open_ * shine**24
+            sky = 0.75 + 0.25 * nz
+            for channel in range(3):
+                colour = albedo[row, column, channel] * albedo[row, column, channel]  # sRGB, nearly linear
+                value = colour * (key[channel] * direct + ambient[channel] * sky) + shine * key[channel]
+                lit[row // scale, column // scale, channel] += share * value
+            coverage[row // scale, column // scale] += share
+    return lit, coverage
+
+
+@numba.njit(cache=True)
+def _develop(
+    lit: Float32,
+    coverage: Float32,
+    background: Float32,
+    shadow: Float32,
+    darkest: float,
+    exposure: float,
+    noise: Float32,
+) -> NDArray[np.uint8]:
+    """People over the background, exposed, as sRGB (H, W, 3). darkest: light in a full shadow relative to
+    that outside; noise (H, W, 3): added to the pixels, 0 to 255."""
+    height, width = coverage.shape
+    # Automatic exposure, as cameras have it, so that dark clothes in the shade stay recognisable.
+    brightness, covered = 0.0, 1e-6
+    for row in range(height):
+        for column in range(width):
+            covered += coverage[row, column]
+            for channel in range(3):
+                brightness += np.sqrt(lit[row, column, channel]) / 3
+    gain = min(max(0.45 / max(brightness / covered, 0.05), 0.6), 2.2) * exposure * exposure
+    image = np.empty((height, width, 3), np.uint8)
+    for row in range(height):
+        for column in range(width):
+            behind = (1 - coverage[row, column]) * (1 - (1 - darkest) * shadow[row, column]) * exposure * exposure
+            for channel in range(3):
+                value = gain * lit[row, column, channel] + behind * background[row, column, channel] ** 2
+                value = 255 * np.sqrt(value) + noise[row, column, channel]
+                image[row, column, channel] = np.uint8(min(max(value, 0.0), 255.0))
+    return image
+
+
+@numba.njit(cache=True)
+def _ground_shadow(
+    eye: Array, pixel_to_ray: Array, shadow_map: Float32, to_map: Array, height: int, width: int
+) -> Float32:
+    """1 where people and furniture keep the light from the ground, (height, width)."""
+    shadow = np.zeros((height, width), np.float32)
+    size = shadow_map.shape[0]
+    for row in range(height):
+        for column in range(width):
+            px, py = column + 0.5, row + 0.5
+            drop = pixel_to_ray[2, 0] * px + pixel_to_ray[2, 1] * py + pixel_to_ray[2, 2]
+            if drop > -1e-6:
+                continue
+            reach = -eye[2] / drop
+            if reach <= 0:
+                continue
+            x = eye[0] + reach * (pixel_to_ray[0, 0] * px + pixel_to_ray[0, 1] * py + pixel_to_ray[0, 2])
+            y = eye[1] + reach * (pixel_to_ray[1, 0] * px + pixel_to_ray[1, 1] * py + pixel_to_ray[1, 2])
+            u = int(np.floor(to_map[0, 0] * x + to_map[0, 1] * y + to_map[0, 3]))
+            v = int(np.floor(to_map[1, 0] * x + to_map[1, 1] * y + to_map[1, 3]))
+            if 0 <= u < size and 0 <= v < size and np.isfinite(shadow_map[v, u]):
+                shadow[row, column] = 1.0
+    return shadow
+
+
+def seen_keypoints(person: Person, camera: Camera) -> Array:
+    """World positions (133, 3) of the points an annotator would mark.
+
+    Where the head is turned, the far side's jaw points move to the visible outline of the cheek.
+    """
+    points = person.keypoints.copy()
+    face = points[23:91]
+    eyes = camera.project(face[[36, 45]])
+    axis = unit(eyes[1] - eyes[0])
+    least = 0.01 * float(np.sqrt(((eyes[1] - eyes[0]) ** 2).sum()))
+    outline = camera.project(person.cheeks)
+    for k in range(17):
+        if k == 8:  # the chin
+            continue
+        outward = outline[k] @ (-axis if k < 8 else axis)
+        best = int(np.argmax(outward))
+        if outward[best] - outward[0] > least:
+            face[k] = person.cheeks[k, best]
+    return points
+
+
+def visibility(points: Array, index: int, camera: Camera, picture: Picture) -> NDArray[np.int64]:
+    """0 = outside the picture, 1 = hidden, 2 = visible: (133,) for the world points (133, 3) of a person."""
+    height, width = camera.size
+    seen = camera.to_camera(points)
+    pixels = camera.project(points)
+    inside = (pixels >= 0).all(1) & (pixels[:, 0] < width) & (pixels[:, 1] < height) & (seen[:, 2] > 0.05)
+    result = np.zeros(len(points), np.int64)
+    columns = np.clip((pixels[:, 0] * picture.scale).astype(int), 0, picture.depth.shape[1] - 1)
+    rows = np.clip((pixels[:, 1] * picture.scale).astype(int), 0, picture.depth.shape[0] - 1)
+    front = picture.depth[rows, columns]
+    whose = picture.owner[rows, columns]
+    near = ~np.isfinite(front) | (seen[:, 2] - front < _DEPTH_TOLERANCE)
+    own = (whose == NOBODY) | (whose == index) | (seen[:, 2] < front)
+    result[inside] = np.where(near & own, 2, 1)[inside]
+    return result

@@ -1,0 +1,78 @@
+"""A small generated data set of each kind, made once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tcformer.synthetic import GenerateImagenet, GenerateWholebody, generate_imagenet, generate_wholebody
+
+
+def _wholebody_options(**changes: object) -> GenerateWholebody:
+    """People of every kind in small pictures."""
+    fields: dict = {
+        "seed": 3,
+        "train_images": 8,
+        "val_images": 4,
+        "image_size": (160, 192),
+        "people": (1, 3),
+        "figure_height": (0.6, 0.95),
+        "yaw_deg": 35.0,
+        "back_view_fraction": 0.2,
+        "camera_pitch_deg": 6.0,
+        "pose_variety": 1.0,
+        "crop_fraction": 0.3,
+        "occluder_fraction": 0.3,
+        "crowd_fraction": 0.3,
+        "clutter": 0.6,
+        "photo_fraction": 0.3,
+        "light_range": (0.8, 1.2),
+        "supersampling": 2,
+        "jpeg_quality": 90,
+    }
+    return GenerateWholebody(**{**fields, **changes})
+
+
+def _imagenet_options(**changes: object) -> GenerateImagenet:
+    fields: dict = {
+        "seed": 3,
+        "train_images_per_class": 2,
+        "val_images_per_class": 1,
+        "image_size": (64, 64),
+        "yaw_deg": 15.0,
+        "camera_pitch_deg": 3.0,
+        "clutter": 0.5,
+        "photo_fraction": 0.3,
+        "light_range": (0.9, 1.1),
+        "supersampling": 1,
+        "jpeg_quality": 90,
+    }
+    return GenerateImagenet(**{**fields, **changes})
+
+
+@pytest.fixture(scope="session")
+def wholebody_options() -> Callable[..., GenerateWholebody]:
+    """Options with some of them changed."""
+    return _wholebody_options
+
+
+@pytest.fixture(scope="session")
+def imagenet_options() -> Callable[..., GenerateImagenet]:
+    """Options with some of them changed."""
+    return _imagenet_options
+
+
+@pytest.fixture(scope="session")
+def wholebody(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("wholebody")
+    generate_wholebody(root, _wholebody_options())
+    return root
+
+
+@pytest.fixture(scope="session")
+def imagenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("imagenet")
+    generate_imagenet(root, _imagenet_options())
+    return root
