@@ -1,0 +1,57 @@
+"""Pictures of what the network sees: token regions, token sizes, whole-body keypoints, contact sheets.
+
+All pictures are uint8 RGB arrays (H, W, 3). Names are loaded when first used, so importing this package needs
+no OpenCV.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tcformer.draw.density import cells_per_token, token_density
+    from tcformer.draw.people import keypoints, person_mask, side_legend
+    from tcformer.draw.png import png_bytes, write_png
+    from tcformer.draw.regions import enlarge, size_legend, token_sizes, tokens
+    from tcformer.draw.sheets import Example, Partition, sheet, token_sheet
+
+__all__ = [
+    "Example",
+    "Partition",
+    "cells_per_token",
+    "enlarge",
+    "keypoints",
+    "person_mask",
+    "png_bytes",
+    "sheet",
+    "side_legend",
+    "size_legend",
+    "token_density",
+    "token_sheet",
+    "token_sizes",
+    "tokens",
+    "write_png",
+]
+
+_MODULE_OF = {
+    "Example": "sheets",
+    "Partition": "sheets",
+    "cells_per_token": "density",
+    "enlarge": "regions",
+    "keypoints": "people",
+    "person_mask": "people",
+    "png_bytes": "png",
+    "sheet": "sheets",
+    "side_legend": "people",
+    "size_legend": "regions",
+    "token_density": "density",
+    "token_sheet": "sheets",
+    "token_sizes": "regions",
+    "tokens": "regions",
+    "write_png": "png",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

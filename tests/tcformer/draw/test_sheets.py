@@ -1,0 +1,74 @@
+"""Contact sheets and their PNG bytes."""
+
+import struct
+
+import cv2
+import numpy as np
+import pytest
+
+from tcformer import draw
+
+
+def example(seed, points=True, label=""):
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 255, (64, 48, 3)).astype(np.uint8)
+    stages = [draw.Partition(np.arange(16 * 12) % (16 * 12 // 4**stage), (16, 12)) for stage in range(4)]
+    keypoints = np.column_stack([rng.uniform(5, 40, (133, 2)), np.ones(133)])
+    return draw.Example(image, stages, keypoints if points else None, label=label)
+
+
+def chunks(png):
+    found, at = [], 8
+    while at < len(png):
+        (length,) = struct.unpack(">I", png[at : at + 4])
+        found.append(png[at + 4 : at + 8])
+        at += 12 + length
+    return found
+
+
+def test_sheet_holds_its_pictures_unchanged():
+    one = np.full((10, 70, 3), 1, np.uint8)
+    two = np.full((20, 80, 3), 2, np.uint8)
+    page = draw.sheet([[one, two], [two, one]], [("a", ""), ("b", "")], labels=["", "row"])
+    assert (page == 1).all(axis=2).sum() == 2 * one[..., 0].size
+    assert (page == 2).all(axis=2).sum() == 2 * two[..., 0].size
+    assert (page[[0, -1]] == 255).all() and (page[:, [0, -1]] == 255).all()
+
+
+def test_columns_of_the_token_sheet():
+    with_points = draw.token_sheet([example(0), example(1, points=False)], scale=2)
+    without = draw.token_sheet([example(0, points=False), example(1, points=False)], scale=2)
+    assert with_points.shape[1] == pytest.approx(without.shape[1] * 7 / 6, rel=0.02)
+    first = example(0)
+    enlarged = draw.tokens(first.image, first.partitions[1].token_of_cell, (16, 12), scale=2)
+    difference = cv2.matchTemplate(with_points, enlarged, cv2.TM_SQDIFF)
+    top, left = np.unravel_index(difference.argmin(), difference.shape)
+    assert (with_points[top : top + 128, left : left + 96] == enlarged).all()
+
+
+def test_same_inputs_same_bytes_without_metadata():
+    rows = [example(3, label="person 3"), example(4)]
+    first, second = (draw.png_bytes(draw.token_sheet(rows)) for _ in range(2))
+    assert first == second
+    assert set(chunks(first)) == {b"IHDR", b"IDAT", b"IEND"}
+
+
+def test_png_keeps_every_pixel(tmp_path):
+    picture = example(5).image
+    draw.write_png(tmp_path / "new" / "picture.png", picture)
+    read = cv2.imread(str(tmp_path / "new" / "picture.png"))
+    assert (read[..., ::-1] == picture).all()
+
+
+def test_wrong_sheets_are_refused():
+    picture = example(0).image
+    with pytest.raises(ValueError):
+        draw.token_sheet([])
+    with pytest.raises(ValueError):
+        draw.token_sheet([example(0), draw.Example(picture, example(0).partitions[:3])])
+    with pytest.raises(ValueError):
+        draw.sheet([[picture]], [("a", ""), ("b", "")])
+    with pytest.raises(ValueError):
+        draw.sheet([[picture]], [("a", "")], footers=[None, None])
+    with pytest.raises(ValueError):
+        draw.png_bytes(picture.astype(float))
