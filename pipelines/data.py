@@ -1,0 +1,147 @@
+"""What ``prepare`` makes: a data set in its official layout, and a manifest that says what it is."""
+
+import fcntl
+import json
+import tarfile
+import tempfile
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pipelines.launch import parallel_map, session
+from pipelines.params import Cluster, ImagenetData, WholebodyData
+from pipelines.provenance import sha256_of_file, sha256_of_json
+from pipelines.storage import Store
+from tcformer.errors import UserError
+
+MANIFEST = "manifest.json"
+
+#: What an official data set must hold below its root, and where it comes from.
+OFFICIAL = {
+    "imagenet": (
+        ("train", "val"),
+        "ImageNet-1K (ILSVRC2012) as class folders, from image-net.org after accepting its terms "
+        "(non-commercial research)",
+    ),
+    "wholebody": (
+        (
+            "annotations/coco_wholebody_train_v1.0.json",
+            "annotations/coco_wholebody_val_v1.0.json",
+            "person_detection_results/COCO_val2017_detections_AP_H_56_person.json",
+            "train2017",
+            "val2017",
+        ),
+        "COCO 2017 images from cocodataset.org, COCO-WholeBody V1.0 annotations from its authors' repository "
+        "(non-commercial research), the person detections of SimpleBaseline",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A prepared data set: where its files are and which bytes they hold."""
+
+    root: Path
+    sha256: str
+    official: bool
+
+    @classmethod
+    def open(cls, folder: Path) -> "Prepared":
+        """Read the manifest below ``folder``. Raises UserError where ``prepare`` has not run."""
+        path = folder / MANIFEST
+        if not path.is_file():
+            raise UserError(f"{folder} holds no prepared data: run `dvc repro prepare` first")
+        manifest = json.loads(path.read_text())
+        root = manifest["root"]
+        return cls(Path(root) if root else folder, manifest["sha256"], bool(root))
+
+    def for_workers(self, storage: str | None) -> dict[str, Any]:
+        """How workers find the files (see ``localize``).
+
+        Generated data travel through ``storage`` as one archive; official data are read where they are, so every
+        node must see them under the same path.
+        """
+        if storage is None or self.official:
+            return {"root": str(self.root)}
+        key = f"data-{self.sha256[:16]}.tar"
+        store = Store(storage)
+        if store.read(f"{key}.complete") is None:
+            with tempfile.NamedTemporaryFile(suffix=".tar") as archive:
+                with tarfile.open(archive.name, "w") as tar:
+                    tar.add(self.root, ".")
+                store.put(Path(archive.name), key)
+            store.write(f"{key}.complete", b"")
+        return {"storage": storage, "archive": key}
+
+
+def localize(place: dict[str, Any]) -> Path:
+    """Root of the data on this node; the first worker of a node unpacks what came through the storage."""
+    if "root" in place:
+        return Path(place["root"])
+    cache = Path(tempfile.gettempdir()) / "tcformer-data"
+    cache.mkdir(exist_ok=True)
+    folder = cache / Path(place["archive"]).stem
+    with (cache / f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / MANIFEST).is_file():  # the manifest is the archive's last file, so it vouches for the rest
+            archive = Store(place["storage"]).fetch(place["archive"], cache / place["archive"])
+            with tarfile.open(archive) as tar:
+                tar.extractall(folder, filter="data")
+    return folder
+
+
+def prepare(task: str, data: ImagenetData | WholebodyData, cluster: Cluster, out: Path) -> None:
+    """Generate ``task``'s data set below ``out``, or check the official one; write the manifest.
+
+    Raises:
+        UserError: official files are missing, or the section does not say where they are.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    if data.source == "official":
+        root = _check_official(task, data.root)
+        described = {path: _describe(root / path) for path in OFFICIAL[task][0]}
+    else:
+        root = out
+        _generate(task, data, cluster, out)
+        files = sorted(path for path in out.rglob("*") if path.is_file() and path.name != MANIFEST)
+        described = {path.relative_to(out).as_posix(): sha256_of_file(path) for path in files}
+    manifest = {
+        "task": task,
+        "source": data.source,
+        "root": str(root) if root != out else None,
+        "sha256": sha256_of_json(described),
+        "files": len(described),
+    }
+    (out / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    print(f"prepare@{task}: {manifest['files']} files, sha256 {str(manifest['sha256'])[:16]}")
+
+
+def _generate(task: str, data: ImagenetData | WholebodyData, cluster: Cluster, out: Path) -> None:
+    if data.generate is None:
+        raise UserError(f"data.{task}.generate is missing: source: generated needs it")
+    from tcformer import synthetic
+
+    generate: Any = {"imagenet": synthetic.generate_imagenet, "wholebody": synthetic.generate_wholebody}[task]
+    with session(cluster):
+        generate(out, data.generate, map=partial(parallel_map, chunk=16, title=f"prepare@{task}"))
+
+
+def _check_official(task: str, given: str | None) -> Path:
+    needed, origin = OFFICIAL[task]
+    if given is None:
+        raise UserError(f"data.{task}.root is null: give the folder that holds {', '.join(needed)} ({origin})")
+    root = Path(given).expanduser().resolve()
+    missing = [path for path in needed if not (root / path).exists()]
+    if missing:
+        raise UserError(f"{root} lacks {', '.join(missing)}: put there {origin}")
+    return root
+
+
+def _describe(path: Path) -> str:
+    """Identity of an official file (its SHA-256) or folder (the names and sizes of its files)."""
+    if path.is_file():
+        return sha256_of_file(path)
+    return sha256_of_json(
+        sorted((p.relative_to(path).as_posix(), p.stat().st_size) for p in path.rglob("*") if p.is_file())
+    )

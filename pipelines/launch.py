@@ -1,0 +1,264 @@
+"""The Ray adapter: start or join a Ray, run a training on its workers, map a function over its cores.
+
+Workers need neither a shared disk with the driver nor MLflow: they read and write through a store and send events to
+the driver's mailbox.
+"""
+
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pipelines.params import Cluster
+from pipelines.provenance import ROOT
+from tcformer.errors import UserError
+
+Event = dict[str, Any]
+POLL_SECONDS = 0.5
+SHARED = "TCFORMER_SHARED_RAY"  # "1": RAY_ADDRESS is a Ray of this machine that shared_ray started
+
+
+def prepare_environment(local: bool) -> None:
+    """Set what Ray reads from the environment; it must be there before ``import ray``."""
+    defaults = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_TRAIN_V2_ENABLED": "1",
+        "RAY_TRAIN_METRICS_ENABLED": "0",
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+        "RAY_CHDIR_TO_TRIAL_DIR": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+        "PYTHONWARNINGS": "ignore::FutureWarning",  # one line a gloo collective otherwise
+    }
+    if local:
+        defaults |= {
+            # Despite its name: "0" keeps all of Ray's servers on the loopback address, on every system.
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+            "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+            # Workers keep the memory that they free: a step's tensors then cost no page faults, which were a quarter
+            # of the time of a training step on two cores.
+            "MALLOC_MMAP_THRESHOLD_": str(1 << 32),
+            "MALLOC_TRIM_THRESHOLD_": str(1 << 33),
+        }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def session(cluster: Cluster) -> Iterator[None]:
+    """Join the Ray at ``cluster.address`` or RAY_ADDRESS, or start one for the duration on this machine.
+
+    Raises:
+        UserError: no Ray answers at the address.
+    """
+    address = cluster.address or os.environ.get("RAY_ADDRESS")
+    shared = os.environ.get(SHARED) == "1"
+    prepare_environment(local=shared or not address)
+    import ray
+
+    quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+    if address:
+        # The code travels to nodes that have only the environment installed. It is there already on this machine,
+        # and in a job that `ray job submit` sent.
+        if not shared and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
+            excludes = ["/.git", "/.venv", "/data", "/runs", "/tests", "/docs"]
+            quiet["runtime_env"] = {"working_dir": str(ROOT), "excludes": excludes}
+        try:
+            ray.init(address=address, **quiet)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise UserError(
+                f"no Ray answers at {address} ({reason}): start one with `ray start --head`, or unset RAY_ADDRESS and "
+                "cluster.address to use one of this machine's own"
+            ) from None
+    else:
+        # One core more than there are workers: parallel_map and trainings never wait for each other's leftovers.
+        cores = max(os.cpu_count() or 1, cluster.workers * cluster.cpus_per_worker)
+        ray.init(address="local", num_cpus=cores, include_dashboard=False, **quiet)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def address_of_session() -> str:
+    """Address at which other processes join the Ray of this session."""
+    import ray
+
+    return str(ray.get_runtime_context().gcs_address)
+
+
+def uses_gpus() -> bool:
+    """Whether the joined Ray has GPUs."""
+    import ray
+
+    return bool(ray.cluster_resources().get("GPU", 0))
+
+
+class _Mailbox:
+    """Actor that keeps what workers post until the driver takes it."""
+
+    def __init__(self) -> None:
+        self._events: list[Event] = []
+
+    def post(self, event: Event) -> None:
+        self._events.append(event)
+
+    def take(self) -> list[Event]:
+        events, self._events = self._events, []
+        return events
+
+
+def run_training(
+    worker: Callable[[dict[str, Any]], None],
+    job: dict[str, Any],
+    cluster: Cluster,
+    on_event: Callable[[Event], None],
+) -> None:
+    """Run ``worker(job)`` on every training process and pass its events to ``on_event``, in order, as they come.
+
+    A lost worker (killed, out of memory, its node gone) restarts the group up to ``cluster.max_failures`` times; the
+    worker function resumes from its newest checkpoint. An exception in our code is not retried.
+
+    Raises:
+        UserError: raised in a worker, or not enough CPUs or GPUs for the workers.
+        RuntimeError: any other exception in a worker, with its traceback.
+    """
+    import ray
+    import ray.train
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    gpus = uses_gpus()
+    have, kind = ray.cluster_resources(), "GPU" if gpus else "CPU"
+    need = cluster.workers if gpus else cluster.workers * cluster.cpus_per_worker
+    if have.get(kind, 0) < need:
+        raise UserError(
+            f"cluster.workers asks for {need} {kind}s, Ray has {have.get(kind, 0):g}: lower cluster.workers in "
+            "params.yaml or join a larger cluster"
+        )
+    mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
+    errors: list[Event] = []
+
+    def handle(event: Event) -> None:
+        if event["kind"] == "error":
+            errors.append(event)
+            return
+        if event["kind"] == "start":
+            errors.clear()  # what the survivors of a lost worker said is settled by the restart
+        on_event(event)
+
+    def drain() -> None:
+        for event in ray.get(mailbox.take.remote()):
+            handle(event)
+
+    done = threading.Event()
+
+    def poll() -> None:
+        while not done.wait(POLL_SECONDS):
+            drain()
+
+    trainer = TorchTrainer(
+        _guarded,
+        train_loop_config={"worker": worker, "job": job, "mailbox": mailbox},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=cluster.workers,
+            use_gpu=gpus,
+            resources_per_worker={"CPU": cluster.cpus_per_worker, **({"GPU": 1} if gpus else {})},
+        ),
+        torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
+        run_config=ray.train.RunConfig(
+            # A name of its own for each attempt: Ray resumes runs by name, ours resume from our own checkpoints.
+            name=f"{job['name']}-{uuid.uuid4().hex[:8]}",
+            storage_path=job["ray_storage"],
+            failure_config=ray.train.FailureConfig(max_failures=cluster.max_failures),
+        ),
+    )
+    poller = threading.Thread(target=poll, name="mailbox", daemon=True)
+    poller.start()
+    try:
+        trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        raise UserError(
+            f"training {job['name']} lost its workers more than cluster.max_failures = {cluster.max_failures} times; "
+            f"the same command resumes it from the last checkpoint. Last loss: {_first_line(error)}"
+        ) from None
+    finally:
+        done.set()
+        poller.join()
+        drain()
+    if errors:
+        first = errors[0]
+        if first["user"]:
+            raise UserError(first["message"])
+        raise RuntimeError(f"training {job['name']} failed on rank {first['rank']}:\n{first['traceback']}")
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__
+
+
+def _guarded(config: dict[str, Any]) -> None:
+    """Runs in each worker: an exception is posted and the worker ends normally, so that Ray does not retry it."""
+    import traceback
+
+    import ray.train
+    import torch
+
+    rank = ray.train.get_context().get_world_rank()
+    mailbox = config["mailbox"]
+    try:
+        config["worker"]({**config["job"], "post": lambda event: mailbox.post.remote(event)})
+    except Exception as error:
+        import ray
+
+        event = {
+            "kind": "error",
+            "rank": rank,
+            "user": isinstance(error, UserError),
+            "message": str(error),
+            "traceback": traceback.format_exc(),
+        }
+        ray.get(mailbox.post.remote(event))
+        time.sleep(1)  # the cause's event arrives before those of the ranks that now lose their peer
+        torch.distributed.destroy_process_group()
+
+
+def parallel_map(
+    function: Callable[[Any], Any], items: Iterable[Any], *, gpus: bool = False, chunk: int = 1, title: str = ""
+) -> list[Any]:
+    """``[function(item) for item in items]`` on the cores (or GPUs) of the joined Ray, in order, with a progress bar.
+
+    Args:
+        function: picklable, of one argument.
+        chunk: items that one Ray task does in turn.
+    """
+    import ray
+    from tqdm import tqdm
+
+    def apply(part: list[Any]) -> list[Any]:
+        return [function(item) for item in part]
+
+    todo = list(items)
+    remote = ray.remote(num_cpus=1, num_gpus=1 if gpus else 0)(apply)
+    parts = [todo[start : start + chunk] for start in range(0, len(todo), chunk)]
+    pending = {remote.remote(part): index for index, part in enumerate(parts)}
+    results: list[list[Any]] = [[] for _ in parts]
+    with tqdm(total=len(todo), desc=title, unit="item", mininterval=1, disable=not title) as bar:
+        waiting = list(pending)
+        while waiting:
+            ready, waiting = ray.wait(waiting)
+            for reference in ready:
+                index = pending[reference]
+                try:
+                    results[index] = ray.get(reference)
+                except ray.exceptions.RayTaskError as error:
+                    cause = getattr(error, "cause", None)
+                    if isinstance(cause, UserError):
+                        raise UserError(str(cause)) from None
+                    raise
+                bar.update(len(parts[index]))
+    return [result for part in results for result in part]

@@ -1,0 +1,39 @@
+"""Where the pipeline's files lie in the repository."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.provenance import ROOT
+
+PARAMS = ROOT / "params.yaml"
+
+
+def home() -> Path:
+    """The repository that a person works in: DVC runs queued experiments in a copy below its ``.dvc/tmp``."""
+    parts = ROOT.parts
+    return Path(*parts[: parts.index(".dvc")]) if ".dvc" in parts else ROOT
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Folders of one recipe."""
+
+    recipe: str
+
+    def data(self, task: str) -> Path:
+        """What ``prepare`` makes for a task."""
+        return ROOT / "data" / self.recipe / task
+
+    def run(self, stage: str, task: str = "") -> Path:
+        """Outputs of a stage."""
+        return ROOT / "runs" / self.recipe / stage / task
+
+    @property
+    def checkpoints(self) -> Path:
+        """Unfinished trainings, beside DVC's outputs: DVC neither deletes nor sees them."""
+        return ROOT / "runs" / self.recipe / "checkpoints"
+
+    @property
+    def journals(self) -> Path:
+        """What MLflow has not taken yet."""
+        return ROOT / "runs" / self.recipe / "mlflow"

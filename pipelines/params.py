@@ -1,0 +1,226 @@
+"""params.yaml as frozen, strict models: an unknown, duplicate or mistyped key stops with its line and the nearest
+right name, before anything starts.
+
+The file is read with ruamel.yaml, as DVC does: PyYAML reads ``1e-3`` as a string.
+"""
+
+import dataclasses
+import difflib
+import json
+import typing
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.error import MarkedYAMLError
+
+from tcformer.errors import UserError
+from tcformer.synthetic.options import GenerateImagenet, GenerateWholebody
+from tcformer.tasks.imagenet import ImagenetOptions
+from tcformer.tasks.wholebody import WholebodyEvaluation, WholebodyOptions
+
+
+class Section(pydantic.BaseModel):
+    """Base of every section: unknown keys are errors, values are never coerced, nothing changes after loading."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Optimizer(Section):
+    """AdamW and its learning-rate schedule. Steps are optimiser steps; fractions are of the whole training."""
+
+    lr: float = pydantic.Field(gt=0)
+    weight_decay: float = pydantic.Field(ge=0)
+    decay_norms_and_biases: bool  # whether weight decay also pulls one-dimensional parameters
+    clip_norm: float | None = pydantic.Field(gt=0)  # largest gradient norm; null: no clipping
+    warmup_steps: int = pydantic.Field(ge=0)
+    warmup_lr: float = pydantic.Field(ge=0)  # learning rate of the first step
+    schedule: Literal["cosine", "step", "constant"]
+    final_lr: float = pydantic.Field(ge=0)  # where the cosine ends
+    milestones: tuple[float, ...]  # step schedule: epochs after which the rate is multiplied by 0.1
+
+
+class Training(Section):
+    """The one training loop's settings, the same for every task."""
+
+    seed: int = pydantic.Field(ge=0)
+    epochs: int = pydantic.Field(ge=1)
+    global_batch: int = pydantic.Field(ge=1)  # samples in an optimiser step, over all workers
+    micro_batch: int = pydantic.Field(ge=1)  # most samples a worker processes at once; the rest accumulates
+    precision: Literal["auto", "fp32", "bf16"]  # auto: bf16 on GPUs, fp32 on CPUs
+    zero_stage: Literal[0, 1, 2]  # DeepSpeed ZeRO
+    checkpoint_every: int = pydantic.Field(ge=1)  # steps between checkpoints
+    validate_every: int = pydantic.Field(ge=1)  # epochs between validations; the last epoch always validates
+    log_every: int = pydantic.Field(ge=1)  # steps between metric rows
+    optimizer: Optimizer
+
+
+class ImagenetData(Section):
+    """Where the classification images come from."""
+
+    source: Literal["generated", "official"]
+    root: str | None  # official: folder with train/ and val/
+    generate: GenerateImagenet | None
+
+
+class WholebodyData(Section):
+    """Where the whole-body images come from."""
+
+    source: Literal["generated", "official"]
+    root: str | None  # official: folder with annotations/, train2017/, val2017/, person_detection_results/
+    generate: GenerateWholebody | None
+
+
+class Data(Section):
+    imagenet: ImagenetData
+    wholebody: WholebodyData
+
+
+class Pretrain(Section):
+    """ImageNet classification: the weights that every fine-tuning starts from."""
+
+    task: ImagenetOptions
+    training: Training
+
+
+class FinetuneWholebody(Section):
+    task: WholebodyOptions
+    training: Training
+
+
+class Finetune(Section):
+    wholebody: FinetuneWholebody
+
+
+class EvaluateImagenet(Section):
+    data_root: str | None  # another data set in the same layout; null: what prepare made
+    batch: int = pydantic.Field(ge=1)
+
+
+class EvaluateWholebody(Section):
+    data_root: str | None
+    batch: int = pydantic.Field(ge=1)
+    options: WholebodyEvaluation
+
+
+class Evaluate(Section):
+    imagenet: EvaluateImagenet
+    wholebody: EvaluateWholebody
+
+
+class VisualizeWholebody(Section):
+    data_root: str | None
+    persons: int = pydantic.Field(ge=1)  # how many persons are drawn
+    keypoint_threshold: float = pydantic.Field(ge=0, lt=1)  # points below it are not drawn
+    scale: int = pydantic.Field(ge=1)  # drawn pixels for a pixel of the network's input
+
+
+class Visualize(Section):
+    wholebody: VisualizeWholebody
+
+
+class Recipe(Section):
+    """Everything that determines a recipe's results."""
+
+    data: Data
+    pretrain: Pretrain
+    finetune: Finetune
+    evaluate: Evaluate
+    visualize: Visualize
+
+
+class Cluster(Section):
+    """Where things run. Never a result: no stage depends on it."""
+
+    address: str | None  # of a running Ray; null: the environment's RAY_ADDRESS, else a Ray on this machine
+    workers: int = pydantic.Field(ge=1)  # training processes; one GPU each where there are GPUs
+    cpus_per_worker: int = pydantic.Field(ge=1)
+    loader_processes: int = pydantic.Field(ge=0)  # that decode and augment, for each worker
+    max_failures: int = pydantic.Field(ge=0)  # lost workers that a training survives
+    storage: str | None  # folder or s3:// address that driver and workers reach; null: this machine's disk
+
+
+class Tracking(Section):
+    experiment: str  # MLflow experiment
+
+
+class Params(Section):
+    """The whole file."""
+
+    recipe: Literal["sample", "paper"]
+    cluster: Cluster
+    tracking: Tracking
+    sample: Recipe
+    paper: Recipe
+
+    @property
+    def active(self) -> Recipe:
+        """The recipe that ``recipe`` names."""
+        return self.sample if self.recipe == "sample" else self.paper
+
+
+def load_params(path: Path) -> Params:
+    """Read and check ``path``.
+
+    Raises:
+        UserError: with every fault's line, key and, for an unknown key, the nearest right name.
+    """
+    try:
+        tree = YAML().load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: run from the repository's root, or restore the file") from None
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 0
+        problem = (error.problem or "not YAML").split("\n")[0]
+        raise UserError(f"{path}:{line}: {problem}: each key may stand once, with two spaces a level") from None
+    if not isinstance(tree, CommentedMap):
+        raise UserError(f"{path} must hold the sections recipe, cluster, tracking, sample and paper")
+    try:
+        # Through JSON, because strict mode then takes a YAML list for a tuple and an int for a float, nothing else.
+        return Params.model_validate_json(json.dumps(tree))
+    except pydantic.ValidationError as error:
+        raise UserError("\n".join(_explain(path, tree, fault) for fault in error.errors())) from None
+
+
+def _explain(path: Path, tree: CommentedMap, fault: Any) -> str:
+    keys, node, line, known = [], tree, 1, True
+    for key in fault["loc"]:
+        if isinstance(node, CommentedMap) and key in node:
+            line = node.lc.key(key)[0] + 1
+            node = node[key]
+        elif isinstance(node, list) and isinstance(key, int) and key < len(node):
+            node = node[key]
+        elif fault["type"] != "missing":
+            continue  # a union's branch name, not a key of the file
+        keys.append(str(key))
+    name = ".".join(keys)
+    if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        siblings = _field_names(keys[:-1])
+        near = difflib.get_close_matches(keys[-1], siblings, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(siblings)}"
+        return f"{path}:{line}: unknown key {name}: {hint}"
+    if fault["type"] in ("missing", "missing_argument"):
+        return f"{path}:{line}: {name} is missing: add it"
+    shown = json.dumps(node) if known else "?"
+    return f"{path}:{line}: {name} is {shown}: {fault['msg'][0].lower()}{fault['msg'][1:]}"
+
+
+def _field_names(keys: list[str]) -> list[str]:
+    """Names that the section at ``keys`` may hold."""
+    node: Any = Params
+    for key in keys:
+        node = fields(node).get(key, Any)
+    return sorted(fields(node))
+
+
+def fields(section: Any) -> dict[str, Any]:
+    """Field names of a section (pydantic model or dataclass, also inside ``X | None``) and their types."""
+    for candidate in (section, *getattr(section, "__args__", ())):
+        if hasattr(candidate, "model_fields"):
+            return {name: field.annotation for name, field in candidate.model_fields.items()}
+        if dataclasses.is_dataclass(candidate):
+            types = typing.get_type_hints(candidate)
+            return {field.name: types[field.name] for field in dataclasses.fields(candidate)}
+    return {}

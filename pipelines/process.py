@@ -1,0 +1,42 @@
+"""How a stage behaves as a process: it dies with its parent, and a user's mistake ends in one sentence."""
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+from tcformer.errors import UserError
+
+PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> None:
+    """Have Linux send SIGTERM when the parent (DVC, a shell) dies: an orphan would go on writing the outputs that
+    the next ``dvc repro`` writes too."""
+    if sys.platform == "linux":
+        parent = os.getppid()
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it died before the call
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def stage_main(main: Callable[[], int | None]) -> None:
+    """Run ``main`` and exit: status 2 and one message for a UserError, 130 after Ctrl-C, 143 after SIGTERM."""
+    die_with_parent()
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        status = main() or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        status = 130
+    sys.stdout.flush()
+    sys.exit(status)

@@ -1,0 +1,192 @@
+"""The MLflow adapter. Only the driver uses it, and no training ever waits for it.
+
+Everything to be recorded goes to a journal on this machine's disk first; a thread sends the journal to MLflow. What
+the server has not taken when a stage ends stays in the journal and is sent by the next stage.
+"""
+
+import json
+import logging
+import math
+import os
+import re
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from pipelines.layout import home
+
+FLUSH_SECONDS = 20.0  # how long a stage that is done waits for a slow server
+RETRY_SECONDS = 2.0
+LONGEST_PARAMETER = 6000  # MLflow cuts longer ones
+KEY = "tcformer.training"  # the tag by which later stages find a training's run
+
+
+def tracking_uri() -> str:
+    """MLFLOW_TRACKING_URI, or a SQLite file in the repository's folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
+
+
+def legal_name(name: str) -> str:
+    """``name`` with the characters that MLflow refuses replaced: "AP@0.5" becomes "AP_0.5"."""
+    return re.sub(r"[^\w\-. :/]", "_", name)
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested sections as one level of dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+class Run:
+    """The MLflow run of one training, opened anew or, by its key, continued by a resumed training or a later stage.
+
+    Args:
+        key: identity of the training; the run is found by it.
+        name: shown in MLflow.
+        experiment: MLflow experiment.
+        journals: folder for what is not yet sent.
+        parameters: nested parameters of the run; logged once, when it is created.
+        tags: further tags.
+    """
+
+    def __init__(
+        self, key: str, name: str, experiment: str, journals: Path, parameters: dict[str, Any], tags: dict[str, str]
+    ) -> None:
+        journals.mkdir(parents=True, exist_ok=True)
+        self._leftovers = sorted(journals.glob("*.jsonl"))
+        self._path = journals / f"{time.time_ns()}.jsonl"
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._write(
+            {
+                "do": "open",
+                "key": key,
+                "name": name,
+                "experiment": experiment,
+                "parameters": {k: str(v)[:LONGEST_PARAMETER] for k, v in flatten(parameters).items()},
+                "tags": {**tags, KEY: key},
+            }
+        )
+        self._sender = threading.Thread(target=self._send, name="mlflow", daemon=True)
+        self._sender.start()
+
+    def metrics(self, values: dict[str, float], step: int = 0) -> None:
+        """Record finite values; others are left out, MLflow would store a made-up number."""
+        finite = {legal_name(name): float(value) for name, value in values.items() if math.isfinite(value)}
+        self._write({"do": "metrics", "values": finite, "step": step, "time": int(time.time() * 1000)})
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        """Record a file. It must stay where it is until it is sent."""
+        self._write({"do": "artifact", "path": str(path), "folder": folder})
+
+    def close(self, status: str = "FINISHED") -> None:
+        """End the run ("FINISHED", "FAILED" or "KILLED") and wait a little for the server to take everything."""
+        self._write({"do": "close", "status": status})
+        self._closing.set()
+        self._sender.join(FLUSH_SECONDS)
+        if self._path.exists():
+            print(
+                f"MLflow at {tracking_uri()} has not taken everything: the rest waits in {self._path} and is sent by "
+                "the next stage that runs",
+                file=sys.stderr,
+            )
+
+    def _write(self, record: dict[str, Any]) -> None:
+        with self._lock, self._path.open("a", encoding="utf-8") as journal:
+            journal.write(json.dumps(record) + "\n")
+
+    def _send(self) -> None:
+        """Body of the sending thread: earlier journals first, then this one until it is closed."""
+        for path in self._leftovers:
+            if _Sender().send(path, patient=lambda: False):
+                path.unlink(missing_ok=True)
+        sender = _Sender()
+        while not self._closing.is_set():
+            sender.send(self._path, patient=lambda: not self._closing.is_set())
+            self._closing.wait(RETRY_SECONDS)
+        deadline = time.monotonic() + FLUSH_SECONDS
+        while time.monotonic() < deadline:
+            if sender.send(self._path, patient=lambda: time.monotonic() < deadline):
+                self._path.unlink(missing_ok=True)
+                return
+            time.sleep(RETRY_SECONDS)
+
+
+class _Sender:
+    """Replays one journal; remembers how far it came."""
+
+    def __init__(self) -> None:
+        self._sent = 0
+        self._run = ""
+        self._client: Any = None
+
+    def send(self, path: Path, patient: Any) -> bool:
+        """Send the records not sent yet; False when the server failed and it is worth trying again."""
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+            while self._sent < len(lines):
+                # A crash can cut the last line of a leftover journal short.
+                record = _parse(lines[self._sent])
+                if record is not None:
+                    getattr(self, f"_{record.pop('do')}")(**record)
+                self._sent += 1
+                if not patient() and self._sent < len(lines) and self._run == "":
+                    return False
+            return True
+        except Exception as error:  # whatever MLflow raises: its server's faults must not become ours
+            if not patient():
+                print(f"MLflow: {str(error).splitlines()[0] if str(error) else error!r}", file=sys.stderr)
+            return False
+
+    def _open(self, key: str, name: str, experiment: str, parameters: dict[str, str], tags: dict[str, str]) -> None:
+        # A server that is down must not hold the thread for minutes.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
+        import mlflow
+        from mlflow.entities import Param, RunTag
+
+        mlflow.set_tracking_uri(tracking_uri())
+        self._client = mlflow.MlflowClient()
+        found = self._client.get_experiment_by_name(experiment)
+        # Beside the database; a server has a place of its own.
+        place = None if "MLFLOW_TRACKING_URI" in os.environ else (home() / "mlruns").as_uri()
+        identity = found.experiment_id if found else self._client.create_experiment(experiment, place)
+        runs = self._client.search_runs([identity], f"tags.`{KEY}` = '{key}'", max_results=1)
+        if runs:
+            self._run = runs[0].info.run_id
+            self._client.update_run(self._run, status="RUNNING")
+            return
+        self._run = self._client.create_run(identity, run_name=name).info.run_id
+        self._client.log_batch(
+            self._run,
+            params=[Param(legal_name(name), value) for name, value in parameters.items()],
+            tags=[RunTag(legal_name(name), value) for name, value in tags.items()],
+        )
+
+    def _metrics(self, values: dict[str, float], step: int, time: int) -> None:
+        from mlflow.entities import Metric
+
+        self._client.log_batch(self._run, metrics=[Metric(name, value, time, step) for name, value in values.items()])
+
+    def _artifact(self, path: str, folder: str) -> None:
+        if Path(path).exists():
+            self._client.log_artifact(self._run, path, folder or None)
+
+    def _close(self, status: str) -> None:
+        self._client.set_terminated(self._run, status)
+
+
+def _parse(line: str) -> dict[str, Any] | None:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None

@@ -1,0 +1,23 @@
+"""Train a task from the pretrained backbone: runs/<recipe>/finetune/<task>/."""
+
+from pipelines.data import Prepared
+from pipelines.engine import WEIGHTS
+from pipelines.process import stage_main
+from pipelines.training import Plan, options_of, run
+from stages.common import begin
+
+
+def main() -> None:
+    """Run the stage."""
+    fresh = ("--fresh", "forget the checkpoints of an unfinished training")
+    arguments, params, layout = begin(__doc__, ("wholebody",), fresh)
+    section = getattr(params.active.finetune, arguments.task)
+    data = Prepared.open(layout.data(arguments.task))
+    initial = layout.run("pretrain") / WEIGHTS
+    stage = f"finetune@{arguments.task}"
+    plan = Plan(stage, arguments.task, options_of(section), section.training, data, initial)
+    run(plan, params, layout.run("finetune", arguments.task), arguments.fresh)
+
+
+if __name__ == "__main__":
+    stage_main(main)

@@ -1,0 +1,19 @@
+"""Train the classifier whose backbone every fine-tuning starts from: runs/<recipe>/pretrain/."""
+
+from pipelines.data import Prepared
+from pipelines.process import stage_main
+from pipelines.training import Plan, options_of, run
+from stages.common import begin
+
+
+def main() -> None:
+    """Run the stage."""
+    arguments, params, layout = begin(__doc__, (), ("--fresh", "forget the checkpoints of an unfinished training"))
+    section = params.active.pretrain
+    data = Prepared.open(layout.data("imagenet"))
+    plan = Plan("pretrain", "imagenet", options_of(section), section.training, data, None)
+    run(plan, params, layout.run("pretrain"), arguments.fresh)
+
+
+if __name__ == "__main__":
+    stage_main(main)

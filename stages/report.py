@@ -1,0 +1,114 @@
+"""Gather what the other stages measured and drew: runs/<recipe>/report/report.md and index.html."""
+
+import json
+from pathlib import Path
+
+from pipelines.layout import Layout
+from pipelines.process import stage_main
+from pipelines.provenance import versions
+from pipelines.report import (
+    Curve,
+    Metric,
+    Picture,
+    Section,
+    build_report,
+    history_series,
+    mapping_table,
+    read_history,
+    read_metrics,
+    summary_table,
+    wholebody_table,
+)
+from stages.common import begin
+
+
+def main() -> None:
+    """Run the stage."""
+    _, params, layout = begin(__doc__, ())
+    out = layout.run("report")
+    out.mkdir(parents=True, exist_ok=True)
+    markdown, page = build_report(sections(layout), f"TCFormer, recipe {params.recipe}")
+    (out / "report.md").write_text(markdown, encoding="utf-8")
+    (out / "index.html").write_text(page, encoding="utf-8")
+    print(f"report: {out / 'index.html'}")
+
+
+def sections(layout: Layout) -> list[Section]:
+    """What the report shows, from the files of ``layout``'s recipe."""
+    classes = read_metrics(layout.run("evaluate", "imagenet") / "metrics.json")
+    pose = read_metrics(layout.run("evaluate", "wholebody") / "metrics.json")
+    summary = summary_table(
+        [
+            _metric("classification", "top-1", classes, ("top1",), "chance", ("baseline", "top1")),
+            _metric("whole-body pose", "body AP", pose, ("body", "AP"), "mean pose", ("baseline", "body", "AP")),
+            _metric(
+                "whole-body pose",
+                "whole-body AP",
+                pose,
+                ("wholebody", "AP"),
+                "mean pose",
+                ("baseline", "wholebody", "AP"),
+            ),
+            _metric("whole-body pose", "mean OKS, 133 points", pose, ("oks",), "mean pose", ("baseline", "oks")),
+        ]
+    )
+    tokens = read_metrics(layout.run("visualize") / "wholebody.json")
+    curves = [
+        *_curves(layout.run("pretrain"), "Classification"),
+        *_curves(layout.run("finetune", "wholebody"), "Whole-body pose"),
+    ]
+    provenance = [mapping_table("Data and trainings", _provenance(layout)), mapping_table("Versions", versions())]
+    return [
+        Section("Results", (summary, wholebody_table(pose))),
+        Section(
+            "What the network sees",
+            (*_pictures(layout.run("visualize", "wholebody")), mapping_table("Grid cells a token covers", tokens)),
+        ),
+        Section("Training", tuple(curves)),
+        Section("What determined these results", tuple(provenance), folded=True),
+    ]
+
+
+def _metric(
+    task: str, name: str, metrics: dict | None, keys: tuple[str, ...], baseline_name: str, baseline: tuple[str, ...]
+) -> Metric:
+    return Metric(task, name, _at(metrics, keys), baseline_name, _at(metrics, baseline))
+
+
+def _at(tree: dict | None, keys: tuple[str, ...]) -> float | None:
+    for key in keys:
+        tree = None if tree is None else tree.get(key)
+    return None if tree is None else float(tree)  # type: ignore[arg-type]
+
+
+def _pictures(folder: Path) -> list[Picture]:
+    caption = (
+        "From left: the crop; the tokens of stages 1 to 4, each filled with its mean colour; how many grid cells each "
+        "token of the last stage covers; the predicted keypoints over the annotated ones in white."
+    )
+    files = sorted(folder.glob("*.png")) if folder.is_dir() else []
+    return [
+        Picture("Tokens and keypoints", file.read_bytes(), caption, f"../visualize/wholebody/{file.name}")
+        for file in files
+    ]
+
+
+def _curves(folder: Path, title: str) -> list[Curve]:
+    training, validation = read_history(folder / "training.csv"), read_history(folder / "validation.csv")
+    lines = (history_series(training, "loss", "training"), history_series(validation, "val_loss", "validation"))
+    return [Curve(f"{title}: loss", "step", "loss", lines)]
+
+
+def _provenance(layout: Layout) -> dict[str, str]:
+    found = {}
+    for folder in (layout.run("pretrain"), layout.run("finetune", "wholebody")):
+        path = folder / "provenance.json"
+        if path.is_file():
+            values = json.loads(path.read_text())
+            found[f"{folder.name} training"] = values["training"]
+            found[f"{folder.name} data sha256"] = values["data"]
+    return found
+
+
+if __name__ == "__main__":
+    stage_main(main)

@@ -1,0 +1,96 @@
+"""A workplace: the repository's code in a folder of its own, with parameters small enough for a test."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).resolve().parents[1]
+COPIED = ("kernels", "tcformer", "pipelines", "stages", "dvc.yaml", "params.yaml", ".dvcignore", ".gitignore")
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A folder in which stages run as they do in the repository."""
+
+    folder: Path
+
+    def set(self, **changes: Any) -> None:
+        """Change parameters: dots in their names are written as two underscores."""
+        yaml = YAML()
+        path = self.folder / "params.yaml"
+        tree = yaml.load(path.read_text(encoding="utf-8"))
+        for name, value in changes.items():
+            *sections, leaf = name.split("__")
+            node = tree
+            for section in sections:
+                node = node[section]
+            assert leaf in node, name
+            node[leaf] = value
+        with path.open("w", encoding="utf-8") as stream:
+            yaml.dump(tree, stream)
+
+    def options(self, stage: str, task: str) -> dict[str, Any]:
+        """A sample stage's task options, as they stand in the file."""
+        tree = YAML(typ="safe").load((self.folder / "params.yaml").read_text(encoding="utf-8"))
+        return tree["sample"][stage][task]["task"]
+
+    def start(self, *command: str, **environment: str) -> subprocess.Popen[str]:
+        """Start a command in the folder; "python" and "dvc" are those of this environment."""
+        tools = str(Path(sys.executable).parent)
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env={**os.environ, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *command: str, status: int = 0, **environment: str) -> str:
+        """Run a command to its end, check its exit status, return what it printed."""
+        process = self.start(*command, **environment)
+        printed, _ = process.communicate(timeout=540)
+        assert process.returncode == status, printed
+        return printed
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> Iterator[Workplace]:
+    folder = tmp_path / "work place"  # people have spaces in their paths
+    folder.mkdir()
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, folder / name)
+    place = Workplace(folder)
+    sample = "sample__{}".format
+    place.set(
+        **{
+            sample("data__imagenet__generate__train_images_per_class"): 2,
+            sample("data__imagenet__generate__val_images_per_class"): 1,
+            sample("data__imagenet__generate__image_size"): [64, 64],
+            sample("data__wholebody__generate__train_images"): 12,
+            sample("data__wholebody__generate__val_images"): 4,
+            sample("data__wholebody__generate__image_size"): [128, 128],
+            sample("pretrain__training__epochs"): 2,
+            sample("pretrain__training__global_batch"): 8,
+            sample("pretrain__training__checkpoint_every"): 2,
+            sample("pretrain__training__log_every"): 1,
+            sample("finetune__wholebody__training__epochs"): 2,
+            sample("finetune__wholebody__training__global_batch"): 8,
+            sample("finetune__wholebody__task__input_size"): [64, 48],
+            sample("visualize__wholebody__persons"): 2,
+        }
+    )
+    yield place

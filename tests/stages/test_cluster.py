@@ -1,0 +1,70 @@
+"""The same stages on a Ray that runs already, joined by its address and by a submitted job."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.conftest import Workplace
+
+pytestmark = pytest.mark.slow
+PORT, DASHBOARD = "26379", "28265"
+
+
+@pytest.fixture
+def cluster(workplace: Workplace, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """Environment of a Ray head on loopback with token authentication."""
+    environment = {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token"),
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # loopback only
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    Path(environment["RAY_AUTH_TOKEN_PATH"]).write_text("0123456789abcdef" * 4)
+    # In the foreground, so that its processes are known and ended by number.
+    process = workplace.start(
+        *("ray", "start", "--head", "--block", "--node-ip-address", "127.0.0.1", "--port", PORT, "--num-cpus", "3"),
+        *("--dashboard-port", DASHBOARD, "--temp-dir", f"/tmp/ray-test-{os.getpid()}"),
+        **environment,
+    )
+    family = psutil.Process(process.pid)
+    try:
+        deadline = time.monotonic() + 90
+        ready = ("ray", "job", "list", "--address", f"http://127.0.0.1:{DASHBOARD}")
+        while True:
+            trial = workplace.start(*ready, **environment)
+            trial.communicate()
+            if trial.returncode == 0:
+                break
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(1)
+        yield environment
+    finally:
+        children = family.children(recursive=True)
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.communicate(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        for child in children:
+            if child.is_running():
+                child.kill()
+
+
+def test_a_running_cluster_and_a_submitted_job(workplace: Workplace, cluster: dict[str, str]) -> None:
+    workplace.run("python", "-m", "stages.prepare", "imagenet", RAY_ADDRESS=f"127.0.0.1:{PORT}", **cluster)
+    printed = workplace.run("python", "-m", "stages.pretrain", RAY_ADDRESS=f"127.0.0.1:{PORT}", **cluster)
+    assert "2 cpu workers" in printed
+    trained = workplace.folder / "runs" / "sample" / "pretrain" / "model.safetensors"
+    first = trained.read_bytes()
+    trained.unlink()
+    command = f"cd '{workplace.folder}' && python -m stages.pretrain --fresh"
+    job = ("ray", "job", "submit", "--address", f"http://127.0.0.1:{DASHBOARD}", "--", "bash", "-c", command)
+    printed = workplace.run(*job, **cluster)
+    assert "succeeded" in printed
+    assert trained.read_bytes() == first

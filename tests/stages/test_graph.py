@@ -1,0 +1,127 @@
+"""The whole graph through the real tools, small: DVC starts stages, stages start Ray, Ray starts DeepSpeed workers."""
+
+import hashlib
+import json
+import os
+import signal
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+
+import tcformer
+from tests.conftest import Workplace
+
+pytestmark = pytest.mark.slow
+SAMPLES = Path(__file__).resolve().parents[3] / "shared" / "samples"
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def stages_that_would_run(workplace: Workplace) -> set[str]:
+    printed = workplace.run("dvc", "repro", "--dry")
+    return {line.split("'")[1] for line in printed.splitlines() if line.startswith("Running stage")}
+
+
+def test_the_graph_runs_records_and_repeats(workplace: Workplace) -> None:
+    workplace.run("git", "init", "-q")
+    workplace.run("dvc", "init", "-q")
+    workplace.run("python", "-m", "pipelines.shared_ray", "--", "dvc", "repro")
+    runs = workplace.folder / "runs" / "sample"
+
+    pose = json.loads((runs / "evaluate" / "wholebody" / "metrics.json").read_text())
+    assert {"body", "foot", "face", "lefthand", "righthand", "wholebody", "oks", "baseline"} <= set(pose)
+    classes = json.loads((runs / "evaluate" / "imagenet" / "metrics.json").read_text())
+    assert classes["count"] == 12 and classes["baseline"]["top1"] == pytest.approx(1 / 12)
+    assert (runs / "visualize" / "wholebody" / "tokens.png").read_bytes().startswith(b"\x89PNG")
+    assert "whole-body pose" in (runs / "report" / "report.md").read_text()
+
+    # One MLflow run a training; later stages added to it.
+    with sqlite3.connect(workplace.folder / "mlflow.db") as database:
+        recorded = dict(database.execute("select name, status from runs"))
+        keys = {key for (key,) in database.execute("select distinct key from metrics")}
+        tags = {key for (key,) in database.execute("select distinct key from tags")}
+        parameters = {key for (key,) in database.execute("select distinct key from params")}
+    assert recorded == {"pretrain": "FINISHED", "finetune@wholebody": "FINISHED"}
+    assert {"loss", "lr", "val_loss", "evaluate.wholebody.body.AP", "evaluate.imagenet.top1"} <= keys
+    assert {"git.revision", "data.sha256", "dvc.stage"} <= tags
+    assert "training.optimizer.lr" in parameters
+    artifacts = {path.name for path in (workplace.folder / "mlruns").rglob("*") if path.is_file()}
+    assert {"model.safetensors", "tokens.png", "metrics.json"} <= artifacts
+
+    assert stages_that_would_run(workplace) == set()
+    workplace.set(sample__finetune__wholebody__training__optimizer__lr=0.005)
+    assert stages_that_would_run(workplace) == {
+        "finetune@wholebody",
+        "evaluate@wholebody",
+        "visualize@wholebody",
+        "report",
+    }
+    workplace.set(cluster__workers=1)
+    assert "pretrain" not in stages_that_would_run(workplace), "where things run is no result"
+
+
+def test_a_killed_worker_and_a_killed_driver_change_no_bit(workplace: Workplace) -> None:
+    workplace.run("python", "-m", "stages.prepare", "imagenet")
+    weights = workplace.folder / "runs" / "sample" / "pretrain" / "model.safetensors"
+    curve = weights.with_name("training.csv")
+
+    workplace.run("python", "-m", "stages.pretrain")
+    undisturbed = digest(weights), digest(curve)
+    assert "already trained" in workplace.run("python", "-m", "stages.pretrain")
+    assert (digest(weights), digest(curve)) == undisturbed
+
+    printed = workplace.run("python", "-m", "stages.pretrain", "--fresh", TCFORMER_FAULT="kill:1:3")
+    assert "resumed after step 2" in printed
+    assert (digest(weights), digest(curve)) == undisturbed
+
+    # The driver: killed once the first checkpoint is there, before the training ends.
+    weights.unlink()
+    process = workplace.start("python", "-m", "stages.pretrain", "--fresh", TCFORMER_FAULT="slow:0:1")
+    store = next((workplace.folder / "runs" / "sample" / "checkpoints").glob("pretrain-*/"))
+    deadline = time.monotonic() + 200
+    while not (store / "step-00000002" / "manifest.json").exists():
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert not weights.exists()
+    printed = workplace.run("python", "-m", "stages.pretrain")
+    assert "going on from the checkpoints" in printed and "resumed after step" in printed
+    assert (digest(weights), digest(curve)) == undisturbed
+
+
+def test_an_exception_in_a_worker_is_told_at_once(workplace: Workplace) -> None:
+    workplace.run("python", "-m", "stages.prepare", "imagenet")
+    workplace.set(sample__pretrain__training__optimizer__lr=1e30, sample__pretrain__training__optimizer__clip_norm=None)
+    started = time.monotonic()
+    printed = workplace.run("python", "-m", "stages.pretrain", status=2)
+    assert "error: the loss is" in printed and "lower the learning rate" in printed
+    assert "Traceback" not in printed
+    assert "resumed" not in printed and time.monotonic() - started < 120
+
+
+def test_a_mistyped_parameter_starts_nothing(workplace: Workplace) -> None:
+    path = workplace.folder / "params.yaml"
+    path.write_text(path.read_text().replace("warmup_steps", "warmup_step", 1))
+    printed = workplace.run("python", "-m", "stages.pretrain", status=2)
+    assert "did you mean warmup_steps?" in printed and "Traceback" not in printed
+
+
+@pytest.mark.skipif(not (SAMPLES / "coco_wholebody").is_dir(), reason="the real samples are not beside the repository")
+def test_real_images_by_changing_the_data_root_alone(workplace: Workplace) -> None:
+    tcformer.save_model(
+        tcformer.create_model("tcformer_nano", task="wholebody"),
+        workplace.folder / "runs" / "sample" / "finetune" / "wholebody" / "model.safetensors",
+        {"options": json.dumps(workplace.options("finetune", "wholebody")), "training": "untrained"},
+    )
+    root = str(SAMPLES / "coco_wholebody")
+    workplace.set(sample__evaluate__wholebody__data_root=root, sample__visualize__wholebody__data_root=root)
+    workplace.run("python", "-m", "stages.evaluate", "wholebody")
+    runs = workplace.folder / "runs" / "sample"
+    assert set(json.loads((runs / "evaluate" / "wholebody" / "metrics.json").read_text())["body"]) >= {"AP", "AR"}
+    workplace.run("python", "-m", "stages.visualize", "wholebody")
+    assert (runs / "visualize" / "wholebody" / "tokens.png").stat().st_size > 10_000
