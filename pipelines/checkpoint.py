@@ -70,6 +70,10 @@ def open_verified(store: Store, name: str, cache: Path) -> Path:
     found = fault(store, name, cache)
     if found:
         raise RuntimeError(f"checkpoint {name} in {store.root} cannot be used: {found}")
+    return _folder(store, name, cache)
+
+
+def _folder(store: Store, name: str, cache: Path) -> Path:
     return Path(store.root) / name if store.local else cache / name
 
 
@@ -78,7 +82,7 @@ def newest(store: Store, cache: Path, say: Callable[[str], None]) -> Checkpoint 
     for name in reversed(_steps(store)):
         problem = fault(store, name, cache)
         if problem is None:
-            return Checkpoint(int(name.removeprefix("step-")), name, open_verified(store, name, cache))
+            return Checkpoint(int(name.removeprefix("step-")), name, _folder(store, name, cache))
         say(f"checkpoint {name} is not used: {problem}")
     return None
 

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import shutil
 import tarfile
 import tempfile
 from dataclasses import dataclass
@@ -84,10 +85,13 @@ def localize(place: dict[str, Any]) -> Path:
     folder = cache / Path(place["archive"]).stem
     with (cache / f"{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / MANIFEST).is_file():  # the manifest is the archive's last file, so it vouches for the rest
+        if not folder.is_dir():
             archive = Store(place["storage"]).fetch(place["archive"], cache / place["archive"])
+            part = cache / f"{folder.name}.part"  # renamed when complete: a crash leaves no half data set
+            shutil.rmtree(part, ignore_errors=True)
             with tarfile.open(archive) as tar:
-                tar.extractall(folder, filter="data")
+                tar.extractall(part, filter="data")
+            part.rename(folder)
     return folder
 
 
@@ -97,7 +101,8 @@ def prepare(task: str, data: ImagenetData | WholebodyData, cluster: Cluster, out
     Raises:
         UserError: official files are missing, or the section does not say where they are.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(out, ignore_errors=True)  # images of an earlier, larger set would count as this one's
+    out.mkdir(parents=True)
     if data.source == "official":
         root = _check_official(task, data.root)
         described = {path: _describe(root / path) for path in OFFICIAL[task][0]}

@@ -38,8 +38,8 @@ def prepare_environment(local: bool) -> None:
             # Despite its name: "0" keeps all of Ray's servers on the loopback address, on every system.
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
             "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-            # Workers keep the memory that they free: a step's tensors then cost no page faults, which were a quarter
-            # of the time of a training step on two cores.
+            # Workers keep the memory that they free: a step's tensors then cost no page faults. Training ran 1.05 to
+            # 1.3 times as fast with it (two workers on two cores, batches of 8 to 32 crops).
             "MALLOC_MMAP_THRESHOLD_": str(1 << 32),
             "MALLOC_TRIM_THRESHOLD_": str(1 << 33),
         }
@@ -75,7 +75,7 @@ def session(cluster: Cluster) -> Iterator[None]:
                 "cluster.address to use one of this machine's own"
             ) from None
     else:
-        # One core more than there are workers: parallel_map and trainings never wait for each other's leftovers.
+        # More workers than cores are slow but allowed.
         cores = max(os.cpu_count() or 1, cluster.workers * cluster.cpus_per_worker)
         ray.init(address="local", num_cpus=cores, include_dashboard=False, **quiet)
     try:
@@ -183,7 +183,7 @@ def run_training(
     except ray.train.TrainingFailedError as error:
         raise UserError(
             f"training {job['name']} lost its workers more than cluster.max_failures = {cluster.max_failures} times; "
-            f"the same command resumes it from the last checkpoint. Last loss: {_first_line(error)}"
+            f"the same command resumes it from the last checkpoint. The last failure: {_last_line(error)}"
         ) from None
     finally:
         done.set()
@@ -196,7 +196,7 @@ def run_training(
         raise RuntimeError(f"training {job['name']} failed on rank {first['rank']}:\n{first['traceback']}")
 
 
-def _first_line(error: Exception) -> str:
+def _last_line(error: Exception) -> str:
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[-1].strip() if lines else type(error).__name__
 

@@ -1,5 +1,6 @@
 """Files that driver and workers share: a folder of this machine or a network disk, or an s3:// or gs:// address."""
 
+import io
 import os
 import shutil
 from pathlib import Path, PurePosixPath
@@ -23,18 +24,12 @@ class Store:
 
             self._files, self._path = pyarrow.fs.FileSystem.from_uri(root)
 
-    def child(self, name: str) -> "Store":
-        """The store below folder ``name``."""
-        return Store(f"{self.root.rstrip('/')}/{name}")
-
     def put(self, source: Path, key: str) -> None:
         """Copy the local file ``source`` to ``key``."""
         self._write(key, source.open("rb"))
 
     def write(self, key: str, content: bytes) -> None:
         """Make ``content`` the file ``key``."""
-        import io
-
         self._write(key, io.BytesIO(content))
 
     def _write(self, key: str, source: Any) -> None:

@@ -6,9 +6,10 @@ from typing import Any
 
 import pydantic
 
-from tcformer.tasks.base import Task
-from tcformer.tasks.imagenet import ImagenetOptions, ImagenetTask
-from tcformer.tasks.wholebody import WholebodyEvaluation, WholebodyOptions, WholebodyTask
+from tcformer.tasks import TASKS, ImagenetOptions, Task, WholebodyEvaluation, WholebodyOptions
+
+_OPTIONS: dict[str, Any] = {"imagenet": ImagenetOptions, "wholebody": WholebodyOptions}
+_EVALUATION: dict[str, Any] = {"wholebody": WholebodyEvaluation}
 
 
 def build_task(name: str, options: dict[str, Any], data_root: Path, evaluation: dict[str, Any] | None = None) -> Task:
@@ -17,10 +18,8 @@ def build_task(name: str, options: dict[str, Any], data_root: Path, evaluation: 
     Args:
         evaluation: how the test set is measured, where the task leaves a choice; needed to predict and evaluate only.
     """
-    if name == "imagenet":
-        return ImagenetTask(_checked(ImagenetOptions, options), data_root)
-    measured = None if evaluation is None else _checked(WholebodyEvaluation, evaluation)
-    return WholebodyTask(_checked(WholebodyOptions, options), data_root, measured)
+    chosen = [] if evaluation is None else [_checked(_EVALUATION[name], evaluation)]
+    return TASKS[name](_checked(_OPTIONS[name], options), data_root, *chosen)
 
 
 def _checked(kind: Any, values: dict[str, Any]) -> Any:

@@ -105,15 +105,15 @@ class Run:
     def _send(self) -> None:
         """Body of the sending thread: earlier journals first, then this one until it is closed."""
         for path in self._leftovers:
-            if _Sender().send(path, patient=lambda: False):
+            if _Sender(path).send():
                 path.unlink(missing_ok=True)
-        sender = _Sender()
+        sender = _Sender(self._path)
         while not self._closing.is_set():
-            sender.send(self._path, patient=lambda: not self._closing.is_set())
+            sender.send()
             self._closing.wait(RETRY_SECONDS)
         deadline = time.monotonic() + FLUSH_SECONDS
         while time.monotonic() < deadline:
-            if sender.send(self._path, patient=lambda: time.monotonic() < deadline):
+            if sender.send():
                 self._path.unlink(missing_ok=True)
                 return
             time.sleep(RETRY_SECONDS)
@@ -122,38 +122,39 @@ class Run:
 class _Sender:
     """Replays one journal; remembers how far it came."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path) -> None:
+        self._path = path
         self._sent = 0
         self._run = ""
         self._client: Any = None
+        self._told = ""
 
-    def send(self, path: Path, patient: Any) -> bool:
-        """Send the records not sent yet; False when the server failed and it is worth trying again."""
+    def send(self) -> bool:
+        """Send the records not sent yet; False when the server did not take one, which the next call tries again."""
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-            while self._sent < len(lines):
-                # A crash can cut the last line of a leftover journal short.
-                record = _parse(lines[self._sent])
-                if record is not None:
-                    getattr(self, f"_{record.pop('do')}")(**record)
+            # What follows the last line's end is still being written, or was cut short by a crash.
+            lines = self._path.read_text(encoding="utf-8").split("\n")[:-1]
+            for line in lines[self._sent :]:
+                record = json.loads(line)
+                getattr(self, f"_{record.pop('do')}")(**record)
                 self._sent += 1
-                if not patient() and self._sent < len(lines) and self._run == "":
-                    return False
             return True
         except Exception as error:  # whatever MLflow raises: its server's faults must not become ours
-            if not patient():
-                print(f"MLflow: {str(error).splitlines()[0] if str(error) else error!r}", file=sys.stderr)
+            reason = str(error).split("\n")[0] or repr(error)
+            if reason != self._told:
+                print(f"MLflow: {reason}", file=sys.stderr)
+            self._told = reason
             return False
 
     def _open(self, key: str, name: str, experiment: str, parameters: dict[str, str], tags: dict[str, str]) -> None:
         # A server that is down must not hold the thread for minutes.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
-        logging.getLogger("alembic").setLevel(logging.WARNING)
-        logging.getLogger("mlflow").setLevel(logging.WARNING)
+        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
         import mlflow
         from mlflow.entities import Param, RunTag
 
+        logging.getLogger("alembic").setLevel(logging.WARNING)
         mlflow.set_tracking_uri(tracking_uri())
         self._client = mlflow.MlflowClient()
         found = self._client.get_experiment_by_name(experiment)
@@ -183,10 +184,3 @@ class _Sender:
 
     def _close(self, status: str) -> None:
         self._client.set_terminated(self._run, status)
-
-
-def _parse(line: str) -> dict[str, Any] | None:
-    try:
-        return json.loads(line)
-    except ValueError:
-        return None
