@@ -11,6 +11,16 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("torch", "numpy", "ray", "deepspeed", "mlflow", "dvc", "pycocotools", "triton", "timm", "safetensors")
+TRAINING_CODE = (
+    "kernels",
+    "tcformer/models",
+    "tcformer/data",
+    "tcformer/metrics",
+    "tcformer/tasks",
+    "pipelines/engine.py",
+    "pipelines/deepspeed_engine.py",
+    "pipelines/feed.py",
+)
 
 
 def sha256_of_file(path: Path) -> str:
@@ -30,11 +40,11 @@ def sha256_of_files(folder: Path, names: Iterable[str]) -> str:
 
 
 def code_version() -> str:
-    """SHA-256 of the Python sources that a training executes."""
+    """SHA-256 of the Python sources that can change what a training computes: not of those that launch or record it."""
     names = [
         str(path.relative_to(ROOT))
-        for package in ("kernels", "tcformer", "pipelines")
-        for path in (ROOT / package).rglob("*.py")
+        for place in TRAINING_CODE
+        for path in ((ROOT / place).rglob("*.py") if (ROOT / place).is_dir() else [ROOT / place])
     ]
     return sha256_of_files(ROOT, names)
 

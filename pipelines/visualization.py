@@ -31,9 +31,11 @@ def draw_wholebody(
         for index in indices.tolist():
             sample = data.sample(index, None)
             images = torch.from_numpy(sample["image"])[None]
-            positions, scores = decode_heat_maps(model(images))
+            heat_maps = model(images)
+            positions, scores = decode_heat_maps(heat_maps)
+            stride = images.shape[3] / heat_maps.shape[3]
             stages = model.backbone(images)
-            points = np.concatenate([positions[0].numpy() * 4, scores[0].numpy()[:, None]], 1)
+            points = np.concatenate([positions[0].numpy() * stride, scores[0].numpy()[:, None]], 1)
             truth = np.concatenate([sample["points"], sample["weights"][:, None]], 1)
             partitions = [draw.Partition(tokens.token_of_cell[0].numpy(), tokens.grid_size) for tokens in stages]
             examples.append(
@@ -46,9 +48,8 @@ def draw_wholebody(
                 density.append([draw.cells_per_token(p.token_of_cell, p.grid_size, mask) for p in partitions])
     out.mkdir(parents=True, exist_ok=True)
     draw.write_png(out / "tokens.png", draw.token_sheet(examples, scale=scale, threshold=threshold))
-    means = np.mean(density, axis=0) if density else np.full((4, 2), np.nan)
-    figures = {
+    means = np.mean(density, axis=0).tolist() if density else []  # nothing to say where people fill every crop
+    return {
         f"stage{stage + 1}": {"cells_per_token_on_person": on, "cells_per_token_around": around}
-        for stage, (on, around) in enumerate(means.tolist())
+        for stage, (on, around) in enumerate(means)
     }
-    return figures
