@@ -29,6 +29,7 @@ _SKIN = (
 )
 _HAIR = ((22, 20, 20), (55, 35, 25), (110, 70, 45), (190, 140, 90), (165, 160, 150), (120, 45, 30))
 _HAIR_WEIGHTS = (0.35, 0.25, 0.15, 0.1, 0.08, 0.07)
+_LIPSTICK = ((190, 20, 40), (200, 30, 90), (140, 40, 50))
 _IRIS = ((90, 60, 40), (50, 35, 25), (80, 120, 150), (90, 110, 80))
 
 SHORT, LONG, BALD, CAP = range(4)
@@ -63,6 +64,12 @@ class Appearance(NamedTuple):
     skirt: bool
     looseness: float
     """How far clothes stand off the body, metres."""
+    eye_shadow: Float32
+    """Colour of the painted eyelids."""
+    eye_shadow_strength: float = 0.0
+    """How much of the eyelids' colour is paint, 0 to 1; so with the next two."""
+    lip_strength: float = 0.7
+    blush_strength: float = 0.1
 
 
 class FacePaint(NamedTuple):
@@ -74,6 +81,8 @@ class FacePaint(NamedTuple):
     """(2, 3)"""
     pupils: NDArray[np.float64]
     """(2, 3)"""
+    eyelids: NDArray[np.float64]
+    """Middles of the upper eyelids, (2, 3)."""
     eye_y: float
     eye_z: float
 
@@ -90,7 +99,11 @@ def _face_paint(body: BodyModel) -> FacePaint:
     cheeks = np.array([[mark[66, 0] - 0.012, mark[66, 1] + 0.012, mark[54, 2]]] * 2)
     cheeks[1, 0] *= -1
     eye = (mark[60] + mark[72]) / 2
-    return FacePaint(eyebrows, cheeks, mark[96:98], float(eye[1]), float(eye[2]))
+    # A third of the way from the lid's edge to the eyebrow.
+    eyelids = np.array(
+        [(2 * mark[lid].mean(0) + mark[brow].mean(0)) / 3 for lid, brow in (([61, 62, 63], 39), ([69, 70, 71], 49))]
+    )
+    return FacePaint(eyebrows, cheeks, mark[96:98], eyelids, float(eye[1]), float(eye[2]))
 
 
 @lru_cache(maxsize=1)
@@ -140,6 +153,18 @@ def sample_appearance(rng: np.random.Generator) -> Appearance:
         neckline=float(rng.uniform(-0.01, 0.03)),
         skirt=skirt,
         looseness=float(rng.uniform(0.004, 0.016)),
+        eye_shadow=skin,
+    )
+
+
+def put_on_make_up(look: Appearance, rng: np.random.Generator) -> Appearance:
+    """The same person with lipstick, eye shadow and rouge."""
+    return look._replace(
+        lips=_pick(_LIPSTICK, int(rng.integers(len(_LIPSTICK)))),
+        eye_shadow=random_colour(rng) * np.float32(0.8),
+        lip_strength=float(rng.uniform(0.85, 1.0)),
+        eye_shadow_strength=float(rng.uniform(0.55, 0.85)),
+        blush_strength=float(rng.uniform(0.25, 0.45)),
     )
 
 
@@ -314,8 +339,14 @@ def _paint(
             for cheek in range(2):
                 away = (x - face.cheeks[cheek, 0]) ** 2 + (y - face.cheeks[cheek, 1]) ** 2
                 away += (z - face.cheeks[cheek, 2]) ** 2
-                _mix(albedo, row, column, blush, 0.1 * np.exp(-away / (2 * 0.016**2)))
-            _mix(albedo, row, column, look.lips, 0.7 * min(max(values[_LIP_OR_EAR], 0.0), 1.0))
+                _mix(albedo, row, column, blush, look.blush_strength * np.exp(-away / (2 * 0.016**2)))
+            if look.eye_shadow_strength > 0:
+                for lid in range(2):
+                    away = (x - face.eyelids[lid, 0]) ** 2 + (y - face.eyelids[lid, 1]) ** 2
+                    away += (z - face.eyelids[lid, 2]) ** 2
+                    share = look.eye_shadow_strength * np.exp(-away / (2 * 0.010**2))
+                    _mix(albedo, row, column, look.eye_shadow, share)
+            _mix(albedo, row, column, look.lips, look.lip_strength * min(max(values[_LIP_OR_EAR], 0.0), 1.0))
             _mix(albedo, row, column, look.hair, _eyebrow(face.eyebrows, x, y, z))
             if look.hairstyle != BALD and values[_LIP_OR_EAR] > -0.5:
                 line = face.eye_z + 0.078 - 1.05 * min(max(y - (face.eye_y + 0.035), 0.0), 0.12)

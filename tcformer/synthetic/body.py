@@ -159,9 +159,8 @@ class BodyModel:
         base[data["base_vertices"]] = np.arange(len(self.mean))
         self.face68 = _read_landmarks(folder / "ibug68.json", base)
         self.face98 = _read_landmarks(folder / "wflw98.json", base)
-        self._cheeks = SurfacePoints(
-            data["jaw_candidates_tri"][::2].astype(np.int64),
-            data["jaw_candidates_bary"][::2].astype(np.float32),
+        self._jaw = SurfacePoints(
+            data["jaw_candidates_tri"].astype(np.int64), data["jaw_candidates_bary"].astype(np.float32)
         )
 
     @cached_property
@@ -209,9 +208,13 @@ class BodyModel:
         return np.concatenate([_regress(*self._keypoints, posed), self.face68.on(posed), *hands])
 
     def cheeks(self, posed: Float32) -> NDArray:
-        """Candidates (17, 14, 3) for the visible outline of the jaw: from each of the 17 jaw points towards
+        """`jaw_outline` of every other jaw point, (17, 14, 3): those that iBUG's 68 points have."""
+        return self.jaw_outline(posed)[::2]
+
+    def jaw_outline(self, posed: Float32) -> NDArray:
+        """Candidates (33, 14, 3) for the visible outline of the jaw: from each of WFLW's 33 jaw points towards
         the middle of the face. Seen from the side, annotators mark the cheek's outline in their place."""
-        return self._cheeks.on(posed)
+        return self._jaw.on(posed)
 
 
 def _read_landmarks(path: Path, base: NDArray) -> SurfacePoints:

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcformer.synthetic.appearance import Appearance, dress, sample_appearance
-from tcformer.synthetic.body import SKIN_VERTICES, BodyModel
+from tcformer.synthetic.body import SKIN_VERTICES, BodyModel, Shape
 from tcformer.synthetic.geometry import UP, Array, rotation
-from tcformer.synthetic.pose import PoseChoice, Posture, sample_expression, sample_pose
+from tcformer.synthetic.pose import Pose, PoseChoice, Posture, sample_expression, sample_pose
 from tcformer.synthetic.raster import bounds, transform_points
 
 Float32 = NDArray[np.float32]
@@ -51,13 +51,23 @@ class Person:
 
 def make_person(body: BodyModel, choice: PoseChoice, rng: np.random.Generator) -> Person:
     """Draw a person who stands, sits or lies on the ground at the origin, facing -y."""
-    first, second = rng.integers(len(body.shape_bank), size=2)
-    coefficients = 0.8 * body.shape_bank[first] + 0.2 * body.shape_bank[second]
+    coefficients = sample_coefficients(body, rng)
     shape = body.shape(coefficients, sample_expression(body, rng))
     pose, posture = sample_pose(body, shape.joints, choice, rng)
     look = sample_appearance(rng)
     if posture in ("sit", "squat", "lie"):
         look = look._replace(skirt=False)  # the skirt's mesh does not fold
+    return assemble_person(body, shape, pose, posture, look)
+
+
+def sample_coefficients(body: BodyModel, rng: np.random.Generator) -> Float32:
+    """Draw a body's shape: coefficients (30,) for `BodyModel.shape`."""
+    first, second = rng.integers(len(body.shape_bank), size=2)
+    return 0.8 * body.shape_bank[first] + 0.2 * body.shape_bank[second]
+
+
+def assemble_person(body: BodyModel, shape: Shape, pose: Pose, posture: Posture, look: Appearance) -> Person:
+    """Pose and dress a body; it stands, sits or lies on the ground at the origin, facing -y."""
     transforms = body.transforms(shape.joints, pose)
     skin = body.skin(shape.vertices, transforms)
     dressed = body.skin(dress(body, look, shape.vertices), transforms)

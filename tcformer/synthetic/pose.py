@@ -26,9 +26,12 @@ from tcformer.synthetic.geometry import (
 )
 
 Posture = Literal["stand", "walk", "run", "sit", "squat", "lunge", "dance", "lie"]
+Expression = Literal["neutral", "smile", "open", "surprise", "frown", "blink", "pucker", "mixed"]
 Arm = Literal["down", "forward", "side", "up", "hip", "chest", "lap", "swing", "flat"]
 
 POSTURES: tuple[Posture, ...] = get_args(Posture)
+EXPRESSIONS: tuple[Expression, ...] = get_args(Expression)
+_EXPRESSION_WEIGHTS = (0.35, 0.2, 0.1, 0.07, 0.08, 0.08, 0.05, 0.07)
 _POSTURE_WEIGHTS = (0.32, 0.18, 0.10, 0.14, 0.07, 0.08, 0.07, 0.04)
 _FREE_ARMS: tuple[Arm, ...] = ("down", "forward", "side", "up", "hip", "chest")
 _FREE_ARM_WEIGHTS = (0.22, 0.18, 0.17, 0.17, 0.13, 0.13)
@@ -238,8 +241,8 @@ def _sample_hand(body: BodyModel, joints: Array, side: str, sign: float, pose: P
         pose[f"finger1-{joint}.{side}"] = rotation_towards(bone, inward, thumb + rng.normal(0, 4))
 
 
-def sample_expression(body: BodyModel, rng: np.random.Generator) -> dict[str, float]:
-    """Draw a facial expression: name of the facial unit -> strength, 0 to 1."""
+def sample_expression(body: BodyModel, rng: np.random.Generator, kind: Expression | None = None) -> dict[str, float]:
+    """Draw a facial expression: name of the facial unit -> strength, 0 to 1. kind None: drawn as well."""
     uniform = rng.uniform
     units: dict[str, float] = {}
 
@@ -247,8 +250,8 @@ def sample_expression(body: BodyModel, rng: np.random.Generator) -> dict[str, fl
         units[f"{name}Left"] = strength
         units[f"{name}Right"] = float(np.clip(strength + rng.normal(0, 0.08), 0, 1))
 
-    kinds = ("neutral", "smile", "open", "surprise", "frown", "blink", "pucker", "mixed")
-    kind = str(rng.choice(kinds, p=[0.35, 0.2, 0.1, 0.07, 0.08, 0.08, 0.05, 0.07]))
+    if kind is None:
+        kind = EXPRESSIONS[rng.choice(len(EXPRESSIONS), p=_EXPRESSION_WEIGHTS)]
     if kind == "smile":
         both("mouthSmile", uniform(0.4, 1))
         both("cheekSquint", uniform(0, 0.6))

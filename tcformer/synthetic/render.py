@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import cv2
 import numba
@@ -28,6 +29,19 @@ _DEPTH_TOLERANCE = np.array(
 )  # fmt: skip
 
 _LARGEST_SHADOW_MAP = 384  # pixels
+
+
+class Thing(Protocol):
+    """What may stand between people: a mesh of one colour."""
+
+    @property
+    def colour(self) -> Float32:
+        """sRGB (3,), 0 to 1."""
+        ...
+
+    def mesh(self) -> tuple[Float32, NDArray[np.int32]]:
+        """Vertices (V, 3) in the world, metres, and faces (F, 3)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -91,7 +105,7 @@ def sample_light(rng: np.random.Generator) -> Light:
 def render(
     body: BodyModel,
     people: Sequence[Person],
-    boxes: Sequence[Box],
+    things: Sequence[Thing],
     camera: Camera,
     light: Light,
     background: Float32,
@@ -99,7 +113,7 @@ def render(
     supersampling: int,
     rng: np.random.Generator,
 ) -> Picture:
-    """Draw people and boxes before a background (height, width, 3), sRGB 0 to 1.
+    """Draw people and things before a background (height, width, 3), sRGB 0 to 1.
 
     exposure: relative to a well exposed picture. rng draws the camera's noise.
     """
@@ -107,7 +121,7 @@ def render(
     h, w = height * supersampling, width * supersampling
     drawn = [visible_faces(body, person.look) for person in people]
     meshes = [(person.dressed, body.faces[faces]) for person, faces in zip(people, drawn, strict=True)]
-    meshes += [box.mesh() for box in boxes]
+    meshes += [thing.mesh() for thing in things]
     first_vertex = np.cumsum([0] + [len(vertices) for vertices, _ in meshes])
     first_face = np.cumsum([0] + [len(faces) for _, faces in meshes])
     world = np.concatenate([vertices for vertices, _ in meshes])
@@ -124,9 +138,9 @@ def render(
     for index, person in enumerate(people):
         paint(body, person.look, int(first_face[index]), drawn[index], face_of_pixel, weights, albedo)
         owner_of_face[first_face[index] : first_face[index + 1]] = index
-    for index, box in enumerate(boxes, len(people)):
+    for index, thing in enumerate(things, len(people)):
         inside = (face_of_pixel >= first_face[index]) & (face_of_pixel < first_face[index + 1])
-        albedo[inside] = box.colour
+        albedo[inside] = thing.colour
         owner_of_face[first_face[index] : first_face[index + 1]] = FURNITURE
     owner = owner_of_face[face_of_pixel]
 
@@ -293,18 +307,30 @@ def seen_keypoints(person: Person, camera: Camera) -> Array:
     """
     points = person.keypoints.copy()
     face = points[23:91]
-    eyes = camera.project(face[[36, 45]])
+    face[:17] = seen_jaw(face[:17], person.cheeks, face[[36, 45]], camera)
+    return points
+
+
+def seen_jaw(jaw: Array, candidates: Array, eye_corners: Array, camera: Camera) -> Array:
+    """Jaw points as an annotator would mark them: those of the side turned away on the cheek's outline.
+
+    jaw (N, 3), N odd: world positions, from the person's right ear over the chin to the left; candidates
+    (N, C, 3): `BodyModel.jaw_outline`; eye_corners (2, 3): the outer ones, right and left. Returns (N, 3).
+    """
+    marked = jaw.copy()
+    eyes = camera.project(eye_corners)
     axis = unit(eyes[1] - eyes[0])
     least = 0.01 * float(np.sqrt(((eyes[1] - eyes[0]) ** 2).sum()))
-    outline = camera.project(person.cheeks)
-    for k in range(17):
-        if k == 8:  # the chin
+    outline = camera.project(candidates)
+    chin = len(jaw) // 2
+    for k in range(len(jaw)):
+        if k == chin:
             continue
-        outward = outline[k] @ (-axis if k < 8 else axis)
+        outward = outline[k] @ (-axis if k < chin else axis)
         best = int(np.argmax(outward))
         if outward[best] - outward[0] > least:
-            face[k] = person.cheeks[k, best]
-    return points
+            marked[k] = candidates[k, best]
+    return marked
 
 
 def visibility(points: Array, index: int, camera: Camera, picture: Picture) -> NDArray[np.int64]:
