@@ -1,0 +1,45 @@
+"""SMPL-format body models: files, posing, joints. Posing needs the package smplx (non-commercial research only)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tcformer.body.files import Regressors, SmplArrays, convert_smpl, load_smpl, save_smpl
+    from tcformer.body.model import Body, BodyJoints, load_body, load_joints
+    from tcformer.body.unpickle import load_pickle
+
+_HOME = {
+    "Body": "model",
+    "BodyJoints": "model",
+    "Regressors": "files",
+    "SmplArrays": "files",
+    "convert_smpl": "files",
+    "load_body": "model",
+    "load_joints": "model",
+    "load_pickle": "unpickle",
+    "load_smpl": "files",
+    "save_smpl": "files",
+}
+
+__all__ = [
+    "Body",
+    "BodyJoints",
+    "Regressors",
+    "SmplArrays",
+    "convert_smpl",
+    "load_body",
+    "load_joints",
+    "load_pickle",
+    "load_smpl",
+    "save_smpl",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported at the first use, so that the files are read without torch.
+    if name in _HOME:
+        from importlib import import_module
+
+        return getattr(import_module(f"tcformer.body.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'tcformer.body' has no attribute '{name}'")

@@ -1,0 +1,147 @@
+"""The body model as torch modules: rotations and shape to the mesh, or to joints alone.
+
+Posing is done by the package smplx. `BodyJoints` gives it only the vertices that some joint depends on: the same
+joints, a small part of the work. A training needs nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tcformer.body.files import (
+    Gender,
+    Regressors,
+    SmplArrays,
+    find_smpl,
+    load_regressors,
+    load_smpl,
+    load_vertex_ids,
+)
+
+#: (49,) SPIN's joints among smplx's 45 and the 9 of `Regressors.extra`: OpenPose's 25, then the 24 of
+#: `tcformer.data.mesh`. Source: nkolot/SPIN, constants.py.
+SPIN_JOINTS: Final = (
+    *(24, 12, 17, 19, 21, 16, 18, 20, 0, 2, 5, 8, 1, 4, 7, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34),
+    *(8, 5, 45, 46, 4, 7, 21, 19, 17, 16, 18, 20, 47, 48, 49, 50, 51, 52, 53, 24, 26, 25, 28, 27),
+)
+
+
+class Mesh(NamedTuple):
+    """A batch of posed bodies, metres."""
+
+    vertices: Tensor
+    """(B, V, 3)"""
+    joints: Tensor
+    """(B, 45, 3): the 24 joints of the kinematic tree and smplx's 21 further vertices."""
+
+
+class Joints(NamedTuple):
+    """Joints of a batch of posed bodies, metres."""
+
+    spin: Tensor
+    """(B, 49, 3): see `SPIN_JOINTS`."""
+    h36m: Tensor
+    """(B, 17, 3): rows of `Regressors.h36m`."""
+
+
+class Body(nn.Module):
+    """The whole mesh.
+
+    Args:
+        arrays: the body model.
+        vertex_ids: the vertices that smplx adds to the joints.
+    """
+
+    def __init__(self, arrays: SmplArrays, vertex_ids: Mapping[str, int]) -> None:
+        super().__init__()
+        self.faces = arrays.faces
+        self.layer = _smplx_layer(arrays, vertex_ids)
+
+    def forward(self, rotations: Tensor, shape: Tensor) -> Mesh:
+        """Pose bodies.
+
+        Args:
+            rotations: (B, 24, 3, 3) of the joints relative to their parents, the first relative to the axes.
+            shape: (B, 10) coefficients.
+        """
+        out = self.layer(betas=shape, global_orient=rotations[:, :1], body_pose=rotations[:, 1:], pose2rot=False)
+        return Mesh(out.vertices, out.joints)
+
+
+class BodyJoints(nn.Module):
+    """The joints alone, equal to those of the whole mesh.
+
+    Args:
+        arrays: the body model.
+        regressors: further joints.
+        vertex_ids: the vertices that smplx adds to the joints.
+    """
+
+    h36m: Tensor
+    extra: Tensor
+    order: Tensor
+
+    def __init__(self, arrays: SmplArrays, regressors: Regressors, vertex_ids: Mapping[str, int]) -> None:
+        super().__init__()
+        rows = np.concatenate([arrays.joint_regressor, regressors.h36m, regressors.extra])
+        used = (rows != 0).any(axis=0) | np.isin(np.arange(rows.shape[1]), list(vertex_ids.values()))
+        number = np.cumsum(used) - 1
+        reduced = replace(
+            arrays,
+            v_template=arrays.v_template[used],
+            shapedirs=arrays.shapedirs[used],
+            posedirs=arrays.posedirs[used],
+            joint_regressor=arrays.joint_regressor[:, used],
+            weights=arrays.weights[used],
+            faces=np.zeros((0, 3), np.int32),
+        )
+        self.layer = _smplx_layer(reduced, {name: int(number[vertex]) for name, vertex in vertex_ids.items()})
+        self.register_buffer("h36m", torch.from_numpy(regressors.h36m[:, used]))
+        self.register_buffer("extra", torch.from_numpy(regressors.extra[:, used]))
+        self.register_buffer("order", torch.tensor(SPIN_JOINTS))
+
+    def forward(self, rotations: Tensor, shape: Tensor) -> Joints:
+        """Joints of posed bodies; arguments as for `Body`."""
+        out = self.layer(betas=shape, global_orient=rotations[:, :1], body_pose=rotations[:, 1:], pose2rot=False)
+        joints = torch.cat([out.joints, self.extra @ out.vertices], 1)  # (B, 54, 3)
+        return Joints(joints[:, self.order], self.h36m @ out.vertices)
+
+
+def load_body(folder: Path, gender: Gender = "neutral") -> Body:
+    """The mesh of a gender from a folder of body models (see `tcformer.body.files`); UserErrors as there."""
+    arrays = load_smpl(find_smpl(folder, gender))
+    return Body(arrays, load_vertex_ids(folder, arrays))
+
+
+def load_joints(folder: Path, gender: Gender = "neutral") -> BodyJoints:
+    """The joints of a gender from a folder of body models (see `tcformer.body.files`); UserErrors as there."""
+    arrays = load_smpl(find_smpl(folder, gender))
+    return BodyJoints(arrays, load_regressors(folder, arrays), load_vertex_ids(folder, arrays))
+
+
+def _smplx_layer(arrays: SmplArrays, vertex_ids: Mapping[str, int]) -> nn.Module:
+    import smplx
+    from smplx.utils import Struct
+
+    table = np.stack([arrays.parents, np.arange(len(arrays.parents))])
+    data = Struct(
+        v_template=arrays.v_template,
+        shapedirs=arrays.shapedirs,
+        posedirs=arrays.posedirs,
+        J_regressor=arrays.joint_regressor,
+        weights=arrays.weights,
+        kintree_table=table,
+        f=arrays.faces,
+    )
+    with contextlib.redirect_stdout(io.StringIO()):  # it warns of ten shape coefficients, which are what is wanted
+        layer = smplx.SMPLLayer(model_path="", data_struct=data, vertex_ids=dict(vertex_ids))
+    return layer

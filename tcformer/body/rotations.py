@@ -1,0 +1,72 @@
+"""Rotations as matrices, axis-angle vectors and the first two columns of a matrix (numpy, float64)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+
+
+def to_matrix(axis_angle: ArrayLike) -> Array:
+    """Axis-angle vectors (..., 3), radians, to rotation matrices (..., 3, 3) (Rodrigues' formula)."""
+    vector = np.asarray(axis_angle, np.float64)
+    angle = np.linalg.norm(vector, axis=-1)[..., None, None]
+    x, y, z = np.moveaxis(vector, -1, 0)
+    zero = np.zeros_like(x)
+    cross = np.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).reshape(*vector.shape[:-1], 3, 3)
+    # sin(a) / a and (1 - cos(a)) / a^2, both defined at 0
+    first = np.sinc(angle / np.pi)
+    second = 0.5 * np.sinc(angle / (2 * np.pi)) ** 2
+    return np.eye(3) + first * cross + second * (cross @ cross)
+
+
+def to_axis_angle(matrix: ArrayLike) -> Array:
+    """Rotation matrices (..., 3, 3) to axis-angle vectors (..., 3) of length 0 to pi.
+
+    Through quaternions, from the largest component, so that half turns are exact as well.
+    """
+    m = np.asarray(matrix, np.float64)
+    flat = m.reshape(-1, 3, 3)
+    diagonal = np.diagonal(flat, axis1=1, axis2=2)
+    trace = diagonal.sum(1)
+    squares = np.concatenate([1 + trace[:, None], 1 - trace[:, None] + 2 * diagonal], 1)  # 4 w², 4 x², 4 y², 4 z²
+    skew = np.stack([flat[:, 2, 1] - flat[:, 1, 2], flat[:, 0, 2] - flat[:, 2, 0], flat[:, 1, 0] - flat[:, 0, 1]], 1)
+    products = np.zeros((len(flat), 4, 4))  # 4 times the products of the quaternion's components
+    products[:, range(4), range(4)] = squares
+    products[:, 0, 1:] = products[:, 1:, 0] = skew
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        products[:, i + 1, j + 1] = products[:, j + 1, i + 1] = flat[:, i, j] + flat[:, j, i]
+    best = squares.argmax(1)
+    quaternion = products[np.arange(len(flat)), best]
+    quaternion /= np.linalg.norm(quaternion, axis=1, keepdims=True)
+    quaternion *= np.where(quaternion[:, :1] < 0, -1, 1)
+    sine = np.linalg.norm(quaternion[:, 1:], axis=1)
+    angle = 2 * np.arctan2(sine, quaternion[:, 0])
+    factor = np.divide(angle, sine, out=np.full(len(flat), 2.0), where=sine > 1e-12)
+    return (quaternion[:, 1:] * factor[:, None]).reshape(m.shape[:-1])
+
+
+def nearest_rotation(matrix: ArrayLike) -> Array:
+    """The rotations (..., 3, 3) nearest to matrices, for means of rotations (chordal mean)."""
+    u, _, vt = np.linalg.svd(np.asarray(matrix, np.float64))
+    sign = np.ones((*u.shape[:-2], 3))
+    sign[..., 2] = np.sign(np.linalg.det(u @ vt))
+    return (u * sign[..., None, :]) @ vt
+
+
+def to_6d(matrix: ArrayLike) -> Array:
+    """The first two columns of matrices (..., 3, 3) as (..., 6): r00, r01, r10, r11, r20, r21, as SPIN stores them."""
+    m = np.asarray(matrix, np.float64)
+    return m[..., :2].reshape(*m.shape[:-2], 6)
+
+
+#: (24,) which joint of SMPL a joint becomes in a mirror.
+SMPL_FLIP = np.array([0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12, 14, 13, 15, 17, 16, 19, 18, 21, 20, 23, 22])
+
+
+def flip_pose(pose: ArrayLike) -> Array:
+    """SMPL poses (..., 72) of bodies mirrored at x = 0: sides exchanged, y and z of every axis-angle negated."""
+    joints = np.asarray(pose, np.float64)
+    joints = joints.reshape(*joints.shape[:-1], 24, 3)[..., SMPL_FLIP, :] * [1.0, -1.0, -1.0]
+    return joints.reshape(*joints.shape[:-2], 72)

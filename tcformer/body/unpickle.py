@@ -1,0 +1,184 @@
+"""Foreign pickles as data: SMPL model files and 3DPW sequences, read without running anything in them.
+
+A pickle is a program. This unpickler lets it call nothing but the constructors of numpy arrays, numbers and
+types; scipy's sparse matrices and chumpy's arrays are caught by stand-ins that only keep their state, from which
+the arrays are made afterwards. Every other name stops the reading before anything was called.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcformer.errors import UserError
+
+_SPARSE_FORMATS = ("csc", "csr", "coo")
+
+
+def load_pickle(path: Path | str, keys: Collection[str] | None = None) -> Any:
+    """Read a pickle of plain values, numpy arrays, scipy.sparse matrices and chumpy arrays.
+
+    Python 2 pickles are read with the encoding latin1. chumpy need not be installed and is never imported.
+
+    Args:
+        path: the file.
+        keys: where the file holds a dict: the entries wanted; None for all.
+
+    Returns:
+        The content, chumpy arrays as numpy arrays.
+
+    Raises:
+        UserError: the file is missing, is no whole pickle, or names anything else than the above; nothing in it
+            was executed.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = _Unpickler(file, path).load()
+        if keys is not None and isinstance(content, dict):
+            content = {key: value for key, value in content.items() if key in keys}
+        return _plain(content)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); put the file there") from error
+    except UserError:
+        raise
+    except Exception as error:  # a broken pickle may raise anything
+        raise UserError(
+            f"{path}: expected a whole pickle of numpy arrays, found {type(error).__name__}: {error}; "
+            f"fetch the file again"
+        ) from error
+
+
+class _Kept:
+    """Stands for an object of a foreign class and keeps the state that the pickle gives it."""
+
+    kind = ""
+
+    def __new__(cls, *ignored: Any) -> _Kept:
+        """Made without state; arguments, which a pickle may give, are dropped."""
+        return super().__new__(cls)
+
+    def __init__(self, *ignored: Any) -> None:
+        pass
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What the pickle said of the object."""
+        return self.__dict__
+
+    def __setstate__(self, state: Any) -> None:
+        if not isinstance(state, dict):
+            raise ValueError(f"the state of a {self.kind} is no dict")
+        self.__dict__.update(state)
+
+
+def _reconstruct_object(kind: type, base: object, state: object) -> _Kept:
+    """In place of copyreg._reconstructor, which makes an object of a class from protocols 0 and 1."""
+    if not issubclass(kind, _Kept):
+        raise ValueError(f"a {kind.__name__} made as a plain object")
+    return kind()
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """In place of _codecs.encode, which Python 3 writes for bytes in protocol 2."""
+    if encoding != "latin1":
+        raise ValueError(f"bytes in the encoding {encoding!r}")
+    return text.encode("latin1")
+
+
+def _from_buffer(buffer: bytes, dtype: np.dtype, shape: tuple[int, ...], order: Any) -> NDArray:
+    """In place of numpy's function of that name, which protocol 5 calls for arrays."""
+    return np.frombuffer(buffer, dtype).reshape(shape, order=order)
+
+
+def _numpy_makers() -> dict[str, Callable[..., Any]]:
+    """What numpy's own pickles call for arrays and numbers; private, so asked of an array and a number."""
+    array: Any = np.zeros(0)
+    number: Any = np.float64(0)
+    return {"_reconstruct": array.__reduce__()[0], "scalar": number.__reduce__()[0]}
+
+
+class _Unpickler(pickle.Unpickler):
+    """Finds the names above and refuses all others."""
+
+    def __init__(self, file: Any, path: Path | str) -> None:
+        super().__init__(file, encoding="latin1", errors="strict")
+        self.path = path
+        # Made anew for each file: a pickle may write to a class that it was given.
+        self._stand_ins: dict[str, type[_Kept]] = {}
+        self._known: dict[tuple[str, str], Any] = {
+            ("numpy", "ndarray"): np.ndarray,
+            ("numpy", "dtype"): np.dtype,
+            ("_codecs", "encode"): _encode,
+        }
+        for package in ("numpy.core", "numpy._core"):
+            for name, maker in _numpy_makers().items():
+                self._known[f"{package}.multiarray", name] = maker
+            self._known[f"{package}.numeric", "_frombuffer"] = _from_buffer
+        for copyreg, builtins in (("copy_reg", "__builtin__"), ("copyreg", "builtins")):
+            self._known[copyreg, "_reconstructor"] = _reconstruct_object
+            self._known[builtins, "object"] = "object"
+            self._known[builtins, "set"] = set  # chumpy's arrays hold one
+
+    def find_class(self, module: str, name: str) -> Any:
+        """What a pickle may name."""
+        if (module, name) in self._known:
+            return self._known[module, name]
+        package = module.split(".")[0]
+        if module.startswith("scipy.sparse") and name.removesuffix("_matrix").removesuffix("_array") in _SPARSE_FORMATS:
+            return self._stand_in(name[:3])
+        if package == "chumpy":
+            return self._stand_in("Select" if name == "Select" else "Ch")
+        raise UserError(
+            f"{self.path}: refused, because it names {module}.{name} where a data file may only name numpy, "
+            f"scipy.sparse and chumpy arrays; nothing in it was executed; fetch the file from its publisher"
+        )
+
+    def _stand_in(self, kind: str) -> type[_Kept]:
+        if kind not in self._stand_ins:
+            self._stand_ins[kind] = type(kind, (_Kept,), {"kind": kind})
+        return self._stand_ins[kind]
+
+
+def _plain(value: Any) -> Any:
+    """The value with arrays in place of stand-ins, inside dicts, lists, tuples and arrays of objects too."""
+    if isinstance(value, _Kept):
+        return _array(value)
+    if isinstance(value, dict):
+        return {_plain(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_plain(entry) for entry in value)
+    if isinstance(value, np.ndarray) and value.dtype == object:
+        plain = np.empty(value.shape, object)
+        plain.reshape(-1)[:] = [_plain(entry) for entry in value.reshape(-1)]
+        return plain
+    if isinstance(value, type):
+        raise ValueError(f"the class {value.__name__} where an array was expected")
+    return value
+
+
+def _array(kept: _Kept) -> Any:
+    state = kept.state
+    if kept.kind == "Select":
+        values = np.asarray(_plain(state["a"])).ravel()[np.asarray(_plain(state["idxs"]))]
+        shape = state.get("preferred_shape")
+        return values if shape is None else values.reshape(_plain(shape))
+    if kept.kind == "Ch":
+        if not isinstance(state.get("x"), np.ndarray):
+            raise ValueError("a chumpy expression where a chumpy array was expected")
+        return np.array(state["x"])
+    from scipy import sparse
+
+    make = getattr(sparse, f"{kept.kind}_matrix")
+    shape = state.get("_shape", state.get("shape"))
+    if kept.kind == "coo":
+        row, column = state["coords"] if "coords" in state else (state["row"], state["col"])
+        matrix = make((state["data"], (row, column)), shape=shape)
+    else:
+        matrix = make((state["data"], state["indices"], state["indptr"]), shape=shape)
+        matrix.check_format(full_check=True)  # indices out of bounds would be read from anywhere in memory
+    return matrix
