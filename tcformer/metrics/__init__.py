@@ -2,6 +2,7 @@
 
 from tcformer.metrics.classification import accuracy
 from tcformer.metrics.decode import decode_heat_maps, flip_test, oks, oks_nms
+from tcformer.metrics.mesh import mpjpe, pa_mpjpe
 from tcformer.metrics.wholebody import evaluate_wholebody, mean_pose, mean_pose_results, wholebody_oks
 
 __all__ = [
@@ -11,7 +12,9 @@ __all__ = [
     "flip_test",
     "mean_pose",
     "mean_pose_results",
+    "mpjpe",
     "oks",
     "oks_nms",
+    "pa_mpjpe",
     "wholebody_oks",
 ]
