@@ -1,26 +1,35 @@
-"""Generated people with exact key points, written in the formats of COCO-WholeBody and ImageNet."""
+"""Generated people with exact labels, written in the formats of COCO-WholeBody, ImageNet and WFLW."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from tcformer.synthetic.options import GenerateImagenet, GenerateWholebody
+from tcformer.synthetic.options import GenerateFace, GenerateImagenet, GenerateWholebody
 
 if TYPE_CHECKING:
+    from tcformer.synthetic.face import generate_face
     from tcformer.synthetic.imagenet import generate_imagenet
     from tcformer.synthetic.wholebody import generate_wholebody
 
-__all__ = ["GenerateImagenet", "GenerateWholebody", "generate_imagenet", "generate_wholebody"]
+__all__ = [
+    "GenerateFace",
+    "GenerateImagenet",
+    "GenerateWholebody",
+    "generate_face",
+    "generate_imagenet",
+    "generate_wholebody",
+]
+
+_MODULE_OF = {
+    "generate_face": "face",
+    "generate_imagenet": "imagenet",
+    "generate_wholebody": "wholebody",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Import numba and OpenCV only when something is to be drawn."""
-    if name == "generate_wholebody":
-        from tcformer.synthetic.wholebody import generate_wholebody
-
-        return generate_wholebody
-    if name == "generate_imagenet":
-        from tcformer.synthetic.imagenet import generate_imagenet
-
-        return generate_imagenet
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

@@ -101,7 +101,7 @@ def _face_paint(body: BodyModel) -> FacePaint:
     eye = (mark[60] + mark[72]) / 2
     # A third of the way from the lid's edge to the eyebrow.
     eyelids = np.array(
-        [(2 * mark[lid].mean(0) + mark[brow].mean(0)) / 3 for lid, brow in (([61, 62, 63], 39), ([69, 70, 71], 49))]
+        [(2 * mark[lid].mean(0) + mark[brow]) / 3 for lid, brow in (([61, 62, 63], 39), ([69, 70, 71], 49))]
     )
     return FacePaint(eyebrows, cheeks, mark[96:98], eyelids, float(eye[1]), float(eye[2]))
 

@@ -113,12 +113,61 @@ class GenerateImagenet:
     """JPEG quality, 1 to 100."""
 
 
+@dataclass(frozen=True)
+class GenerateFace:
+    """A data set of single faces with 98 landmarks and six attributes in the format of WFLW."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
+
+    seed: int
+    """Every picture is a function of (seed, split, index) and of the options alone."""
+    train_images: int
+    """Number of faces, one a picture, in the training list."""
+    test_images: int
+    """Number of faces in the test list."""
+    image_size: tuple[int, int]
+    """Height and width of the pictures, pixels."""
+    face_size: tuple[float, float]
+    """Smallest and largest longer side of the landmarks' box, as a fraction of the picture's shorter side."""
+    yaw_deg: float
+    """Standard deviation of the direction a face without large pose looks, degrees; 0 = into the camera."""
+    large_yaw_deg: tuple[float, float]
+    """Smallest and largest angle by which a face of large pose is turned to either side, degrees."""
+    pitch_deg: float
+    """Standard deviation of the nod up or down, degrees; 1.6 times this for large pose."""
+    roll_deg: float
+    """Standard deviation of the head's tilt to a shoulder, degrees; 1.6 times this for large pose."""
+    pose_fraction: float
+    """Fraction of faces of large pose, 0 to 1; like the next five, at least one a split unless it is 0."""
+    expression_fraction: float
+    """Fraction of faces with a strong expression, 0 to 1."""
+    illumination_fraction: float
+    """Fraction of faces in hard light (from the side or below, coloured, too dark, too bright), 0 to 1."""
+    make_up_fraction: float
+    """Fraction of faces with make-up, 0 to 1."""
+    occlusion_fraction: float
+    """Fraction of faces partly hidden by glasses, a mask or an object, 0 to 1."""
+    blur_fraction: float
+    """Fraction of blurred pictures, 0 to 1."""
+    clutter: float
+    """0 = plain background, 1 = strong patterns and up to a dozen objects."""
+    photo_fraction: float
+    """Fraction of backgrounds taken from photographs (those inside scikit-image's wheel), 0 to 1."""
+    light_range: tuple[float, float]
+    """Smallest and largest exposure of a picture without hard light, relative to a well exposed one."""
+    supersampling: int
+    """Each pixel is the mean of this number squared of samples; 2 looks clean, 1 is faster."""
+    jpeg_quality: int
+    """JPEG quality, 1 to 100."""
+
+
 _LEAST_AND_MOST: dict[str, tuple[float, float]] = {
     "seed": (0, 2**63 - 1),
     "train_images": (0, 500_000),
     "val_images": (0, 500_000),
     "train_images_per_class": (0, 100_000),
     "val_images_per_class": (0, 100_000),
+    "test_images": (0, 500_000),
     "image_size": (32, 4096),
     "people": (1, 20),
     "figure_height": (0.05, 2.0),
@@ -129,16 +178,26 @@ _LEAST_AND_MOST: dict[str, tuple[float, float]] = {
     "crop_fraction": (0, 1),
     "occluder_fraction": (0, 1),
     "crowd_fraction": (0, 1),
+    "face_size": (0.1, 0.9),
+    "large_yaw_deg": (0, 90),
+    "pitch_deg": (0, 45),
+    "roll_deg": (0, 180),
+    "pose_fraction": (0, 1),
+    "expression_fraction": (0, 1),
+    "illumination_fraction": (0, 1),
+    "make_up_fraction": (0, 1),
+    "occlusion_fraction": (0, 1),
+    "blur_fraction": (0, 1),
     "clutter": (0, 1),
     "photo_fraction": (0, 1),
     "light_range": (0.1, 4.0),
     "supersampling": (1, 4),
     "jpeg_quality": (1, 100),
 }
-_RANGES = ("people", "figure_height", "light_range")
+_RANGES = ("people", "figure_height", "light_range", "face_size", "large_yaw_deg")
 
 
-def check(options: GenerateWholebody | GenerateImagenet) -> None:
+def check(options: GenerateWholebody | GenerateImagenet | GenerateFace) -> None:
     """Raise UserError for a value outside what can be drawn, or a range whose ends are swapped."""
     for field in fields(options):
         value = getattr(options, field.name)

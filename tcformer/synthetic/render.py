@@ -154,7 +154,7 @@ def render(
     shadow = _ground_shadow(eye, camera.pixel_to_ray, shadow_map, to_map, height, width)
     # Shadow edges on the ground are soft.
     shadow = cv2.GaussianBlur(shadow, (0, 0), max(height / 160, 0.5))
-    darkest = light.ambient.mean() / (light.ambient.mean() + light.key.mean() * light.direction[2])
+    darkest = light.ambient.mean() / (light.ambient.mean() + light.key.mean() * max(light.direction[2], 0.0))
 
     noise = np.float32(rng.uniform(0.5, 3)) * rng.standard_normal(lit.shape, np.float32)
     image = _develop(lit, coverage, background, shadow, float(darkest), exposure, noise)

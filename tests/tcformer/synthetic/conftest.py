@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tcformer.synthetic import GenerateImagenet, GenerateWholebody, generate_imagenet, generate_wholebody
+from tcformer.synthetic import (
+    GenerateFace,
+    GenerateImagenet,
+    GenerateWholebody,
+    generate_face,
+    generate_imagenet,
+    generate_wholebody,
+)
 
 
 def _wholebody_options(**changes: object) -> GenerateWholebody:
@@ -50,6 +57,46 @@ def _imagenet_options(**changes: object) -> GenerateImagenet:
         "jpeg_quality": 90,
     }
     return GenerateImagenet(**{**fields, **changes})
+
+
+def _face_options(**changes: object) -> GenerateFace:
+    """Faces of every kind in small pictures."""
+    fields: dict = {
+        "seed": 3,
+        "train_images": 8,
+        "test_images": 6,
+        "image_size": (112, 128),
+        "face_size": (0.5, 0.7),
+        "yaw_deg": 12.0,
+        "large_yaw_deg": (35.0, 60.0),
+        "pitch_deg": 6.0,
+        "roll_deg": 6.0,
+        "pose_fraction": 0.2,
+        "expression_fraction": 0.2,
+        "illumination_fraction": 0.2,
+        "make_up_fraction": 0.2,
+        "occlusion_fraction": 0.2,
+        "blur_fraction": 0.2,
+        "clutter": 0.5,
+        "photo_fraction": 0.3,
+        "light_range": (0.9, 1.1),
+        "supersampling": 2,
+        "jpeg_quality": 90,
+    }
+    return GenerateFace(**{**fields, **changes})
+
+
+@pytest.fixture(scope="session")
+def face_options() -> Callable[..., GenerateFace]:
+    """Options with some of them changed."""
+    return _face_options
+
+
+@pytest.fixture(scope="session")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("faces")
+    generate_face(root, _face_options())
+    return root
 
 
 @pytest.fixture(scope="session")

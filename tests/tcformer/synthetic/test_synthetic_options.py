@@ -10,7 +10,7 @@ import pytest
 
 from tcformer.errors import UserError
 from tcformer.synthetic import GenerateWholebody, generate_wholebody
-from tcformer.synthetic.options import GenerateImagenet, check
+from tcformer.synthetic.options import GenerateFace, GenerateImagenet, check
 
 
 @pytest.mark.parametrize(
@@ -32,9 +32,11 @@ def test_refused(wrong: dict, wholebody_options: Callable[..., GenerateWholebody
 
 
 def test_every_option_has_bounds(
-    wholebody_options: Callable[..., GenerateWholebody], imagenet_options: Callable[..., GenerateImagenet]
+    wholebody_options: Callable[..., GenerateWholebody],
+    imagenet_options: Callable[..., GenerateImagenet],
+    face_options: Callable[..., GenerateFace],
 ) -> None:
-    for options in (wholebody_options(), imagenet_options()):
+    for options in (wholebody_options(), imagenet_options(), face_options()):
         check(options)
         assert options.__pydantic_config__ == {"extra": "forbid", "strict": True}
         assert all(field.default is field.default_factory for field in fields(options))  # both MISSING

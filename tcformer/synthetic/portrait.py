@@ -1,0 +1,205 @@
+"""One face, close up, with WFLW's 98 landmarks and its six attributes: what makes faces hard to read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tcformer.synthetic.appearance import put_on_make_up, sample_appearance
+from tcformer.synthetic.background import background
+from tcformer.synthetic.body import BodyModel
+from tcformer.synthetic.geometry import FORWARD, LEFT, UP, Array, Camera, look_at, rotation, unit
+from tcformer.synthetic.occluders import OCCLUDERS, Solid, make_occluder
+from tcformer.synthetic.person import Person, assemble_person, sample_coefficients
+from tcformer.synthetic.pose import Expression, Pose, PoseChoice, sample_expression, sample_pose
+from tcformer.synthetic.render import Light, render, sample_light, seen_jaw
+
+
+class Attributes(NamedTuple):
+    """WFLW's flags, in its order."""
+
+    pose: bool
+    expression: bool
+    illumination: bool
+    make_up: bool
+    occlusion: bool
+    blur: bool
+
+
+@dataclass(frozen=True)
+class PortraitChoice:
+    """What a portrait is to show; the rest is drawn at random. Units as in the options."""
+
+    size: tuple[int, int]
+    face_size: tuple[float, float]
+    yaw_deg: float
+    large_yaw_deg: tuple[float, float]
+    pitch_deg: float
+    roll_deg: float
+    clutter: float
+    photo_fraction: float
+    light_range: tuple[float, float]
+    supersampling: int
+
+
+@dataclass(frozen=True)
+class Portrait:
+    """A drawn face."""
+
+    image: NDArray[np.uint8]
+    """(height, width, 3) RGB."""
+    points: Array
+    """(98, 2): WFLW's landmarks, pixels, counted from the outer corner of the first pixel."""
+
+
+_EXPRESSIONS: tuple[Expression, ...] = ("smile", "open", "surprise", "frown", "blink", "pucker")
+_EXPRESSION_WEIGHTS = (0.25, 0.25, 0.22, 0.1, 0.1, 0.08)
+
+HardLight = Literal["side", "below", "coloured", "dark", "bright"]
+_HARD_LIGHTS: tuple[HardLight, ...] = get_args(HardLight)
+_HARD_LIGHT_WEIGHTS = (0.4, 0.15, 0.2, 0.12, 0.13)
+
+_EYE_CORNERS = (60, 72)
+# Pupil, upper lid and lower lid of the right and the left eye.
+_EYES = ((96, slice(61, 64), slice(65, 68)), (97, slice(69, 72), slice(73, 76)))
+
+
+def draw_portrait(
+    body: BodyModel, attributes: Attributes, choice: PortraitChoice, rng: np.random.Generator
+) -> Portrait:
+    """Draw a face. Everything random comes from rng.
+
+    Each attribute has random numbers of its own: with the same rng, two portraits that differ in one
+    attribute show the same person.
+    """
+    who, how, expression, light_rng, make_up, thing, blur, view, behind_rng = rng.spawn(9)
+    person = _make_person(body, attributes, choice, (who, how, expression, make_up))
+    points = _pupils_between_lids(body.face98.on(person.skin).astype(float))
+    camera = _aim(points, choice, view)
+    points[:33] = seen_jaw(points[:33], body.jaw_outline(person.skin), points[list(_EYE_CORNERS)], camera)
+    things: list[Solid] = []
+    if attributes.occlusion:
+        kind = OCCLUDERS[thing.integers(len(OCCLUDERS))]
+        things.append(make_occluder(body, person, points, camera.position, kind, thing))
+    light, exposure = _light(attributes.illumination, choice.light_range, light_rng)
+    behind = background(camera, choice.clutter, choice.photo_fraction, behind_rng)
+    picture = render(body, [person], things, camera, light, behind, exposure, choice.supersampling, view)
+    seen = camera.project(points)
+    image = picture.image
+    if attributes.blur:
+        image = _blurred(image, float(np.ptp(seen, axis=0).max()), blur)
+    return Portrait(image, seen)
+
+
+def _make_person(
+    body: BodyModel,
+    attributes: Attributes,
+    choice: PortraitChoice,
+    rngs: tuple[np.random.Generator, np.random.Generator, np.random.Generator, np.random.Generator],
+) -> Person:
+    """Somebody who stands with the face at the wanted angle to the camera, at the origin."""
+    who, how, expression, make_up = rngs
+    kind: Expression = "neutral"
+    if attributes.expression:
+        kind = _EXPRESSIONS[expression.choice(len(_EXPRESSIONS), p=_EXPRESSION_WEIGHTS)]
+    shape = body.shape(sample_coefficients(body, who), _with_gaze(sample_expression(body, expression, kind), who))
+    look = sample_appearance(who)
+    if attributes.make_up:
+        look = put_on_make_up(look, make_up)
+    pose, posture = sample_pose(body, shape.joints, PoseChoice("stand", "down", 0.0), who)
+    usual, side, amount = how.normal(0, choice.yaw_deg), how.choice([-1, 1]), how.uniform(*choice.large_yaw_deg)
+    yaw = side * amount if attributes.pose else usual
+    wider = 1.6 if attributes.pose else 1.0
+    nod, tilt = wider * how.normal(0, (choice.pitch_deg, choice.roll_deg))
+    _turn_head(pose, how.normal(0, 8), nod, tilt)
+    person = assemble_person(body, shape, pose, posture, look)
+    facing = np.rad2deg(np.arctan2(person.facing[0], -person.facing[1]))  # to the person's left
+    return person.moved(float(yaw - facing), np.zeros(3))
+
+
+def _pupils_between_lids(points: Array) -> Array:
+    """The landmarks (98, 3) with the pupils of closing eyes where annotators mark them: on the seen edge."""
+    points = points.copy()
+    for pupil, upper, lower in _EYES:
+        bottom = points[lower].mean(0)
+        open_ = points[upper].mean(0) - bottom
+        height = float((points[pupil] - bottom) @ open_) / max(float(open_ @ open_), 1e-12)
+        points[pupil] += (min(max(height, 0.0), 1.0) - height) * open_
+    return points
+
+
+def _with_gaze(units: dict[str, float], rng: np.random.Generator) -> dict[str, float]:
+    """Both eyes look somewhere."""
+    aside, up = rng.uniform(-0.6, 0.6), rng.uniform(-0.5, 0.4)
+    to_left = ("eyeLookOutLeft", "eyeLookInRight") if aside > 0 else ("eyeLookInLeft", "eyeLookOutRight")
+    upwards = "Up" if up > 0 else "Down"
+    return {
+        **units,
+        **{name: abs(aside) for name in to_left},
+        **{f"eyeLook{upwards}{eye}": abs(up) for eye in ("Left", "Right")},
+    }
+
+
+def _turn_head(pose: Pose, turn: float, nod: float, tilt: float) -> None:
+    """Set neck and head; degrees: turn to the person's left, nod down, tilt to the right."""
+    for bone, share in (("neck01", 0.25), ("neck02", 0.25), ("head", 0.5)):
+        pose[bone] = rotation(UP, turn * share) @ rotation(LEFT, nod * share) @ rotation(FORWARD, tilt * share)
+
+
+def _aim(points: Array, choice: PortraitChoice, rng: np.random.Generator) -> Camera:
+    """A camera at the face's height that shows all landmarks at the wanted size."""
+    height, width = choice.size
+    camera = look_at((points.min(0) + points.max(0)) / 2, rng.uniform(0.6, 1.5), 0.0, choice.size)
+    seen = camera.project(points)
+    low, high = seen.min(0), seen.max(0)
+    focal = rng.uniform(*choice.face_size) * min(height, width) / float((high - low).max())
+    spare = np.array([width, height]) - focal * (high - low)
+    at = np.array([width, height]) / 2 + spare * rng.uniform(-0.25, 0.25, 2)
+    return camera.framed(focal, (low + high) / 2, at)
+
+
+def _light(hard: bool, light_range: tuple[float, float], rng: np.random.Generator) -> tuple[Light, float]:
+    """Light and exposure; `hard`: from the side or from below, coloured, far too dark or too bright."""
+    light, exposure = sample_light(rng), float(rng.uniform(*light_range))
+    if not hard:
+        return light, exposure
+    kind = _HARD_LIGHTS[rng.choice(len(_HARD_LIGHTS), p=_HARD_LIGHT_WEIGHTS)]
+    if kind == "dark":
+        return light, exposure * rng.uniform(0.3, 0.5)
+    if kind == "bright":
+        return light, exposure * rng.uniform(1.5, 1.9)
+    azimuth = np.deg2rad(rng.choice([-1, 1]) * rng.uniform(60, 115))
+    elevation = np.deg2rad(rng.uniform(-10, 40))
+    if kind == "below":
+        azimuth, elevation = np.deg2rad(rng.uniform(-40, 40)), np.deg2rad(rng.uniform(-70, -45))
+    direction = [np.sin(azimuth) * np.cos(elevation), -np.cos(azimuth) * np.cos(elevation), np.sin(elevation)]
+    key, ambient = rng.uniform(1.0, 1.6) * np.ones(3), rng.uniform(0.04, 0.12) * np.ones(3)
+    if kind == "coloured":
+        key = key * (0.25 + 0.75 * rng.permutation([1.0, rng.uniform(0, 1), 0.0]))
+        ambient = 2 * ambient * rng.uniform(0.4, 1.0, 3)
+    return Light(unit(direction), key.astype(np.float32), ambient.astype(np.float32)), exposure
+
+
+def _blurred(image: NDArray[np.uint8], face_size: float, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Out of focus, moved, or taken from a small picture; face_size: pixels, the landmarks' longer side."""
+    kind = rng.integers(3)
+    if kind == 0:
+        return cv2.GaussianBlur(image, (0, 0), face_size * rng.uniform(0.018, 0.035))
+    if kind == 1:
+        length = max(int(face_size * rng.uniform(0.09, 0.18)), 3)
+        angle = rng.uniform(0, np.pi)
+        ends = (length / 2) * np.array([np.cos(angle), np.sin(angle)])
+        kernel = np.zeros((length + 2, length + 2), np.float32)
+        middle = (length + 1) / 2
+        first, last = (np.rint((middle + sign * ends) * 16).astype(int) for sign in (-1, 1))
+        cv2.line(kernel, (int(first[0]), int(first[1])), (int(last[0]), int(last[1])), 1.0, 1, cv2.LINE_8, 4)
+        return cv2.filter2D(image, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REPLICATE)
+    height, width = image.shape[:2]
+    factor = rng.uniform(18, 30) / face_size
+    small = (max(round(width * factor), 2), max(round(height * factor), 2))
+    reduced = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
+    return cv2.resize(reduced, (width, height), interpolation=cv2.INTER_CUBIC)
