@@ -1,0 +1,131 @@
+"""Compiling the C++ sources once a machine.
+
+The library is compiled for exactly this CPU, so the folder that keeps it is named by everything that decides
+what it is: sources, compiler flags, PyTorch and CPU. It lies where PyTorch keeps its own extensions:
+$TORCH_EXTENSIONS_DIR, else torch_extensions in the user's cache folder.
+
+The compiler is called directly: the sources include no more of PyTorch than one C header, so there is nothing
+that `torch.utils.cpp_extension` would help with, and a killed build leaves no lock behind as it does there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import torch
+
+_SOURCES = Path(__file__).parent / "src"
+_COMPILERS = ("c++", "g++", "clang++")
+_FLAGS = (
+    *("-std=c++17", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared"),
+    "-march=native" if platform.machine() in ("x86_64", "AMD64") else "-mcpu=native",
+)
+_TIMEOUT_SECONDS = 300
+
+
+class BuildError(Exception):
+    """Why there is no library, in one clause."""
+
+
+def build_library(replace: bool = False) -> Path:
+    """Path of the library for this CPU, compiled if it is not there yet.
+
+    Any number of processes may ask at once: one compiles, the others wait for it. If it dies, the next takes
+    over.
+
+    Args:
+        replace: compile even if it is there.
+
+    Raises:
+        BuildError: there is no compiler, it fails, or the folder cannot be written.
+    """
+    library = cache_root() / f"tcformer_native_{_fingerprint()}" / "native.so"
+    if library.exists() and not replace:
+        return library
+    try:
+        library.parent.mkdir(parents=True, exist_ok=True)
+        with (library.parent / "lock").open("w") as lock:
+            _wait_for(lock.fileno())
+            if replace or not library.exists():
+                _compile(library)
+    except OSError as error:
+        raise BuildError(f"{library.parent} cannot be used ({error})") from error
+    return library
+
+
+def cache_root() -> Path:
+    """Folder of PyTorch's compiled extensions."""
+    if folder := os.environ.get("TORCH_EXTENSIONS_DIR"):
+        return Path(folder)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "torch_extensions"
+
+
+def _fingerprint() -> str:
+    parts = [torch.__version__, *_FLAGS, platform.machine(), platform.system(), *_cpu()]
+    parts += [f"{path.name}\n{path.read_text(encoding='utf-8')}" for path in sorted(_SOURCES.iterdir())]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:20]
+
+
+def _cpu() -> list[str]:
+    """The CPU's model and its instruction sets."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return [platform.processor()]
+    wanted = ("model name", "flags", "CPU part", "Features")  # the last two are what ARM calls them
+    return sorted({line for line in lines if line.startswith(wanted)})
+
+
+def _wait_for(lock: int) -> None:
+    """Lock a file; the system unlocks it when it is closed or its owner dies."""
+    try:
+        import fcntl
+    except ImportError as error:
+        raise BuildError("this operating system is not supported") from error
+    fcntl.flock(lock, fcntl.LOCK_EX)
+
+
+def _compile(library: Path) -> None:
+    package = Path(torch.__file__).parent
+    # Into a file of its own, then renamed: nobody ever sees half a library.
+    handle, unfinished = tempfile.mkstemp(suffix=".so", dir=library.parent)
+    os.close(handle)
+    command = [
+        *_compiler(),
+        *_FLAGS,
+        *(["-Wl,-undefined,dynamic_lookup"] if platform.system() == "Darwin" else []),
+        f"-I{package / 'include'}",
+        *(str(path) for path in sorted(_SOURCES.glob("*.cpp"))),
+        f"-L{package / 'lib'}",
+        "-ltorch_cpu",
+        "-o",
+        unfinished,
+    ]
+    try:
+        run = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS)
+        if run.returncode != 0:
+            lines = [line for line in run.stderr.splitlines() if "error" in line] or run.stderr.splitlines() or ["?"]
+            raise BuildError(f"{command[0]} failed: {lines[0].strip()}")
+        os.replace(unfinished, library)
+    except subprocess.TimeoutExpired as error:
+        raise BuildError(f"{command[0]} took longer than {_TIMEOUT_SECONDS} seconds") from error
+    finally:
+        Path(unfinished).unlink(missing_ok=True)
+
+
+def _compiler() -> list[str]:
+    if chosen := shlex.split(os.environ.get("CXX", "")):
+        if shutil.which(chosen[0]):
+            return chosen
+        raise BuildError(f"the compiler '{chosen[0]}' that CXX names was not found")
+    for name in _COMPILERS:
+        if path := shutil.which(name):
+            return [path]
+    raise BuildError(f"no C++ compiler was found (looked for {', '.join(_COMPILERS)})")

@@ -1,0 +1,456 @@
+// DPC-KNN of float32 tokens; kernels/dpc_knn/reference.py is the specification.
+//
+// Distances |a|^2 + |b|^2 - 2ab are made tile by tile in registers and used at once; no matrix of them exists.
+// They are symmetric bit for bit, so each is computed once and offered to the neighbour lists of both tokens.
+// The lists then answer most of the later questions: if a list holds a denser token, the nearest such one is the
+// nearest of all, and if it holds a centre, the nearest such one is the nearest of all. Only the other tokens are
+// compared again, with the denser tokens or with the centres alone.
+//
+// A list is the k least of (distance, index), whatever the order in which they were offered. So threads may share
+// an image's tiles in any way.
+#include <cmath>
+#include <limits>
+#include <utility>
+#include <vector>
+
+#include "parallel.h"
+#include "simd.h"
+
+namespace tcformer {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+// Tokens are stored in panels (C, kPanel): all tokens' first channel, then their second. A tile of distances is
+// kRows tokens of one panel against all of another.
+constexpr int kPanel = 2 * kLanes;
+constexpr int kRows = kManyRegisters ? 8 : 4;
+// Panels of this many floats together stay in a core's second-level cache while others are compared with them.
+constexpr int64_t kCachedFloats = 96 * 1024;
+
+int64_t padded(int64_t tokens) { return ceil_div(tokens, kPanel) * kPanel; }
+
+// Tokens in panels, and their squared norms. Beyond the last token: zeros, with infinite norm.
+struct Panels {
+  int64_t tokens = 0, channels = 0;
+  Buffer<float> values, norms;
+  float* data = nullptr;
+  float* norm = nullptr;
+
+  void resize(int64_t num_tokens, int64_t num_channels) {
+    tokens = num_tokens;
+    channels = num_channels;
+    data = values.get(padded(tokens) * channels);
+    norm = norms.get(padded(tokens));
+  }
+  int64_t count() const { return ceil_div(tokens, kPanel); }
+  const float* panel(int64_t p) const { return data + p * kPanel * channels; }
+  int64_t cached() const { return std::max<int64_t>(1, kCachedFloats / (kPanel * channels)); }
+};
+
+// Fill panel `p` with rows of `x` (any, channels) less `origin` (channels,). `row_of(i)` is the row of token i.
+template <class RowOf>
+void fill_panel(Panels& panels, int64_t p, const float* x, const float* origin, const RowOf& row_of) {
+  constexpr int64_t kBlock = 16;
+  const int64_t channels = panels.channels, here = std::min<int64_t>(kPanel, panels.tokens - p * kPanel);
+  const float* rows[kPanel];
+  for (int64_t l = 0; l < here; ++l) rows[l] = x + row_of(p * kPanel + l) * channels;
+  float* out = panels.data + p * kPanel * channels;
+  for (int64_t c0 = 0; c0 < channels; c0 += kBlock) {
+    const int64_t c1 = std::min(channels, c0 + kBlock);
+    for (int64_t l = 0; l < here; ++l)
+      for (int64_t c = c0; c < c1; ++c) out[c * kPanel + l] = rows[l][c] - origin[c];
+    for (int64_t l = here; l < kPanel; ++l)
+      for (int64_t c = c0; c < c1; ++c) out[c * kPanel + l] = 0;
+  }
+  Vec sum[2] = {};
+  for (int64_t c = 0; c < channels; ++c)
+    for (int v = 0; v < 2; ++v) {
+      const Vec value = load(out + c * kPanel + v * kLanes);
+      sum[v] += value * value;
+    }
+  float* norm = panels.norm + p * kPanel;
+  for (int v = 0; v < 2; ++v) store(norm + v * kLanes, sum[v]);
+  for (int64_t l = here; l < kPanel; ++l) norm[l] = kInfinity;
+}
+
+// Squared distances of kRows tokens, the first at `a` in its panel, to the kPanel tokens of panel `b`.
+inline void distance_tile(const float* a, const float* norm_a, const float* b, const float* norm_b, int64_t channels,
+                          float (&tile)[kRows][kPanel]) {
+  Vec sum[kRows][2] = {};
+  for (int64_t c = 0; c < channels; ++c, a += kPanel, b += kPanel) {
+    const Vec b0 = load(b), b1 = load(b + kLanes);
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      const Vec value = broadcast(a[r]);
+      sum[r][0] += value * b0;
+      sum[r][1] += value * b1;
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 2
+    for (int v = 0; v < 2; ++v) {
+      const Vec d = (norm_a[r] + load(norm_b + v * kLanes)) - 2.0f * sum[r][v];
+      store(&tile[r][v * kLanes], d < 0.0f ? Vec{} : d);  // NaN stays NaN and is never nearer than anything
+    }
+}
+
+// The k nearest tokens of each token, ascending by (distance, index). Offers must come in ascending index.
+struct Neighbours {
+  int64_t k = 0;
+  Buffer<float> distances, worsts;
+  Buffer<int32_t> indices;
+  float* distance = nullptr;  // (tokens, k)
+  int32_t* index = nullptr;   // (tokens, k), -1 where there is none
+  float* worst = nullptr;     // (padded tokens,), the last of each list
+
+  void reset(int64_t tokens, int64_t num_neighbours) {
+    k = num_neighbours;
+    distance = distances.get(tokens * k);
+    index = indices.get(tokens * k);
+    worst = worsts.get(padded(tokens));
+    std::fill_n(distance, tokens * k, kInfinity);
+    std::fill_n(index, tokens * k, -1);
+    std::fill_n(worst, tokens, kInfinity);
+    std::fill(worst + tokens, worst + padded(tokens), -kInfinity);  // of no token
+  }
+
+  void offer(int64_t token, float d, int64_t other) {
+    if (!(d < worst[token])) return;
+    float* const ds = distance + token * k;
+    int32_t* const is = index + token * k;
+    int64_t place = k - 1;
+    for (; place > 0 && d < ds[place - 1]; --place) {
+      ds[place] = ds[place - 1];
+      is[place] = is[place - 1];
+    }
+    ds[place] = d;
+    is[place] = static_cast<int32_t>(other);
+    worst[token] = ds[k - 1];
+  }
+
+  // Take over what is nearer in `others`' list of one token; there any order of indices.
+  void merge(int64_t token, const Neighbours& others) {
+    for (int64_t q = 0; q < k; ++q) {
+      const float d = others.distance[token * k + q];
+      const int32_t other = others.index[token * k + q];
+      if (other < 0) return;
+      float* const ds = distance + token * k;
+      int32_t* const is = index + token * k;
+      auto before = [&](int64_t place) { return d < ds[place] || (d == ds[place] && other < is[place]); };
+      if (!before(k - 1)) return;
+      int64_t place = k - 1;
+      for (; place > 0 && before(place - 1); --place) {
+        ds[place] = ds[place - 1];
+        is[place] = is[place - 1];
+      }
+      ds[place] = d;
+      is[place] = other;
+    }
+  }
+};
+
+// Offer the distances within panel `p`.
+void compare_within(const Panels& x, int64_t p, Neighbours& lists) {
+  float tile[kRows][kPanel];
+  for (int64_t start = 0; start < kPanel; start += kRows) {
+    const int64_t first = p * kPanel + start;
+    distance_tile(x.panel(p) + start, x.norm + first, x.panel(p), x.norm + p * kPanel, x.channels, tile);
+    for (int64_t r = 0; r < kRows && first + r < x.tokens; ++r) {
+      const int64_t i = first + r;
+      lists.offer(i, tile[r][start + r] == tile[r][start + r] ? 0.0f : tile[r][start + r], i);
+      for (int64_t l = start + r + 1; l < kPanel && p * kPanel + l < x.tokens; ++l) {
+        lists.offer(i, tile[r][l], p * kPanel + l);
+        lists.offer(p * kPanel + l, tile[r][l], i);
+      }
+    }
+  }
+}
+
+// Offer the distances between the tokens of panel `p` and those of the later panel `other`.
+void compare_between(const Panels& x, int64_t p, int64_t other, Neighbours& lists) {
+  alignas(64) float tile[kRows][kPanel];
+  const int64_t column = other * kPanel;
+  for (int64_t start = 0; start < kPanel; start += kRows) {
+    const int64_t first = p * kPanel + start;
+    distance_tile(x.panel(p) + start, x.norm + first, x.panel(other), x.norm + column, x.channels, tile);
+    for (int64_t r = 0; r < kRows; ++r) {
+      const float own = lists.worst[first + r];
+      const float* const worst = lists.worst + column;
+      int32_t hits = 0;
+      for (int64_t l = 0; l < kPanel; ++l) hits |= (tile[r][l] < own) | (tile[r][l] < worst[l]);
+      if (!hits) continue;
+      for (int64_t l = 0; l < kPanel; ++l) {
+        lists.offer(first + r, tile[r][l], column + l);
+        lists.offer(column + l, tile[r][l], first + r);
+      }
+    }
+  }
+}
+
+// Every `share`-th panel, from `turn` on, against itself and all later ones.
+void compare_panels(const Panels& x, int64_t turn, int64_t share, Neighbours& lists) {
+  const int64_t panels = x.count(), step = x.cached();
+  for (int64_t begin = 0; begin < panels; begin += step) {
+    const int64_t end = std::min(panels, begin + step);
+    // For every token: first all lower indices, then itself, then all higher ones, each ascending.
+    for (int64_t p = turn; p < end; p += share) {
+      if (p >= begin) compare_within(x, p, lists);
+      for (int64_t other = std::max(begin, p + 1); other < end; ++other) compare_between(x, p, other, lists);
+    }
+  }
+}
+
+// The nearest of each query's columns.
+struct Nearest {
+  Buffer<float> distances;
+  Buffer<int32_t> columns;
+  float* distance = nullptr;  // (padded queries, kPanel): the least of every kPanel-th column
+  int32_t* panel = nullptr;   // and in which panel it lies
+
+  void reset(int64_t queries) {
+    distance = distances.get(padded(queries) * kPanel);
+    panel = columns.get(padded(queries) * kPanel);
+    std::fill_n(distance, padded(queries) * kPanel, kInfinity);
+    std::fill_n(panel, padded(queries) * kPanel, 0);
+  }
+
+  void offer(int64_t query, const float* tile, int32_t p, int64_t columns_here) {
+    float* const d = distance + query * kPanel;
+    int32_t* const from = panel + query * kPanel;
+    if (columns_here >= kPanel) {
+      for (int64_t l = 0; l < kPanel; ++l) {
+        const bool nearer = tile[l] < d[l];
+        d[l] = nearer ? tile[l] : d[l];
+        from[l] = nearer ? p : from[l];
+      }
+    } else {
+      for (int64_t l = 0; l < columns_here; ++l)
+        if (tile[l] < d[l]) {
+          d[l] = tile[l];
+          from[l] = p;
+        }
+    }
+  }
+
+  // Least distance and its column, the first of several; infinity and column 0 if there is none.
+  std::pair<float, int64_t> best(int64_t query) const {
+    std::pair<float, int64_t> least{kInfinity, 0};
+    for (int64_t l = 0; l < kPanel; ++l) {
+      const float d = distance[query * kPanel + l];
+      const int64_t column = panel[query * kPanel + l] * kPanel + l;
+      if (d < least.first || (d == least.first && d < kInfinity && column < least.second)) least = {d, column};
+    }
+    return least;
+  }
+};
+
+// Compare each query with the columns before its limit. Limits ascend.
+void search(const Panels& queries, const Panels& columns, const int32_t* limit, int64_t workers, Nearest& nearest) {
+  nearest.reset(queries.tokens);
+  const int64_t groups = ceil_div(queries.tokens, kRows), step = columns.cached();
+  const int64_t share = std::max<int64_t>(1, std::min(4 * workers, groups / 4));  // tasks of neighbouring groups
+  run_tasks(share, workers, [&](int64_t task) {
+    float tile[kRows][kPanel];
+    for (int64_t begin = 0; begin < columns.count(); begin += step)
+      for (int64_t group = groups * task / share; group < groups * (task + 1) / share; ++group) {
+        const int64_t first = group * kRows, last = std::min(first + kRows, queries.tokens) - 1;
+        const float* const a = queries.panel(first / kPanel) + first % kPanel;
+        const int64_t end = std::min(begin + step, ceil_div(limit[last], kPanel));
+        for (int64_t p = begin; p < end; ++p) {
+          distance_tile(a, queries.norm + first, columns.panel(p), columns.norm + p * kPanel, columns.channels, tile);
+          for (int64_t q = first; q <= last; ++q)
+            nearest.offer(q, tile[q - first], static_cast<int32_t>(p), limit[q] - p * kPanel);
+        }
+      }
+  });
+}
+
+// Clusters of one image after another, on one thread or, with `workers`, on several.
+class Clustering {
+ public:
+  Clustering(int64_t tokens, int64_t channels, int64_t clusters, int64_t k, int64_t workers)
+      : tokens_(tokens), channels_(channels), clusters_(clusters), k_(k), workers_(workers), lists_(workers) {}
+
+  // x (tokens, channels), mask (tokens,) or null -> centres (clusters,), assign (tokens,)
+  void run(const float* x, const bool* mask, int64_t* centres, int64_t* assign) {
+    // Masked tokens are left out: the others' clusters are bit for bit those of the image without them.
+    real_.clear();
+    for (int64_t i = 0; i < tokens_; ++i)
+      if (!mask || mask[i]) real_.push_back(static_cast<int32_t>(i));
+    if (mask) std::fill_n(assign, tokens_, 0);
+    if (n() <= clusters_) return every_token_a_cluster(centres, assign);
+    x_ = x;
+    // Distances do not change when all tokens move, and are more exact near the origin. One token is subtracted
+    // rather than the mean, so that small integers stay integers and equal distances stay equal.
+    origin_ = x + real_[0] * channels_;
+    fill(all_, n(), [&](int64_t i) { return i; });
+    list_neighbours();
+    rank_by_density();
+    find_deltas();
+    choose_centres();
+    assign_tokens(centres, assign);
+  }
+
+ private:
+  int64_t n() const { return static_cast<int64_t>(real_.size()); }
+
+  void every_token_a_cluster(int64_t* centres, int64_t* assign) {
+    // As many real tokens as clusters, or fewer: the first masked ones fill up.
+    std::vector<bool> is_centre(tokens_, false);
+    for (int32_t i : real_) is_centre[i] = true;
+    int64_t missing = clusters_ - n();
+    for (int64_t i = 0; i < tokens_ && missing > 0; ++i)
+      if (!is_centre[i]) is_centre[i] = true, --missing;
+    std::vector<int64_t> cluster(tokens_);
+    for (int64_t i = 0, m = 0; i < tokens_; ++i)
+      if (is_centre[i]) centres[cluster[i] = m++] = i;
+    for (int32_t i : real_) assign[i] = cluster[i];
+  }
+
+  // Panels of `count` tokens; `token(i)` is the number of the i-th among the real ones.
+  template <class Token>
+  void fill(Panels& panels, int64_t count, const Token& token) {
+    panels.resize(count, channels_);
+    run_tasks(panels.count(), workers_, [&](int64_t p) {
+      fill_panel(panels, p, x_, origin_, [&](int64_t i) { return real_[token(i)]; });
+    });
+  }
+
+  void list_neighbours() {
+    const int64_t k = std::min(k_, n());
+    run_tasks(workers_, workers_, [&](int64_t turn) {
+      lists_[turn].reset(n(), k);
+      compare_panels(all_, turn, workers_, lists_[turn]);
+    });
+    for (int64_t turn = 1; turn < workers_; ++turn)
+      for (int64_t i = 0; i < n(); ++i) lists_[0].merge(i, lists_[turn]);
+  }
+
+  void rank_by_density() {
+    const Neighbours& lists = lists_[0];
+    const float scale = static_cast<float>(lists.k * channels_);
+    sparsity_.resize(n());
+    keys_.resize(n());
+    for (int64_t i = 0; i < n(); ++i) {
+      float sum = 0;
+      for (int64_t q = 0; q < lists.k; ++q) sum += lists.distance[i * lists.k + q];
+      sparsity_[i] = sum / scale;  // density = exp(-sparsity)
+      uint32_t bits;               // of a float that is not negative: ordered like it
+      std::memcpy(&bits, &sparsity_[i], sizeof bits);
+      keys_[i] = static_cast<uint64_t>(bits) << 32 | static_cast<uint64_t>(i);
+    }
+    std::sort(keys_.begin(), keys_.end());
+    order_.resize(n());
+    rank_.resize(n());
+    for (int64_t r = 0; r < n(); ++r) {
+      order_[r] = static_cast<int32_t>(keys_[r] & 0xffffffff);
+      rank_[order_[r]] = static_cast<int32_t>(r);
+    }
+  }
+
+  // First in the list of token i for which `wanted(j)`, as a place in the list; -1 if there is none.
+  template <class Wanted>
+  int64_t first_listed(int64_t i, const Wanted& wanted) const {
+    const Neighbours& lists = lists_[0];
+    for (int64_t q = i * lists.k; q < (i + 1) * lists.k && lists.index[q] >= 0; ++q)
+      if (wanted(lists.index[q])) return q;
+    return -1;
+  }
+
+  // Squared distance to the nearest denser token.
+  void find_deltas() {
+    delta_.assign(n(), kInfinity);
+    open_.clear();
+    for (int32_t i : order_) {
+      const int64_t q = first_listed(i, [&](int32_t j) { return rank_[j] < rank_[i]; });
+      if (q >= 0) delta_[i] = lists_[0].distance[q];
+      else if (rank_[i] > 0) open_.push_back(i);
+    }
+    if (open_.empty()) return;
+    limit_.clear();
+    for (int32_t i : open_) limit_.push_back(rank_[i]);
+    fill(queries_, static_cast<int64_t>(open_.size()), [&](int64_t q) { return open_[q]; });
+    fill(columns_, limit_.back(), [&](int64_t r) { return order_[r]; });
+    search(queries_, columns_, limit_.data(), workers_, nearest_);
+    for (size_t q = 0; q < open_.size(); ++q) delta_[open_[q]] = nearest_.best(static_cast<int64_t>(q)).first;
+  }
+
+  // Those of highest delta * density, in index order.
+  void choose_centres() {
+    scores_.resize(n());
+    for (int64_t i = 0; i < n(); ++i) {
+      // log(sqrt(delta) * density) orders like the product and does not underflow.
+      double score = std::log(static_cast<double>(delta_[i])) / 2 - static_cast<double>(sparsity_[i]);
+      if (std::isnan(score)) score = -std::numeric_limits<double>::infinity();
+      // The densest token comes first: its density and its delta, the largest distance, are both the largest.
+      if (rank_[i] == 0) score = std::numeric_limits<double>::infinity();
+      scores_[i] = {-score, static_cast<int32_t>(i)};
+    }
+    std::nth_element(scores_.begin(), scores_.begin() + (clusters_ - 1), scores_.end());
+    cluster_.assign(n(), -1);
+    for (int64_t m = 0; m < clusters_; ++m) cluster_[scores_[m].second] = 0;
+    chosen_.clear();
+    for (int64_t i = 0; i < n(); ++i)
+      if (cluster_[i] == 0) {
+        cluster_[i] = static_cast<int32_t>(chosen_.size());
+        chosen_.push_back(static_cast<int32_t>(i));
+      }
+  }
+
+  void assign_tokens(int64_t* centres, int64_t* assign) {
+    for (int64_t m = 0; m < clusters_; ++m) centres[m] = real_[chosen_[m]];
+    open_.clear();
+    for (int64_t i = 0; i < n(); ++i) {
+      int64_t& own = assign[real_[i]];
+      if ((own = cluster_[i]) >= 0) continue;
+      const int64_t q = first_listed(i, [&](int32_t j) { return cluster_[j] >= 0; });
+      if (q >= 0) own = cluster_[lists_[0].index[q]];
+      else open_.push_back(static_cast<int32_t>(i));
+    }
+    if (open_.empty()) return;
+    limit_.assign(open_.size(), static_cast<int32_t>(clusters_));
+    fill(queries_, static_cast<int64_t>(open_.size()), [&](int64_t q) { return open_[q]; });
+    fill(columns_, clusters_, [&](int64_t m) { return chosen_[m]; });
+    search(queries_, columns_, limit_.data(), workers_, nearest_);
+    for (size_t q = 0; q < open_.size(); ++q) assign[real_[open_[q]]] = nearest_.best(static_cast<int64_t>(q)).second;
+  }
+
+  const int64_t tokens_, channels_, clusters_, k_, workers_;
+  const float* x_ = nullptr;
+  const float* origin_ = nullptr;
+  Panels all_, queries_, columns_;
+  std::vector<Neighbours> lists_;  // one a worker; in the end all in the first
+  Nearest nearest_;
+  std::vector<int32_t> real_;  // tokens that are not masked; below, tokens are numbered among these
+  std::vector<uint64_t> keys_;
+  std::vector<float> sparsity_, delta_;
+  std::vector<int32_t> order_, rank_, open_, limit_, cluster_, chosen_;
+  std::vector<std::pair<double, int32_t>> scores_;
+};
+
+}  // namespace
+}  // namespace tcformer
+
+// x (batch, tokens, channels), mask (batch, tokens) or null -> centres (batch, clusters), assign (batch, tokens)
+TCFORMER_EXPORT int tcformer_dpc_knn(const float* x, const bool* mask, int64_t batch, int64_t tokens, int64_t channels,
+                                int64_t clusters, int64_t k, int64_t* centres, int64_t* assign) {
+  using namespace tcformer;
+  return guarded([&] {
+    auto run = [&](Clustering& clustering, int64_t b) {
+      clustering.run(x + b * tokens * channels, mask ? mask + b * tokens : nullptr, centres + b * clusters,
+                     assign + b * tokens);
+    };
+    // As many images as threads at a time, each on its thread; the rest one by one, on all threads.
+    const int64_t threads = num_threads(), alone = batch - batch % threads;
+    std::atomic<int64_t> next{0};
+    if (alone > 0)
+      run_workers(threads, [&] {
+        Clustering clustering(tokens, channels, clusters, k, 1);
+        for (int64_t b; (b = next.fetch_add(1)) < alone;) run(clustering, b);
+      });
+    if (alone == batch) return;
+    Clustering clustering(tokens, channels, clusters, k, threads);
+    for (int64_t b = alone; b < batch; ++b) run(clustering, b);
+  });
+}

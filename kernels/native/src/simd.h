@@ -1,0 +1,39 @@
+// Vectors of floats as wide as the CPU's registers, in GCC's and Clang's portable notation.
+//
+// Every result is one lane's own chain of operations in program order. So it depends neither on the width nor on
+// where in a block an element lies, and fused multiply-adds round alike everywhere.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+namespace tcformer {
+
+#if defined(__AVX512F__)
+constexpr int kLanes = 16;
+constexpr bool kManyRegisters = true;
+#elif defined(__AVX__)
+constexpr int kLanes = 8;
+constexpr bool kManyRegisters = false;
+#elif defined(__aarch64__)
+constexpr int kLanes = 4;
+constexpr bool kManyRegisters = true;
+#else
+constexpr int kLanes = 4;
+constexpr bool kManyRegisters = false;
+#endif
+
+typedef float Vec __attribute__((vector_size(kLanes * sizeof(float))));
+typedef int32_t IntVec __attribute__((vector_size(kLanes * sizeof(int32_t))));
+
+inline Vec load(const float* p) {
+  Vec v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+
+inline void store(float* p, Vec v) { std::memcpy(p, &v, sizeof v); }
+
+inline Vec broadcast(float value) { return value - Vec{}; }
+
+}  // namespace tcformer
