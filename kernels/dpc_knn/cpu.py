@@ -18,14 +18,18 @@ from functools import reduce
 import torch
 from torch import Tensor
 
+from kernels.dpc_knn.ragged import cluster_real_tokens
+
 # Up to this many tokens the distances of the whole batch are kept, which then is faster.
 _KEEP_TOKENS = 512
 # Else this many of them are computed at a time, so that they stay in a core's cache.
 _BLOCK_DISTANCES = 1 << 20
 
 
-def dpc_knn(x: Tensor, num_clusters: int, k: int) -> tuple[Tensor, Tensor]:
+def dpc_knn(x: Tensor, num_clusters: int, k: int, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """See `kernels.dpc_knn`."""
+    if mask is not None:
+        return cluster_real_tokens(dpc_knn, x, num_clusters, k, mask)
     # Distances do not change when all tokens move, and are more exact near the origin. One token is subtracted
     # rather than the mean, so that small integers stay integers and equal distances stay equal.
     x = x - x[:, :1]

@@ -1,18 +1,24 @@
-"""DPC-KNN: the public function."""
+"""DPC-KNN: the public function and the operator behind it."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from kernels.backend import choose_backend
-from kernels.dpc_knn import cpu, reference
-
-_IMPLEMENTATIONS = {"reference": reference, "cpu": cpu}
+from kernels.backend import choose_backend, choose_strict, implementation, is_portable
+from kernels.dpc_knn.ragged import Cluster, cluster_parts
 
 
-@torch.no_grad()
-def dpc_knn(x: Tensor, num_clusters: int, k: int = 5, *, backend: str | None = None) -> tuple[Tensor, Tensor]:
+def dpc_knn(
+    x: Tensor,
+    num_clusters: int,
+    k: int = 5,
+    mask: Tensor | None = None,
+    parts: Tensor | None = None,
+    *,
+    backend: str | None = None,
+    strict: bool | None = None,
+) -> tuple[Tensor, Tensor]:
     """Cluster tokens by density peaks among their k nearest neighbours.
 
     Distances are Euclidean / sqrt(C). A token's density is exp(-mean of its k smallest squared distances),
@@ -28,26 +34,81 @@ def dpc_knn(x: Tensor, num_clusters: int, k: int = 5, *, backend: str | None = N
         x: (B, N, C) token features, any floating dtype and layout, N >= 1.
         num_clusters: M, from 1 to N.
         k: neighbours that the density looks at; all tokens if there are fewer.
-        backend: "reference" or "cpu"; by default what the environment variable TCFORMER_KERNELS says, else
-            "cpu".
+        mask: (B, N) bool, false for padding, which influences nothing. If an image has fewer tokens than M, each
+            is a cluster, and the first tokens of the padding are the centres of clusters without members.
+        parts: (N,) int64 from 0, the part of each token, the same for all images: parts are clustered alone. M is
+            divided among them in proportion to their tokens, at least one each (largest remainder, ties to the
+            lower part); a part's clusters follow those of the part before. Costs a synchronisation on GPUs.
+        backend: one of `kernels.backend.BACKENDS`; by default what the environment variable TCFORMER_KERNELS
+            says, else the fastest one for the device.
+        strict: on GPUs, find neighbours by IEEE float32 products rather than by tf32 products of which the best
+            8 are computed again in float32; by default whether the environment variable TCFORMER_STRICT is 1.
 
     Returns:
-        centres: (B, M) int64, token index of each cluster's centre, ascending.
-        assign: (B, N) int64, cluster of each token in [0, M). With NaN or infinite features the clusters mean
-            nothing, but the indices stay in range.
+        centres: (B, M) int64, token index of each cluster's centre, ascending (within each part).
+        assign: (B, N) int64, cluster of each token in [0, M), 0 for padding: give that a log_weight of -inf in
+            `merge_tokens`. With NaN or infinite features the clusters mean nothing, but the indices stay in range.
 
     Raises:
-        ValueError: `x` is not (B, N, C), has no token, or `num_clusters` or `k` is out of range.
+        ValueError: `x` is not (B, N, C), has no token, `num_clusters` or `k` is out of range, or `mask` or `parts`
+            do not fit.
 
-    Source: TCFormer (Zeng et al., CVPR 2022), equations 1 to 3; Du et al., DPC-KNN, 2016.
+    Source: TCFormer (Zeng et al., CVPR 2022), equations 1 to 3, parts: section 6; Du et al., DPC-KNN, 2016.
     """
+    _check(x, num_clusters, k, mask, parts)
+    x = x.detach()
+    if is_portable(backend):
+        with torch.autocast(x.device.type, enabled=False):
+            return implementation("dpc_knn", "portable").dpc_knn(_precise(x), num_clusters, k, mask, parts)
+    return _dpc_knn(x, num_clusters, k, mask, parts, backend or "", choose_strict(strict))
+
+
+@torch.library.custom_op("tcformer::dpc_knn", mutates_args=())
+def _dpc_knn(
+    x: Tensor, num_clusters: int, k: int, mask: Tensor | None, parts: Tensor | None, backend: str, strict: bool
+) -> tuple[Tensor, Tensor]:
+    with torch.autocast(x.device.type, enabled=False):
+        x = _precise(x).contiguous()
+        if x.shape[0] == 0:
+            return _fake(x, num_clusters, k, mask, parts, backend, strict)
+        cluster = _provider(x, choose_backend(backend, x.device), strict)
+        if parts is not None:
+            return cluster_parts(cluster, x, num_clusters, k, mask, parts)
+        return cluster(x, num_clusters, k, mask)
+
+
+@_dpc_knn.register_fake
+def _fake(
+    x: Tensor, num_clusters: int, k: int, mask: Tensor | None, parts: Tensor | None, backend: str, strict: bool
+) -> tuple[Tensor, Tensor]:
+    new = x.new_empty
+    return new(x.shape[0], num_clusters, dtype=torch.int64), new(x.shape[0], x.shape[1], dtype=torch.int64)
+
+
+def _precise(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def _provider(x: Tensor, backend: str, strict: bool) -> Cluster:
+    if backend == "native" and x.dtype == torch.float32:
+        from kernels import native
+
+        return native.dpc_knn
+    if backend == "triton" and x.dtype == torch.float32:
+        triton = implementation("dpc_knn", "triton")
+        return lambda *arguments: triton.dpc_knn(*arguments, strict=strict)
+    # Neither C++ nor Triton computes in float64.
+    return implementation("dpc_knn", "reference" if backend == "reference" else "torch").dpc_knn
+
+
+def _check(x: Tensor, num_clusters: int, k: int, mask: Tensor | None, parts: Tensor | None) -> None:
     if x.ndim != 3 or x.shape[1] == 0:
         raise ValueError(f"x must be (B, N, C) with at least one token, but it is {tuple(x.shape)}")
     if not 1 <= num_clusters <= x.shape[1]:
         raise ValueError(f"num_clusters must be from 1 to the number of tokens {x.shape[1]}, but it is {num_clusters}")
     if k < 1:
         raise ValueError(f"k must be at least 1, but it is {k}")
-    with torch.autocast(x.device.type, enabled=False):
-        if x.dtype != torch.float64:
-            x = x.float()
-        return _IMPLEMENTATIONS[choose_backend(backend)].dpc_knn(x.contiguous(), num_clusters, k)
+    if mask is not None and (mask.shape != x.shape[:2] or mask.dtype != torch.bool):
+        raise ValueError(f"mask must be {tuple(x.shape[:2])} bool, but it is {tuple(mask.shape)} {mask.dtype}")
+    if parts is not None and (parts.shape != x.shape[1:2] or parts.dtype != torch.int64):
+        raise ValueError(f"parts must be ({x.shape[1]},) int64, but it is {tuple(parts.shape)} {parts.dtype}")

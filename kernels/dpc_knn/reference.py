@@ -8,9 +8,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kernels.dpc_knn.ragged import cluster_real_tokens
 
-def dpc_knn(x: Tensor, num_clusters: int, k: int) -> tuple[Tensor, Tensor]:
+
+def dpc_knn(x: Tensor, num_clusters: int, k: int, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """See `kernels.dpc_knn`."""
+    if mask is not None:
+        return cluster_real_tokens(dpc_knn, x, num_clusters, k, mask)
     clusters = [_cluster_image(image, num_clusters, min(k, x.shape[1])) for image in x]
     centres, assign = zip(*clusters, strict=True)
     return torch.stack(centres), torch.stack(assign)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels.backend import choose_backend
-from kernels.merge_tokens import cpu, reference
+from kernels.backend import choose_backend, implementation
 
-_IMPLEMENTATIONS = {"reference": reference, "cpu": cpu}
+
+def _plain(backend: str) -> str:
+    return backend if backend == "reference" else "torch"
 
 
 def merge_tokens(
@@ -42,4 +43,6 @@ def merge_tokens(
     if log_weight.dtype != torch.float64:
         log_weight = log_weight.float()
     with torch.autocast(x.device.type, enabled=False):
-        return _IMPLEMENTATIONS[choose_backend(backend)].merge_tokens(x, log_weight, assign, num_clusters)
+        return implementation("merge_tokens", _plain(choose_backend(backend, x.device))).merge_tokens(
+            x, log_weight, assign, num_clusters
+        )

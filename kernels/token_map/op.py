@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from kernels.backend import choose_backend
-from kernels.token_map import cpu, reference
+from kernels.backend import choose_backend, implementation
 from kernels.token_map.plan import TokenPlan
 
-_IMPLEMENTATIONS = {"reference": reference, "cpu": cpu}
+
+def _plain(backend: str) -> str:
+    return backend if backend == "reference" else "torch"
 
 
 def token2map(x: Tensor, plan: TokenPlan, *, backend: str | None = None) -> Tensor:
@@ -33,7 +34,7 @@ def token2map(x: Tensor, plan: TokenPlan, *, backend: str | None = None) -> Tens
     """
     if x.ndim != 3 or x.shape[:2] != (plan.batch, plan.num_tokens):
         raise ValueError(f"x must be (B={plan.batch}, N={plan.num_tokens}, C), but it is {tuple(x.shape)}")
-    return _IMPLEMENTATIONS[choose_backend(backend)].token2map(x, plan)
+    return implementation("token_map", _plain(choose_backend(backend, x.device))).token2map(x, plan)
 
 
 def map2token(m: Tensor, plan: TokenPlan, *, backend: str | None = None) -> Tensor:
@@ -56,7 +57,7 @@ def map2token(m: Tensor, plan: TokenPlan, *, backend: str | None = None) -> Tens
     if m.ndim != 4 or m.shape[0] != plan.batch or tuple(m.shape[2:]) != plan.map_size:
         (h, w) = plan.map_size
         raise ValueError(f"m must be (B={plan.batch}, C, H={h}, W={w}), but it is {tuple(m.shape)}")
-    return _IMPLEMENTATIONS[choose_backend(backend)].map2token(m, plan)
+    return implementation("token_map", _plain(choose_backend(backend, m.device))).map2token(m, plan)
 
 
 def upsample_tokens(
@@ -85,4 +86,6 @@ def upsample_tokens(
         raise ValueError("the coarse and the fine tokens must come from the same batch and grid")
     if cell_weight.shape != fine.token_of_cell.shape:
         raise ValueError(f"cell_weight must be {tuple(fine.token_of_cell.shape)}, but it is {tuple(cell_weight.shape)}")
-    return _IMPLEMENTATIONS[choose_backend(backend)].upsample_tokens(x, coarse, fine, cell_weight)
+    return implementation("token_map", _plain(choose_backend(backend, x.device))).upsample_tokens(
+        x, coarse, fine, cell_weight
+    )
