@@ -6,28 +6,35 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tcformer.data.batch import collate
+    from tcformer.data.face import FaceAugmentation, FaceDataset, load_faces
     from tcformer.data.imagefolder import ImageAugmentation, ImageFolderDataset
     from tcformer.data.images import ImageError, read_image
     from tcformer.data.wholebody import WholebodyAugmentation, WholebodyDataset, load_people
 
 _HOME = {
+    "FaceAugmentation": "face",
+    "FaceDataset": "face",
     "ImageAugmentation": "imagefolder",
     "ImageError": "images",
     "ImageFolderDataset": "imagefolder",
     "WholebodyAugmentation": "wholebody",
     "WholebodyDataset": "wholebody",
     "collate": "batch",
+    "load_faces": "face",
     "load_people": "wholebody",
     "read_image": "images",
 }
 
 __all__ = [
+    "FaceAugmentation",
+    "FaceDataset",
     "ImageAugmentation",
     "ImageError",
     "ImageFolderDataset",
     "WholebodyAugmentation",
     "WholebodyDataset",
     "collate",
+    "load_faces",
     "load_people",
     "read_image",
 ]

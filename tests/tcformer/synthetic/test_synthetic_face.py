@@ -87,7 +87,7 @@ def test_a_line_is_written_as_the_official_one(faces: Path) -> None:
     def forms(line: list[str]) -> list[str]:
         return [re.sub(r"\d+", "9", field) for field in line[:206]]
 
-    official = next(line for line in OFFICIAL.read_text().splitlines() if len(line.split()) == 207).split()
+    official = OFFICIAL.read_text().split()
     assert forms(lines(faces, "test")[0]) == forms(official)
 
 
