@@ -26,7 +26,7 @@ from pipelines.params import Training
 from pipelines.storage import Store
 from pipelines.tasks import build_task
 from tcformer.errors import UserError
-from tcformer.models import load_backbone, save_model
+from tcformer.models import load_initial, save_model
 from tcformer.tasks.base import Batch, Dataset, Task
 
 WEIGHTS, HISTORY = "model.safetensors", "history.json"
@@ -77,6 +77,8 @@ def train(job: dict[str, Any]) -> None:
         )
         batches = training_batches(data, plan, loop.rank, training.seed, first, steps, job["loader_processes"])
         meter = _Meter(engine.device)
+        if not steps:
+            loop.record(0, _validate(loop))
         for step in range(first, steps):
             _inject_fault(loop.store, loop.rank, step)
             _seed_everything(training.seed, step, loop.rank)
@@ -118,10 +120,11 @@ def _start(job: dict[str, Any], scratch: Path) -> tuple[_Loop, Dataset]:
     steps_per_epoch = len(data) / plan.global_batch
     store = Store(job["store"])
     model = task.build_model()
-    if job["initial"]:
-        load_backbone(model, store.fetch(job["initial"], scratch / "initial.safetensors"))
-    engine = start_engine(model.to(device), training, plan, steps, steps_per_epoch, device)
     post = job["post"] if rank == 0 else _ignore
+    if job["initial"]:
+        loaded = load_initial(model, store.fetch(job["initial"], scratch / job["initial"]))
+        post({"kind": "note", "text": f"starts from the {loaded} of the given weights"})
+    engine = start_engine(model.to(device), training, plan, steps, steps_per_epoch, device)
     return _Loop(task, engine, training, plan, steps, steps_per_epoch, store, post, rank), data
 
 
@@ -142,6 +145,7 @@ def _resume(loop: _Loop, cache: Path) -> int:
 
 def _save(loop: _Loop, step: int) -> None:
     """Take a checkpoint after ``step`` steps: every rank uploads its files, rank 0 declares it complete."""
+    _agree_on_buffers(loop)
     name = checkpoint.folder_name(step)
     with tempfile.TemporaryDirectory(prefix="tcformer-") as scratch:
         loop.engine.save(Path(scratch))
@@ -159,6 +163,7 @@ def _save(loop: _Loop, step: int) -> None:
 
 def _finish(loop: _Loop, job: dict[str, Any], scratch: Path) -> None:
     """Rank 0 writes the final weights and the history as the store's last, complete entry."""
+    _agree_on_buffers(loop)
     if loop.rank == 0:
         folder = scratch / FINAL
         folder.mkdir()
@@ -181,6 +186,7 @@ def _validates(done: int, steps: int, steps_per_epoch: float, training: Training
 @torch.no_grad()
 def _validate(loop: _Loop) -> dict[str, float]:
     """Means over the validation set, each sample counted once whatever the number of workers."""
+    _agree_on_buffers(loop)
     loop.engine.module.eval()
     data = loop.task.val_set()
     # Every rank sums the same names, also one whose share is empty.
@@ -195,6 +201,15 @@ def _validate(loop: _Loop) -> dict[str, float]:
     total = {name: sum(float(part.get(name, 0.0)) for part in everyone) for name in everyone[0]}
     count = total.pop("count", 0.0)
     return {f"val_{name.removesuffix('_sum')}": value / max(count, 1.0) for name, value in total.items()}
+
+
+@torch.no_grad()
+def _agree_on_buffers(loop: _Loop) -> None:
+    """Average what batch normalisation saw on each rank: a checkpoint keeps rank 0's alone."""
+    for buffer in loop.engine.module.buffers():
+        if buffer.is_floating_point() and loop.plan.workers > 1:
+            torch.distributed.all_reduce(buffer)
+            buffer /= loop.plan.workers
 
 
 class _Meter:

@@ -50,8 +50,11 @@ class BatchPlan:
 
 
 def steps_in(epochs: int, samples: int, global_batch: int) -> int:
-    """Optimiser steps of a training, at least one. The last samples of an epoch share a step with the next epoch's."""
-    return max(1, epochs * samples // global_batch)
+    """Optimiser steps of a training, at least one unless there are no epochs.
+
+    The last samples of an epoch share a step with the next epoch's.
+    """
+    return max(1, epochs * samples // global_batch) if epochs else 0
 
 
 class SampleOrder:

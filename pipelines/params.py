@@ -17,6 +17,7 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import MarkedYAMLError
 
 from tcformer.errors import UserError
+from tcformer.models import NetworkOptions
 from tcformer.synthetic.options import GenerateImagenet, GenerateWholebody
 from tcformer.tasks.imagenet import ImagenetOptions
 from tcformer.tasks.wholebody import WholebodyEvaluation, WholebodyOptions
@@ -46,7 +47,7 @@ class Training(Section):
     """The one training loop's settings, the same for every task."""
 
     seed: int = pydantic.Field(ge=0)
-    epochs: int = pydantic.Field(ge=1)
+    epochs: int = pydantic.Field(ge=0)  # 0: the weights stay as they start
     global_batch: int = pydantic.Field(ge=1)  # samples in an optimiser step, over all workers
     micro_batch: int = pydantic.Field(ge=1)  # most samples a worker processes at once; the rest accumulates
     precision: Literal["auto", "fp32", "bf16"]  # auto: bf16 on GPUs, fp32 on CPUs
@@ -81,11 +82,13 @@ class Data(Section):
 class Pretrain(Section):
     """ImageNet classification: the weights that every fine-tuning starts from."""
 
+    initial: str | None  # weights file that the network starts from: ours or the authors'; null: drawn at random
     task: ImagenetOptions
     training: Training
 
 
 class FinetuneWholebody(Section):
+    initial: str | None  # weights file that the backbone starts from: ours or the authors'; null: pretrain's
     task: WholebodyOptions
     training: Training
 
@@ -124,6 +127,7 @@ class Visualize(Section):
 class Recipe(Section):
     """Everything that determines a recipe's results."""
 
+    network: NetworkOptions
     data: Data
     pretrain: Pretrain
     finetune: Finetune

@@ -6,6 +6,7 @@ from typing import Any
 
 import pydantic
 
+from tcformer.models import NetworkOptions
 from tcformer.tasks import TASKS, ImagenetOptions, Task, WholebodyEvaluation, WholebodyOptions
 
 _OPTIONS: dict[str, Any] = {"imagenet": ImagenetOptions, "wholebody": WholebodyOptions}
@@ -16,10 +17,13 @@ def build_task(name: str, options: dict[str, Any], data_root: Path, evaluation: 
     """The task ``name`` on the data below ``data_root``.
 
     Args:
+        options: the task's options, and under "network" the recipe's `NetworkOptions`.
         evaluation: how the test set is measured, where the task leaves a choice; needed to predict and evaluate only.
     """
     chosen = [] if evaluation is None else [_checked(_EVALUATION[name], evaluation)]
-    return TASKS[name](_checked(_OPTIONS[name], options), data_root, *chosen)
+    own = {key: value for key, value in options.items() if key != "network"}
+    network = _checked(NetworkOptions, options["network"])
+    return TASKS[name](_checked(_OPTIONS[name], own), network, data_root, *chosen)
 
 
 def _checked(kind: Any, values: dict[str, Any]) -> Any:

@@ -17,7 +17,7 @@ from pipelines.data import Prepared
 from pipelines.engine import HISTORY, WEIGHTS, train
 from pipelines.launch import Event, run_training, session
 from pipelines.layout import Layout
-from pipelines.params import FinetuneWholebody, Params, Pretrain, Training
+from pipelines.params import FinetuneWholebody, Params, Pretrain, Recipe, Training
 from pipelines.progress import Progress
 from pipelines.provenance import code_version, git_revision, sha256_of_file, sha256_of_json, versions
 from pipelines.storage import Store
@@ -34,7 +34,14 @@ class Plan:
     options: dict[str, Any]
     training: Training
     data: Prepared
-    initial: Path | None  # weights file that the backbone starts from
+    initial: Path | None  # weights file that the network or its backbone starts from
+
+    def __post_init__(self) -> None:
+        if self.initial and not self.initial.is_file():
+            raise UserError(
+                f"there is no weights file {self.initial} to start {self.stage} from: run the stage that makes it, or "
+                f"give the path of one as {self.stage.replace('@', '.')}.initial"
+            )
 
     def fingerprint(self) -> str:
         """Identity of the result: parameters, data, initial weights and code, but not where it runs."""
@@ -56,9 +63,10 @@ class Plan:
         return f"{self.stage.replace('@', '-')}-{self.fingerprint()[:16]}"
 
 
-def options_of(section: Pretrain | FinetuneWholebody) -> dict[str, Any]:
-    """A section's task options as plain JSON values."""
-    return json.loads(section.model_dump_json())["task"]
+def options_of(recipe: Recipe, section: Pretrain | FinetuneWholebody) -> dict[str, Any]:
+    """A section's task options with the recipe's network, as plain JSON values."""
+    network = json.loads(recipe.model_dump_json(include={"network"}))
+    return {**json.loads(section.model_dump_json())["task"], **network}
 
 
 def run(plan: Plan, params: Params, out: Path, fresh: bool = False) -> None:
@@ -116,7 +124,7 @@ def _launch(plan: Plan, params: Params, store: Store, tracked: Run) -> None:
         return
     initial = None
     if plan.initial:
-        initial = "initial.safetensors"
+        initial = f"initial{plan.initial.suffix}"
         store.put(plan.initial, initial)
     progress = Progress(plan.stage)
 
@@ -153,20 +161,21 @@ def _collect(plan: Plan, key: str, store: Store, out: Path) -> None:
     history = json.loads((folder / HISTORY).read_text())
     rows = [row for row in history if "loss" in row]
     validations = [row for row in history if "loss" not in row]
-    _write_csv(out / "training.csv", rows)
-    _write_csv(out / "validation.csv", validations)
+    _write_csv(out / "training.csv", rows, "loss")
+    _write_csv(out / "validation.csv", validations, "val_loss")
     final = {name: value for name, value in validations[-1].items() if name.startswith("val_")}
-    (out / "metrics.json").write_text(
-        json.dumps({"steps": rows[-1]["step"], "loss": rows[-1]["loss"], **final}, indent=1)
-    )
+    if rows:  # none where no epoch was trained
+        final["loss"] = rows[-1]["loss"]
+    (out / "metrics.json").write_text(json.dumps({"steps": validations[-1]["step"], **final}, indent=1))
     (out / "provenance.json").write_text(
         json.dumps({"training": key, "data": plan.data.sha256, "options": plan.options}, indent=1, sort_keys=True)
     )
 
 
-def _write_csv(path: Path, rows: list[dict[str, float]]) -> None:
+def _write_csv(path: Path, rows: list[dict[str, float]], measure: str) -> None:
     with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+        columns = list(rows[0]) if rows else ["step", "epoch", measure]
+        writer = csv.DictWriter(stream, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows({name: f"{value:.8g}" for name, value in row.items()} for row in rows)
 

@@ -1,11 +1,13 @@
 """What a trained network sees: the tokens of its stages and the points it predicts, for persons of the test set."""
 
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipelines.tasks import build_task
+from tcformer.draw import Partition
 
 
 def draw_wholebody(
@@ -37,7 +39,7 @@ def draw_wholebody(
             stages = model.backbone(images)
             points = np.concatenate([positions[0].numpy() * stride, scores[0].numpy()[:, None]], 1)
             truth = np.concatenate([sample["points"], sample["weights"][:, None]], 1)
-            partitions = [draw.Partition(tokens.token_of_cell[0].numpy(), tokens.grid_size) for tokens in stages]
+            partitions = [_partition(stage, images) for stage in stages]
             examples.append(
                 draw.Example(
                     denormalise(sample["image"]), partitions, points, truth, f"annotation {sample['annotation_id']}"
@@ -53,3 +55,14 @@ def draw_wholebody(
         f"stage{stage + 1}": {"cells_per_token_on_person": on, "cells_per_token_around": around}
         for stage, (on, around) in enumerate(means)
     }
+
+
+def _partition(stage: Any, images: Any) -> Partition:
+    """The regions of a stage's tokens, or of a map's pixels where the backbone has no tokens."""
+    from tcformer import Tokens
+
+    grid = math.ceil(images.shape[2] / 4), math.ceil(images.shape[3] / 4)
+    if isinstance(stage, Tokens) and stage.grid_size == grid:
+        return Partition(stage.token_of_cell[0].numpy(), grid)
+    size = stage.map_size if isinstance(stage, Tokens) else (stage.shape[2], stage.shape[3])
+    return Partition.regular(size, grid)

@@ -1,5 +1,7 @@
 """Train a task from the pretrained backbone: runs/<recipe>/finetune/<task>/."""
 
+from pathlib import Path
+
 from pipelines.data import Prepared
 from pipelines.engine import WEIGHTS
 from pipelines.process import stage_main
@@ -13,9 +15,9 @@ def main() -> None:
     arguments, params, layout = begin(__doc__, ("wholebody",), fresh)
     section = getattr(params.active.finetune, arguments.task)
     data = Prepared.open(layout.data(arguments.task))
-    initial = layout.run("pretrain") / WEIGHTS
+    initial = Path(section.initial) if section.initial else layout.run("pretrain") / WEIGHTS
     stage = f"finetune@{arguments.task}"
-    plan = Plan(stage, arguments.task, options_of(section), section.training, data, initial)
+    plan = Plan(stage, arguments.task, options_of(params.active, section), section.training, data, initial)
     run(plan, params, layout.run("finetune", arguments.task), arguments.fresh)
 
 

@@ -1,5 +1,7 @@
 """Train the classifier whose backbone every fine-tuning starts from: runs/<recipe>/pretrain/."""
 
+from pathlib import Path
+
 from pipelines.data import Prepared
 from pipelines.process import stage_main
 from pipelines.training import Plan, options_of, run
@@ -11,7 +13,8 @@ def main() -> None:
     arguments, params, layout = begin(__doc__, (), ("--fresh", "forget the checkpoints of an unfinished training"))
     section = params.active.pretrain
     data = Prepared.open(layout.data("imagenet"))
-    plan = Plan("pretrain", "imagenet", options_of(section), section.training, data, None)
+    initial = Path(section.initial) if section.initial else None
+    plan = Plan("pretrain", "imagenet", options_of(params.active, section), section.training, data, initial)
     run(plan, params, layout.run("pretrain"), arguments.fresh)
 
 

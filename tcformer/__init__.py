@@ -5,9 +5,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tcformer.models import Tokens, create_model, list_models, load_backbone, load_model, save_model
+    from tcformer.models import (
+        Tokens,
+        create_model,
+        list_models,
+        load_backbone,
+        load_model,
+        load_released_weights,
+        save_model,
+    )
 
-__all__ = ["Tokens", "create_model", "list_models", "load_backbone", "load_model", "save_model"]
+__all__ = [
+    "Tokens",
+    "create_model",
+    "list_models",
+    "load_backbone",
+    "load_model",
+    "load_released_weights",
+    "save_model",
+]
 
 
 def __getattr__(name: str) -> Any:

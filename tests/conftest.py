@@ -40,7 +40,8 @@ class Workplace:
     def options(self, stage: str, task: str) -> dict[str, Any]:
         """A sample stage's task options, as they stand in the file."""
         tree = YAML(typ="safe").load((self.folder / "params.yaml").read_text(encoding="utf-8"))
-        return tree["sample"][stage][task]["task"]
+        recipe = tree["sample"]
+        return {**recipe[stage][task]["task"], "network": recipe["network"]}
 
     def start(self, *command: str, **environment: str) -> subprocess.Popen[str]:
         """Start a command in the folder; "python" and "dvc" are those of this environment."""

@@ -138,3 +138,25 @@ SKELETON: Final[tuple[tuple[int, int], ...]] = (
 #: The two sets of the half-body augmentation: body points above the hips, and hips, legs and feet.
 UPPER_BODY: Final = tuple(range(0, 11))
 LOWER_BODY: Final = tuple(range(11, 23))
+
+#: What a network can be asked for -> the parts that are.
+SUBSETS: Final = MappingProxyType(
+    {
+        "all": tuple(PARTS),
+        "body": ("body",),
+        "foot": ("foot",),
+        "face": ("face",),
+        "hand": ("lefthand", "righthand"),
+    }
+)
+
+
+def subset(name: str) -> NDArray[np.int64]:
+    """(K,) which of the 133 points make up one of `SUBSETS`, ascending."""
+    return np.concatenate([np.arange(NUM_KEYPOINTS)[PARTS[part]] for part in SUBSETS[name]])
+
+
+def flip_within(points: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(K,) `FLIP` for some `points` (K,) of the 133: in a mirrored image, point i of them is point result[i]."""
+    place = {int(point): i for i, point in enumerate(points)}
+    return np.array([place[int(FLIP[point])] for point in points])

@@ -29,6 +29,13 @@ class Partition:
     token_of_cell: NDArray[np.integer]
     grid_size: tuple[int, int]
 
+    @classmethod
+    def regular(cls, size: tuple[int, int], grid_size: tuple[int, int]) -> "Partition":
+        """Tokens that are the pixels of a map of `size`, over a grid at least as fine."""
+        row = np.arange(grid_size[0]) * size[0] // grid_size[0]
+        column = np.arange(grid_size[1]) * size[1] // grid_size[1]
+        return cls((row[:, None] * size[1] + column).ravel(), grid_size)
+
     @property
     def num_tokens(self) -> int:
         """How many different tokens there are."""

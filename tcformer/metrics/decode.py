@@ -45,17 +45,18 @@ def decode_heat_maps(heat_maps: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(scores.unsqueeze(-1) > 0, points, -1.0), scores
 
 
-def flip_test(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+def flip_test(model: Callable[[Tensor], Tensor], images: Tensor, flip: NDArray[np.int64] = FLIP) -> Tensor:
     """Mean of the heat maps of images and of their mirror images.
 
     The mirrored maps are moved right by one pixel, because mirroring an image about its middle moves the grid
     of a map of lower resolution against it.
 
     Args:
-        model: images (B, 3, H, W) -> heat maps (B, 133, H / 4, W / 4).
+        model: images (B, 3, H, W) -> heat maps (B, K, H / 4, W / 4).
+        flip: (K,) which point of a mirrored image is which of the original.
     """
     maps = model(images).float()
-    mirrored = model(images.flip(-1)).float()[:, torch.tensor(FLIP, device=images.device)].flip(-1)
+    mirrored = model(images.flip(-1)).float()[:, torch.tensor(flip, device=images.device)].flip(-1)
     mirrored = torch.cat([mirrored[..., :1], mirrored[..., :-1]], -1)
     return 0.5 * (maps + mirrored)
 
@@ -78,6 +79,7 @@ def results(
     map_size: tuple[int, int],
     batch: Mapping[str, Tensor],
     threshold: float,
+    predicted: NDArray[np.int64] | None = None,
 ) -> list[dict[str, Any]]:
     """Result records of a batch of decoded crops.
 
@@ -87,17 +89,19 @@ def results(
     points. annotation_id is the ground-truth person whose box was used, 0 for a detection.
 
     Args:
-        positions: (B, 133, 2) x, y in heat-map pixels.
-        scores: (B, 133).
+        positions: (B, K, 2) x, y in heat-map pixels.
+        scores: (B, K).
         map_size: (H, W) of the heat maps.
         batch: the samples: centre, extent, score, image_id, annotation_id.
         threshold: point scores above it count for the instance score.
+        predicted: (K,) which of the 133 points these are; all if None. The others are (0, 0) with score 0.
     """
     centre, extent = (batch[key].cpu().numpy().astype(np.float64) for key in ("centre", "extent"))
     points = to_image(positions.cpu().numpy(), centre, extent, map_size)
     values = scores.cpu().numpy()
     totals = instance_score(values, batch["score"].cpu().numpy(), threshold)
-    triplets = np.concatenate([points, values[..., None]], -1)
+    triplets = np.zeros((len(points), NUM_KEYPOINTS, 3))
+    triplets[:, slice(None) if predicted is None else predicted] = np.concatenate([points, values[..., None]], -1)
     return [
         record(
             triplets[i],
@@ -137,19 +141,24 @@ def keypoints_of(record: Mapping[str, Any]) -> NDArray[np.float64]:
     return np.concatenate([record[PART_FIELDS[part]] for part in PARTS], dtype=np.float64).reshape(NUM_KEYPOINTS, 3)
 
 
-def oks_nms(records: list[dict[str, Any]], threshold: float) -> list[dict[str, Any]]:
+def oks_nms(
+    records: list[dict[str, Any]], threshold: float, predicted: NDArray[np.int64] | None = None
+) -> list[dict[str, Any]]:
     """Drop, image by image, a result too similar to one of higher score.
 
-    The similarity is the OKS over all 133 points whatever their scores, with the mean of the two crops' areas
+    The similarity is the OKS over all predicted points whatever their scores, with the mean of the two crops' areas
     as the area. Equal scores keep their order.
 
     Args:
         records: results of any number of images, in any order.
         threshold: results of an OKS above it are taken for the same person.
+        predicted: (K,) which of the 133 points are predicted; all if None.
 
     Returns:
         The records kept, in their order.
     """
+    compared = np.zeros(NUM_KEYPOINTS, bool)
+    compared[slice(None) if predicted is None else predicted] = True
     by_image: dict[int, list[int]] = defaultdict(list)
     for index, item in enumerate(records):
         by_image[item["image_id"]].append(index)
@@ -163,7 +172,7 @@ def oks_nms(records: list[dict[str, Any]], threshold: float) -> list[dict[str, A
             if alive[i]:
                 kept.append(index)
                 rest = np.flatnonzero(alive[i + 1 :]) + i + 1
-                similarity = oks(points[rest], points[i], 0.5 * (area[rest] + area[i]))
+                similarity = oks(points[rest], points[i], 0.5 * (area[rest] + area[i]), compared[None])
                 alive[rest[similarity > threshold]] = False
     return [records[index] for index in sorted(kept)]
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from tcformer.errors import UserError
 from tcformer.models.block import Attention, Block, Mlp
-from tcformer.models.ctm import CTM
+from tcformer.models.ctm import make_reduction
 from tcformer.models.layers import GridConv, PatchEmbed, TokenConv
 from tcformer.models.tokens import Tokens
 from tcformer.models.variants import Variant
@@ -25,11 +28,23 @@ class Backbone(nn.Module):
         variant: sizes.
         drop_path_rate: probability of dropping the last block's branches in training; it grows linearly from
             0 at the first block.
+        token_reduction: one of `tcformer.models.TOKEN_REDUCTIONS`.
+        local_parts: of local_ctm, for the three CTMs.
+        activation_checkpointing: compute a block again in the backward pass instead of keeping its activations.
     """
 
-    def __init__(self, variant: Variant, drop_path_rate: float = 0.0) -> None:
+    def __init__(
+        self,
+        variant: Variant,
+        drop_path_rate: float = 0.0,
+        token_reduction: str = "ctm",
+        local_parts: Sequence[int] = (4, 2, 1),
+        activation_checkpointing: bool = False,
+    ) -> None:
         super().__init__()
         self.variant = variant
+        self.activation_checkpointing = activation_checkpointing
+        on_grid = token_reduction == "conv"
         depth = sum(variant.depths)
         rates = iter([drop_path_rate * block / max(depth - 1, 1) for block in range(depth)])
         self.patch_embed1 = PatchEmbed(variant.widths[0])
@@ -37,11 +52,12 @@ class Backbone(nn.Module):
             width, heads = variant.widths[stage], variant.heads[stage]
             hidden = width * variant.mlp_ratios[stage]
             if stage > 0:
-                self.add_module(f"ctm{stage}", CTM(variant.widths[stage - 1], width))
+                reduction = make_reduction(variant.widths[stage - 1], width, token_reduction, local_parts[stage - 1])
+                self.add_module(f"ctm{stage}", reduction)
             blocks = nn.ModuleList()
             for _ in range(variant.depths[stage]):
                 attention = Attention(width, heads, variant.reductions[stage])
-                conv = GridConv(hidden) if stage == 0 else TokenConv(hidden, hidden, depth_wise=True)
+                conv = GridConv(hidden) if stage == 0 or on_grid else TokenConv(hidden, hidden, depth_wise=True)
                 blocks.append(Block(attention, Mlp(width, hidden, conv), next(rates)))
             self.add_module(f"block{stage + 1}", blocks)
             self.add_module(f"norm{stage + 1}", nn.LayerNorm(width, eps=1e-6))
@@ -61,12 +77,17 @@ class Backbone(nn.Module):
             if stage > 1:
                 tokens, source, log_weight = getattr(self, f"ctm{stage - 1}")(tokens)
             for block in getattr(self, f"block{stage}"):
-                tokens = block(tokens, source, log_weight)
+                tokens = self._run(block, tokens, source, log_weight)
                 # Only the first block after a merging attends to the unmerged tokens.
                 source = log_weight = None
             tokens = tokens.with_features(getattr(self, f"norm{stage}")(tokens.features))
             outputs.append(tokens)
         return outputs
+
+    def _run(self, block: Block, tokens: Tokens, source: Tokens | None, log_weight: Tensor | None) -> Tokens:
+        if self.activation_checkpointing and self.training:
+            return checkpoint(block, tokens, source, log_weight, use_reentrant=False)
+        return block(tokens, source, log_weight)
 
     def _check(self, images: Tensor) -> None:
         # The first stage's grid must hold at least one key after spatial reduction.

@@ -1,53 +1,145 @@
-"""Clustering Token Merge (CTM): a quarter of the tokens, placed where the image needs them."""
+"""From a stage's tokens to the next one's: a quarter as many, placed where the image needs them (CTM), or on a grid."""
 
 from __future__ import annotations
 
 from math import ceil
+from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from tcformer.models.layers import TokenConv
-from tcformer.models.ops import TokenPlan, dpc_knn, merge_tokens
+from tcformer.models.ops import TokenPlan, dpc_knn, map2token, merge_tokens, token2map
 from tcformer.models.tokens import Tokens
 
 
+class Reduced(NamedTuple):
+    """What a stage begins with.
+
+    Attributes:
+        tokens: the new tokens.
+        source: the tokens that they were made of, with their new features, and to which the stage's first block
+            attends; None if it attends to the new ones.
+        log_weight: (B, N, 1) importance p of each source token; its weight in the merging is e^p.
+    """
+
+    tokens: Tokens
+    source: Tokens | None
+    log_weight: Tensor | None
+
+
 class CTM(nn.Module):
-    """Widen the tokens, cluster them, and average each cluster by learned importance.
+    """Clustering-based Token Merge: widen the tokens, cluster them, average each cluster by learned importance.
 
     Args:
         in_width, out_width: channels before and after.
+        parts: cluster within the image's parts x parts parts; 1 clusters the whole image.
+        by_importance: clusters form around the most important tokens instead of density peaks (CTM-topk, the
+            paper's table A3).
 
-    Source: TCFormer (Zeng et al., CVPR 2022), section 3.2, in the arithmetic of its released code.
+    Source: TCFormer (Zeng et al., CVPR 2022), section 3.2, in the arithmetic of its released code; parts: its
+    section 6.
     """
 
-    def __init__(self, in_width: int, out_width: int) -> None:
+    def __init__(self, in_width: int, out_width: int, parts: int = 1, by_importance: bool = False) -> None:
         super().__init__()
         self.conv = TokenConv(in_width, out_width, stride=2)
         self.norm = nn.LayerNorm(out_width, eps=1e-5)
         self.score = nn.Linear(out_width, 1)
+        self.parts = parts
+        self.by_importance = by_importance
 
-    def forward(self, tokens: Tokens) -> tuple[Tokens, Tokens, Tensor]:
-        """Merge tokens.
-
-        Returns:
-            merged: max(ceil(N / 4), 1) tokens; its map is half as large (rounded up).
-            unmerged: the N tokens with their new features; the merged ones attend to these.
-            log_weight: (B, N, 1) importance p of each unmerged token; its weight in the merging is e^p.
-        """
+    def forward(self, tokens: Tokens) -> Reduced:
+        """Merge to max(ceil(N / 4), 1) tokens; their map is half as large (rounded up)."""
         x = self.norm(self.conv(tokens.features, tokens.plan))  # (B, N, C_out)
         log_weight = self.score(x)  # (B, N, 1)
         num_clusters = ceil(x.shape[1] / 4)  # M
-        _, assign = dpc_knn(x, num_clusters)  # (B, N)
+        if self.by_importance:
+            assign = nearest_important(x, log_weight[:, :, 0], num_clusters)  # (B, N)
+        elif self.parts > 1:
+            _, assign = dpc_knn(x, num_clusters, parts=part_of_token(tokens, self.parts))
+        else:
+            _, assign = dpc_knn(x, num_clusters)
         merged, share = merge_tokens(x, log_weight, assign, num_clusters)  # (B, M, C_out), (B, N, 1)
 
         token_of_cell = tokens.token_of_cell  # (B, N_init)
-        height, width = tokens.map_size
-        plan = TokenPlan.build(
-            assign.gather(1, token_of_cell),
-            num_clusters,
-            tokens.grid_size,
-            (ceil(height / 2), ceil(width / 2)),
-        )
+        plan = TokenPlan.build(assign.gather(1, token_of_cell), num_clusters, tokens.grid_size, halved(tokens.map_size))
         # Constants, as in the released code; their gradient would be of the order of the 1e-6 in normalisers.
         cell_weight = tokens.cell_weight * share[:, :, 0].detach().gather(1, token_of_cell)  # (B, N_init)
-        return Tokens(merged, cell_weight, plan), tokens.with_features(x), log_weight
+        return Reduced(Tokens(merged, cell_weight, plan), tokens.with_features(x), log_weight)
+
+    def extra_repr(self) -> str:
+        """Shown by `print(model)`."""
+        return f"parts={self.parts}, by_importance={self.by_importance}"
+
+
+class GridReduction(nn.Module):
+    """A strided convolution instead of clustering: the tokens stay a regular grid (the paper's "without CTM").
+
+    Args:
+        in_width, out_width: channels before and after.
+    """
+
+    def __init__(self, in_width: int, out_width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_width, out_width, kernel_size=3, stride=2, padding=1)
+        self.norm = nn.LayerNorm(out_width, eps=1e-5)
+
+    def forward(self, tokens: Tokens) -> Reduced:
+        """Tokens of a grid to those of the grid of half its sides (rounded up)."""
+        m = self.conv(token2map(tokens.features, tokens.plan))  # (B, C_out, H / 2, W / 2)
+        size = (m.shape[2], m.shape[3])
+        x = map2token(m, TokenPlan.of_grid(m.shape[0], size, m.device))  # (B, M, C_out)
+        return Reduced(Tokens.of_grid(self.norm(x), size), None, None)
+
+
+def make_reduction(in_width: int, out_width: int, kind: str, parts: int) -> CTM | GridReduction:
+    """The module between two stages, of one of the `TOKEN_REDUCTIONS`; `parts` are those of local_ctm."""
+    if kind == "conv":
+        return GridReduction(in_width, out_width)
+    return CTM(in_width, out_width, parts if kind == "local_ctm" else 1, by_importance=kind == "ctm_topk")
+
+
+def halved(size: tuple[int, int]) -> tuple[int, int]:
+    """Sides of a map after a convolution of stride 2."""
+    return ceil(size[0] / 2), ceil(size[1] / 2)
+
+
+def part_of_token(tokens: Tokens, parts: int) -> Tensor:
+    """(N,) int64: in which of the image's parts x parts parts, row by row, each token lies.
+
+    Tokens must lie within parts, as those do that come from clustering within the same or smaller ones; each is
+    then in the same part in every image.
+    """
+    (rows, columns), device = tokens.grid_size, tokens.features.device
+    row = torch.arange(rows, device=device) * parts // rows
+    column = torch.arange(columns, device=device) * parts // columns
+    part_of_cell = (row[:, None] * parts + column).flatten()  # (N_init,)
+    part = torch.empty(tokens.features.shape[1], dtype=torch.int64, device=device)
+    return part.scatter_(0, tokens.token_of_cell[0], part_of_cell)
+
+
+@torch.no_grad()
+def nearest_important(x: Tensor, importance: Tensor, num_clusters: int) -> Tensor:
+    """Clusters around the tokens of highest importance.
+
+    Args:
+        x: (B, N, C) token features; computed in float32 at least.
+        importance: (B, N).
+        num_clusters: M.
+
+    Returns:
+        (B, N) int64, cluster of each token: that of the nearest centre, of equally near ones the first; a centre's
+        is its own. Clusters are numbered in the order of their centres.
+
+    Source: TCFormer, supplementary material, table A3.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        x = (x if x.dtype == torch.float64 else x.float()) - x[:, :1]
+        first = importance.sort(dim=1, descending=True, stable=True)[1][:, :num_clusters]
+        centres = first.sort(dim=1)[0]  # (B, M)
+        centre = x.gather(1, centres[:, :, None].expand(-1, -1, x.shape[2]))  # (B, M, C)
+        distance = torch.baddbmm(centre.square().sum(2)[:, None], x, centre.mT, alpha=-2)  # (B, N, M), shifted
+        assign = distance.argmin(2)
+        own = torch.arange(num_clusters, device=x.device).expand_as(centres)
+        return assign.scatter_(1, centres, own)

@@ -2,23 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from difflib import get_close_matches
 from typing import Any
 
+from tcformer.data.keypoints import SUBSETS, subset
 from tcformer.errors import UserError
-from tcformer.models.networks import Classifier, Network, PoseEstimator
+from tcformer.models import options as checks
+from tcformer.models.backbone import Backbone
+from tcformer.models.networks import (
+    Classifier,
+    FeatureExtractor,
+    MeshRegressor,
+    Network,
+    PoseEstimator,
+    initialise,
+    make_neck,
+)
+from tcformer.models.timm_backbone import PREFIX, Taken, TimmBackbone
 from tcformer.models.variants import VARIANTS
 
-# What each task puts on the backbone, and its options with their defaults.
-_NETWORKS: dict[str, tuple[Callable[..., Network], dict[str, int | float]]] = {
-    "imagenet": (Classifier, {"num_classes": 1000, "drop_path_rate": 0.0}),
-    "wholebody": (PoseEstimator, {"num_keypoints": 133, "drop_path_rate": 0.0}),
+_BACKBONE_OPTIONS: dict[str, Any] = {"drop_path_rate": 0.0}
+_TCFORMER_OPTIONS: dict[str, Any] = {
+    "token_reduction": "ctm",
+    "local_parts": (4, 2, 1),
+    "activation_checkpointing": False,
 }
+_TIMM_OPTIONS: dict[str, Any] = {"pretrained": False}
+_TASK_OPTIONS: dict[str, dict[str, Any]] = {
+    "imagenet": {"num_classes": 1000},
+    "wholebody": {"num_keypoints": None, "keypoints": "all", "neck": "auto"},
+    "face": {"num_keypoints": 98, "neck": "auto"},
+    "mesh": {},
+    "features": {},
+}
+#: Options that matter while a network is built or trained, and are no part of what it is.
+_PASSING = ("pretrained", "activation_checkpointing")
 
 
 def list_models() -> list[str]:
-    """Names of the variants, smallest first."""
+    """Names of the TCFormer variants, smallest first. Beside them timm/<name> stands for any backbone of timm."""
     return list(VARIANTS)
 
 
@@ -26,42 +47,117 @@ def create_model(variant: str, task: str, **options: Any) -> Network:
     """Build a network with freshly drawn weights.
 
     Args:
-        variant: a name from `list_models()`.
-        task: "imagenet", whose network maps images (B, 3, H, W) to class logits (B, num_classes), or
-            "wholebody", whose network maps them to heat maps (B, num_keypoints, H / 4, W / 4), sides rounded
-            up.
-        options: `num_classes` (imagenet, default 1000), `num_keypoints` (wholebody, default 133), and
-            `drop_path_rate` (both, default 0): probability of dropping the last block's branches in training.
+        variant: a name from `list_models()`, or "timm/" and the name of a backbone of the timm library.
+        task: what the network maps images (B, 3, H, W) to:
+            "imagenet": class logits (B, num_classes);
+            "wholebody": heat maps (B, num_keypoints, H / 4, W / 4), sides rounded up;
+            "face": the same for 98 landmarks;
+            "mesh": a `MeshPrediction` of SMPL rotations (B, 24, 3, 3), shape (B, 10) and camera (B, 3);
+            "features": a list of the stages' feature maps (B, C, h, w), finest first.
+        options: for every network `drop_path_rate` (default 0), the probability of dropping the last block's
+            branches in training. For TCFormer `token_reduction` (default "ctm", see `TOKEN_REDUCTIONS`),
+            `local_parts` (default (4, 2, 1)), `activation_checkpointing` (default False); for timm's backbones
+            `pretrained` (default False). imagenet: `num_classes` (default 1000). wholebody: `keypoints` (default
+            "all" 133; "body", "foot", "face", "hand") or any `num_keypoints`. face: `num_keypoints` (default
+            98). wholebody and face: `neck` (default "auto": MTA for TCFormer, the finest map of HRNet,
+            deconvolutions for other backbones; see `NECKS`).
 
     Returns:
-        The network in training mode. `model.backbone(images)` gives the `Tokens` of the four stages, and
-        `model.config` is a dict of variant, task and all options from which `create_model` rebuilds the
-        network.
+        The network in training mode. `model.backbone(images)` gives what the four stages give: `Tokens`, or the
+        maps of a timm backbone. `model.config` is a JSON-able dict of variant, task and options from which
+        `create_model` rebuilds the network.
 
     Raises:
-        UserError: an unknown variant, task or option, or an option out of range.
+        UserError: an unknown variant, task or option, an option out of range or of another kind of network, or
+            a backbone that timm cannot give.
     """
-    _check_name("model variant", variant, list(VARIANTS))
-    _check_name("task", task, list(_NETWORKS))
-    network, defaults = _NETWORKS[task]
-    for name, value in options.items():
-        _check_name(f"option for the task '{task}'", name, list(defaults))
-        _check_value(name, value, defaults[name])
-    options = defaults | options
-    model = network(VARIANTS[variant], **options)
-    model.config = {"variant": variant, "task": task, "options": options}
+    try:
+        checks.check_name("model variant", variant, list(VARIANTS), other_prefix=PREFIX)
+        checks.check_name("task", task, checks.TASKS)
+        chosen = _complete(variant, task, options)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    model = _build(variant, task, chosen)
+    initialise(model)
+    kept = {name: list(v) if isinstance(v, tuple) else v for name, v in chosen.items() if name not in _PASSING}
+    model.config = {"variant": variant, "task": task, "options": kept}
     return model
 
 
-def _check_name(kind: str, name: str, known: list[str]) -> None:
-    if name not in known:
-        nearest = get_close_matches(name, known, n=1, cutoff=0.0)[0]
-        raise UserError(f"There is no {kind} '{name}'; did you mean '{nearest}'? There are: {', '.join(known)}.")
+def _complete(variant: str, task: str, options: dict[str, Any]) -> dict[str, Any]:
+    """`options` and the defaults of the others, all checked. Raises ValueError."""
+    own = _TIMM_OPTIONS if variant.startswith(PREFIX) else _TCFORMER_OPTIONS
+    defaults = {**_TASK_OPTIONS[task], **_BACKBONE_OPTIONS, **own}
+    for name in options:
+        checks.check_name(f"option for {variant} and the task '{task}'", name, list(defaults))
+    chosen = {**defaults, **options}
+    for name, value in chosen.items():
+        _check_value(name, value)
+    if "keypoints" in chosen:
+        chosen["num_keypoints"] = chosen["num_keypoints"] or len(subset(chosen["keypoints"]))
+    if "neck" in chosen:
+        chosen["neck"] = _neck(variant, chosen["neck"])
+    return chosen
 
 
-def _check_value(name: str, value: object, default: float) -> None:
-    if isinstance(default, int):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise UserError(f"The model option {name} must be a whole number of at least 1, but it is {value!r}.")
-    elif not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < 1:
-        raise UserError(f"The model option {name} must be a number from 0 up to but not including 1, not {value!r}.")
+def _check_value(name: str, value: Any) -> None:
+    if name == "keypoints":
+        checks.check_name("set of keypoints", value, list(SUBSETS))
+    elif name == "neck":
+        checks.check_name("neck", value, checks.NECKS)
+    elif name == "token_reduction":
+        checks.check_name("token reduction", value, checks.TOKEN_REDUCTIONS)
+    elif name == "local_parts":
+        checks.check_parts(value)
+    elif name in _PASSING:
+        if not isinstance(value, bool):
+            raise ValueError(f"The model option {name} must be True or False, but it is {value!r}.")
+    elif name == "drop_path_rate":
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < 1:
+            raise ValueError(
+                f"The model option {name} must be a number from 0 up to but not including 1, not {value!r}."
+            )
+    elif name == "num_keypoints" and value is None:
+        return
+    elif not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"The model option {name} must be a whole number of at least 1, but it is {value!r}.")
+
+
+def _neck(variant: str, chosen: str) -> str:
+    """The neck that "auto" stands for, or the chosen one. Raises ValueError if the backbone has no use for it."""
+    timm, hrnet = variant.startswith(PREFIX), variant.startswith(f"{PREFIX}hrnet")
+    if chosen == "auto":
+        return "finest_map" if hrnet else "deconv" if timm else "mta"
+    if (chosen == "mta" and timm) or (chosen in ("finest_map", "all_maps") and not hrnet):
+        fits = "TCFormer" if chosen == "mta" else "HRNet"
+        raise ValueError(f"The neck '{chosen}' is for {fits}, not for {variant}; choose 'auto' or 'deconv'.")
+    return chosen
+
+
+def _build(variant: str, task: str, options: dict[str, Any]) -> Network:
+    backbone: Backbone | TimmBackbone
+    neck = options.get("neck", "")
+    if variant.startswith(PREFIX):
+        taken: Taken = "pooled" if task == "imagenet" else "finest" if neck == "finest_map" else "maps"
+        name = variant.removeprefix(PREFIX)
+        backbone = TimmBackbone(name, taken, options["pretrained"], options["drop_path_rate"])
+        widths, strides, sizes = backbone.widths, backbone.strides, None
+    else:
+        sizes = VARIANTS[variant]
+        backbone = Backbone(
+            sizes,
+            options["drop_path_rate"],
+            options["token_reduction"],
+            options["local_parts"],
+            options["activation_checkpointing"],
+        )
+        widths, strides = list(sizes.widths), [4, 8, 16, 32]
+    if task == "imagenet":
+        width = backbone.num_features if isinstance(backbone, TimmBackbone) else widths[-1]
+        return Classifier(backbone, width, options["num_classes"])
+    if task == "mesh":
+        return MeshRegressor(backbone, widths[-1])
+    if task == "features":
+        return FeatureExtractor(backbone)
+    made, width = make_neck(neck, sizes, widths, strides)
+    return PoseEstimator(backbone, made, width, options["num_keypoints"])

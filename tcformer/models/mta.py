@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from tcformer.models.block import Attention, Block, Mlp
 from tcformer.models.layers import TokenConv
-from tcformer.models.ops import token2map, upsample_tokens
+from tcformer.models.ops import map2token, token2map, upsample_tokens
 from tcformer.models.tokens import Tokens
 from tcformer.models.variants import Variant
 
@@ -51,6 +51,14 @@ class MTA(nn.Module):
         ]
         coarse = levels[-1]
         for fine, block in zip(levels[-2::-1], reversed(self.merge_blocks), strict=True):
-            copied = upsample_tokens(coarse.features, coarse.plan, fine.plan, fine.cell_weight)
-            coarse = block(fine.with_features(fine.features + copied))
+            coarse = block(fine.with_features(fine.features + _copy_to_finer(coarse, fine)))
         return token2map(coarse.features, coarse.plan)
+
+
+def _copy_to_finer(coarse: Tokens, fine: Tokens) -> Tensor:
+    """Features (B, N_fine, C) of the coarse tokens in which the fine ones lie."""
+    if coarse.grid_size == fine.grid_size:
+        return upsample_tokens(coarse.features, coarse.plan, fine.plan, fine.cell_weight)
+    # Without clustering each stage has a grid of its own.
+    m = F.interpolate(token2map(coarse.features, coarse.plan), fine.grid_size, mode="nearest")
+    return map2token(m, fine.plan)

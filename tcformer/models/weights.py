@@ -12,16 +12,18 @@ import os
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from tcformer.errors import UserError
 from tcformer.models.factory import create_model
 from tcformer.models.networks import Network
+from tcformer.models.released import read_released_weights
+from tcformer.models.strict import load_strictly
+from tcformer.models.timm_backbone import TimmBackbone
 
 _KEY = "tcformer"
 _BACKBONE = "backbone."
-# The released classification checkpoints name the backbone's parameters without a prefix.
-_CLASSIFIER_HEAD = "head."
+_RELEASED_SUFFIXES = (".pth", ".pt", ".tar")
 
 
 def save_model(model: Network, path: str | Path, metadata: dict[str, str] | None = None) -> None:
@@ -63,35 +65,61 @@ def load_model(path: str | Path) -> Network:
     tensors, about = _read(path)
     config = about["config"]
     model = create_model(config["variant"], config["task"], **config["options"])
-    _load_strictly(model, tensors, path)
+    load_strictly(model, tensors, f"The file {path}")
     return model
 
 
 def load_backbone(model: Network, path: str | Path) -> None:
-    """Copy the backbone's weights from a file of the same variant, whatever its task, into `model`.
+    """Copy the backbone's weights from a file of the same backbone, whatever its task, into `model`.
+
+    Args:
+        path: a file that `save_model` wrote, or a checkpoint of the authors' (see `load_released_weights`).
 
     Raises:
-        UserError: no such file, not one of ours, or another variant's.
+        UserError: no such file, neither kind, or another backbone's.
     """
+    _load_backbone(model, _read_any(model, path), path)
+
+
+def load_initial(model: Network, path: str | Path) -> str:
+    """Start `model` from a file: from the whole network in it if it is the same, else from its backbone.
+
+    Args:
+        path: see `load_backbone`.
+
+    Returns:
+        "network" or "backbone": what was copied.
+
+    Raises:
+        UserError: see `load_backbone`.
+    """
+    tensors, own = _read_any(model, path), model.state_dict()
+    if {n: t.shape for n, t in tensors.items()} == {n: t.shape for n, t in own.items()}:
+        load_strictly(model, tensors, f"The file {path}")
+        return "network"
+    _load_backbone(model, tensors, path)
+    return "backbone"
+
+
+def _load_backbone(model: Network, tensors: dict[str, Tensor], path: str | Path) -> None:
+    backbone = {name.removeprefix(_BACKBONE): tensor for name, tensor in tensors.items() if name.startswith(_BACKBONE)}
+    if isinstance(model.backbone, TimmBackbone):
+        # A classifier's has layers that others do without.
+        backbone = {name: backbone[name] for name in backbone.keys() & model.backbone.state_dict().keys()}
+    load_strictly(model.backbone, backbone, f"The backbone in {path}")
+
+
+def _read_any(model: Network, path: str | Path) -> dict[str, Tensor]:
+    """Tensors of a file of ours, which must be of the model's backbone, or of the authors'."""
+    if Path(path).suffix in _RELEASED_SUFFIXES:
+        return read_released_weights(path)
     tensors, about = _read(path)
     if about["config"]["variant"] != model.config["variant"]:
         raise UserError(
             f"The weights in {path} belong to the model variant '{about['config']['variant']}', but the model "
             f"is '{model.config['variant']}'; use the same variant for both."
         )
-    backbone = {name.removeprefix(_BACKBONE): tensor for name, tensor in tensors.items() if name.startswith(_BACKBONE)}
-    _load_strictly(model.backbone, backbone, path)
-
-
-def from_released_name(name: str) -> str:
-    """Our name of a parameter of the authors' released checkpoints.
-
-    Ours are theirs, except that the classifier's backbone has the prefix `backbone.` here as it has in their
-    pose checkpoints.
-    """
-    if name.startswith((_BACKBONE, _CLASSIFIER_HEAD, "neck.", "keypoint_head.")):
-        return name
-    return _BACKBONE + name
+    return tensors
 
 
 def _read(path: str | Path, with_tensors: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -108,21 +136,3 @@ def _read(path: str | Path, with_tensors: bool = True) -> tuple[dict[str, Tensor
             f"The file {path} is no weights file that tcformer.save_model wrote ({error}); give the path of one."
         ) from error
     return tensors, about
-
-
-def _load_strictly(module: nn.Module, tensors: dict[str, Tensor], path: str | Path) -> None:
-    expected = module.state_dict()
-    missing = sorted(expected.keys() - tensors.keys())
-    unknown = sorted(tensors.keys() - expected.keys())
-    misshapen = [name for name in expected if name in tensors and expected[name].shape != tensors[name].shape]
-    problems = [
-        f"{len(names)} {kind} (first: {names[0]})"
-        for kind, names in (("missing", missing), ("unknown", unknown), ("of another shape", misshapen))
-        if names
-    ]
-    if problems:
-        raise UserError(
-            f"The weights in {path} do not fit the model: tensors {', '.join(problems)}; use weights that were "
-            "saved from the same variant and task."
-        )
-    module.load_state_dict(tensors)

@@ -12,18 +12,16 @@ from torch.nn import functional as F
 
 from tcformer.data.imagefolder import ImageAugmentation, ImageFolderDataset, find_classes
 from tcformer.metrics.classification import accuracy, rank_of_label
-from tcformer.models import Network
+from tcformer.models import Network, NetworkOptions
 from tcformer.tasks.base import Batch, Model
 
 
 @dataclass(frozen=True)
 class ImagenetOptions:
-    """What determines the network and its samples."""
+    """What determines the head and the samples."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
 
-    #: network variant
-    variant: Literal["tcformer_nano", "tcformer_light", "tcformer", "tcformer_large"]
     #: stochastic depth: probability of dropping the last block, rising linearly from 0 at the first
     drop_path: float
     #: number of class folders
@@ -40,14 +38,16 @@ class ImagenetTask:
     """See `tcformer.tasks.base.Task`.
 
     Args:
-        options: network and samples.
+        options: head and samples.
+        network: the backbone.
         data_root: folder with train/<class>/ and val/<class>/.
     """
 
     name = "imagenet"
 
-    def __init__(self, options: ImagenetOptions, data_root: Path) -> None:
+    def __init__(self, options: ImagenetOptions, network: NetworkOptions, data_root: Path) -> None:
         self.options = options
+        self.network = network
         self.root = Path(data_root)
 
     def build_model(self) -> Network:
@@ -56,10 +56,11 @@ class ImagenetTask:
 
         options = self.options
         return create_model(
-            options.variant,
+            self.network.backbone,
             task="imagenet",
             num_classes=options.num_classes,
             drop_path_rate=options.drop_path,
+            **self.network.model_options,
         )
 
     def train_set(self) -> ImageFolderDataset:

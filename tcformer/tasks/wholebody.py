@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tcformer.data.heatmaps import gaussian_heat_maps
-from tcformer.data.keypoints import NUM_KEYPOINTS
+from tcformer.data.keypoints import SUBSETS, flip_within, subset
 from tcformer.data.wholebody import (
     Crops,
     People,
@@ -27,18 +27,21 @@ from tcformer.data.wholebody import (
 from tcformer.errors import UserError
 from tcformer.metrics.decode import decode_heat_maps, flip_test, oks_nms, results
 from tcformer.metrics.wholebody import evaluate_wholebody, mean_pose, mean_pose_results, wholebody_oks
-from tcformer.models import Network
+from tcformer.models import NECKS, Network, NetworkOptions
+from tcformer.models.options import check_name
 from tcformer.tasks.base import Batch, Model
 
 
 @dataclass(frozen=True)
 class WholebodyOptions:
-    """What determines the network and its training samples."""
+    """What determines the head and the training samples."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
 
-    #: network variant
-    variant: Literal["tcformer_nano", "tcformer_light", "tcformer", "tcformer_large"]
+    #: which points are learned: all 133, or those of the body, feet, face or hands alone
+    keypoints: str
+    #: from the stages to heat maps, see `tcformer.models.NECKS`
+    neck: str
     #: stochastic depth: probability of dropping the last block, rising linearly from 0 at the first
     drop_path: float
     #: height, width of the crops in pixels
@@ -49,6 +52,10 @@ class WholebodyOptions:
     sigma: float
     #: random changes to training crops
     augmentation: WholebodyAugmentation
+
+    def __post_init__(self) -> None:
+        check_name("set of keypoints", self.keypoints, list(SUBSETS))
+        check_name("neck", self.neck, NECKS)
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,8 @@ class WholebodyTask:
     """See `tcformer.tasks.base.Task`.
 
     Args:
-        options: network and samples.
+        options: head and samples.
+        network: the backbone.
         data_root: folder with the official files, see `tcformer.data.wholebody`.
         evaluation: needed by `test_set`, `predict` and `evaluate` only.
     """
@@ -81,7 +89,11 @@ class WholebodyTask:
     name = "wholebody"
 
     def __init__(
-        self, options: WholebodyOptions, data_root: Path, evaluation: WholebodyEvaluation | None = None
+        self,
+        options: WholebodyOptions,
+        network: NetworkOptions,
+        data_root: Path,
+        evaluation: WholebodyEvaluation | None = None,
     ) -> None:
         height, width = options.input_size
         if height < 32 or width < 32 or height % 4 or width % 4:
@@ -89,8 +101,10 @@ class WholebodyTask:
                 f"input_size {height} x {width}: expected a height and width of at least 32 that divide by 4"
             )
         self.options = options
+        self.network = network
         self.root = Path(data_root)
         self._evaluation = evaluation
+        self._points = subset(options.keypoints)  # (K,) of the 133
 
     @property
     def evaluation(self) -> WholebodyEvaluation:
@@ -103,11 +117,14 @@ class WholebodyTask:
         """The network with a heat-map head."""
         from tcformer import create_model
 
+        options = self.options
         return create_model(
-            self.options.variant,
+            self.network.backbone,
             task="wholebody",
-            num_keypoints=NUM_KEYPOINTS,
-            drop_path_rate=self.options.drop_path,
+            keypoints=options.keypoints,
+            neck=options.neck,
+            drop_path_rate=options.drop_path,
+            **self.network.model_options,
         )
 
     def train_set(self) -> WholebodyDataset:
@@ -149,7 +166,8 @@ class WholebodyTask:
         heat_maps, targets, weights = self._forward(model, batch)
         points, _ = decode_heat_maps(heat_maps)
         size = points.new_tensor([heat_maps.shape[-1], heat_maps.shape[-2]])
-        wanted = batch["points"] / points.new_tensor([self.options.input_size[1], self.options.input_size[0]])
+        crop = points.new_tensor([self.options.input_size[1], self.options.input_size[0]])
+        wanted = batch["points"][:, self._points] / crop
         hit = ((points / size - wanted).norm(dim=-1) < 0.05) * weights
         labelled = weights.sum(-1)
         share = torch.where(labelled > 0, hit.sum(-1) / labelled.clamp(min=1), 1.0)
@@ -163,29 +181,33 @@ class WholebodyTask:
         heat_maps = model(batch["image"])
         height, width = heat_maps.shape[-2:]
         targets, weights = gaussian_heat_maps(
-            batch["points"], batch["weights"], self.options.input_size, (height, width), self.options.sigma
+            batch["points"][:, self._points],
+            batch["weights"][:, self._points],
+            self.options.input_size,
+            (height, width),
+            self.options.sigma,
         )
         return heat_maps.float(), targets, weights
 
     @torch.no_grad()
     def predict(self, model: Model, batch: Batch) -> list[dict[str, Any]]:
         """Results in the COCO-WholeBody format (`metrics.decode.results`), doubles not yet suppressed."""
-        images = batch["image"]
-        heat_maps = flip_test(model, images) if self.evaluation.flip_test else model(images)
+        images, chosen = batch["image"], self._points
+        heat_maps = flip_test(model, images, flip_within(chosen)) if self.evaluation.flip_test else model(images)
         height, width = heat_maps.shape[-2:]
         points, scores = decode_heat_maps(heat_maps)
-        return results(points, scores, (height, width), batch, self.evaluation.keypoint_threshold)
+        return results(points, scores, (height, width), batch, self.evaluation.keypoint_threshold, chosen)
 
     def suppress(self, predictions: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The results to publish: all predictions of the test set without doubles of one person."""
-        return oks_nms(predictions, self.evaluation.oks_nms)
+        return oks_nms(predictions, self.evaluation.oks_nms, self._points)
 
     def evaluate(self, predictions: list[dict[str, Any]]) -> dict[str, Any]:
-        """{part: {measure: value}} of `metrics.evaluate_wholebody`, doubles suppressed.
+        """{part: {measure: value}} of `metrics.evaluate_wholebody`, doubles suppressed, for the learned parts.
 
-        With annotated boxes also "oks", the mean OKS over all 133 points of `metrics.wholebody_oks`. Under
-        "baseline" the same measures of the training persons' mean pose placed in every box, if there are
-        training annotations.
+        With annotated boxes, and if all points are learned, also "oks", the mean OKS over all 133 points of
+        `metrics.wholebody_oks`. Under "baseline" the same measures of the training persons' mean pose placed in
+        every box, if there are training annotations.
         """
         people = load_people(annotation_file(self.root, "val"))
         measures = self._measures(people, predictions)
@@ -196,8 +218,10 @@ class WholebodyTask:
         return measures
 
     def _measures(self, people: People, predictions: list[dict[str, Any]]) -> dict[str, Any]:
-        measures: dict[str, Any] = dict(evaluate_wholebody(people, self.suppress(predictions)))
-        if self.evaluation.boxes == "ground_truth":
+        parts, everything = SUBSETS[self.options.keypoints], self.options.keypoints == "all"
+        found = evaluate_wholebody(people, self.suppress(predictions))
+        measures: dict[str, Any] = {part: found[part] for part in found if part in parts or everything}
+        if self.evaluation.boxes == "ground_truth" and everything:
             measures["oks"] = wholebody_oks(people, predictions)
         return measures
 

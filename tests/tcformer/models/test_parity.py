@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tcformer.models import Network, Tokens, create_model
-from tcformer.models.weights import from_released_name
+from tcformer.models.released import from_released_name
 
 FOLDER = Path(__file__).resolve().parents[2] / "data/parity"
 LIGHT, BASE, POSE = "cls_light_64x64_b2", "cls_base_224x224_b1", "pose_base_256x192_b1"

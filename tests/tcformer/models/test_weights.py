@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from tcformer import create_model, load_backbone, load_model, save_model
 from tcformer.errors import UserError
 from tcformer.models import Network, read_about
-from tcformer.models.weights import from_released_name
+from tcformer.models.released import from_released_name
 
 ROOT = Path(__file__).resolve().parents[3]
 METADATA = {"run": "7", "data": "abc", "recipe": "sample"}
@@ -85,13 +85,13 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         load_model(path)
     for part in (
-        "1 missing (first: backbone.norm4.bias)",
-        "1 unknown (first: backbone.extra)",
-        "1 of another shape (first: head.bias)",
+        "1 missing: backbone.norm4.bias",
+        "1 unknown: backbone.extra",
+        "1 of another shape: head.bias (9,) instead of (4,)",
         str(path),
     ):
         assert part in str(error.value)
-    with pytest.raises(UserError, match=r"missing \(first: norm4\.bias\)"):
+    with pytest.raises(UserError, match=r"1 missing: norm4\.bias"):
         load_backbone(nano("wholebody"), path)
 
 

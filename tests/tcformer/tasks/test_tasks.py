@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tcformer.data import ImageAugmentation, WholebodyAugmentation, collate
 from tcformer.data.heatmaps import gaussian_heat_maps
 from tcformer.errors import UserError
+from tcformer.models import NetworkOptions
 from tcformer.tasks import (
     TASKS,
     ImagenetOptions,
@@ -25,8 +26,10 @@ from tcformer.tasks.wholebody import heat_map_loss
 SHARED = Path(__file__).resolve().parents[3] / "../shared/samples/coco_wholebody"
 needs_samples = pytest.mark.skipif(not SHARED.exists(), reason="needs the shared samples")
 
+NETWORK = NetworkOptions("tcformer", "ctm", (4, 2, 1), False, False)
 POSE = WholebodyOptions(
-    variant="tcformer",
+    keypoints="all",
+    neck="auto",
     drop_path=0.1,
     input_size=(256, 192),
     box_padding=1.25,
@@ -35,7 +38,6 @@ POSE = WholebodyOptions(
 )
 ANNOTATED = WholebodyEvaluation("ground_truth", 0.0, True, 0.2, 0.9)
 IMAGES = ImagenetOptions(
-    variant="tcformer_light",
     drop_path=0.1,
     num_classes=2,
     input_size=32,
@@ -108,7 +110,7 @@ def test_loss_is_that_of_the_published_loop() -> None:
 
 
 def test_a_batch_without_any_labelled_point_has_loss_zero_and_finite_gradients() -> None:
-    task = WholebodyTask(replace(POSE, input_size=(64, 48)), Path("unused"))
+    task = WholebodyTask(replace(POSE, input_size=(64, 48)), NETWORK, Path("unused"))
     model = HeatMaps()
     batch = {
         "image": torch.randn(2, 3, 64, 48),
@@ -126,19 +128,19 @@ def test_a_batch_without_any_labelled_point_has_loss_zero_and_finite_gradients()
 @pytest.mark.parametrize("size", [(30, 40), (64, 50), (16, 16)])
 def test_a_crop_of_wrong_size_is_told(size: tuple[int, int]) -> None:
     with pytest.raises(UserError, match="input_size"):
-        WholebodyTask(replace(POSE, input_size=size), Path("unused"))
+        WholebodyTask(replace(POSE, input_size=size), NETWORK, Path("unused"))
 
 
 def test_a_split_without_persons_is_told(tmp_path: Path) -> None:
     (tmp_path / "annotations").mkdir()
     (tmp_path / "annotations/coco_wholebody_train_v1.0.json").write_text('{"images": [], "annotations": []}')
     with pytest.raises(UserError, match="no person to crop in the train split"):
-        WholebodyTask(POSE, tmp_path).train_set()
+        WholebodyTask(POSE, NETWORK, tmp_path).train_set()
 
 
 @needs_samples
 def test_a_perfect_network_gets_nearly_full_marks() -> None:
-    task = WholebodyTask(POSE, SHARED, ANNOTATED)
+    task = WholebodyTask(POSE, NETWORK, SHARED, ANNOTATED)
     data = task.test_set()
     predictions = []
     for start in range(0, len(data), 10):  # as shards: any division will do
@@ -147,7 +149,7 @@ def test_a_perfect_network_gets_nearly_full_marks() -> None:
         sums = task.validate(model, batch)
         assert sums["loss_sum"] < 1e-6
         assert sums["pck_sum"] > 0.9 * sums["count"]
-        no_flip = WholebodyTask(POSE, SHARED, replace(ANNOTATED, flip_test=False))
+        no_flip = WholebodyTask(POSE, NETWORK, SHARED, replace(ANNOTATED, flip_test=False))
         predictions += no_flip.predict(model, batch)
     assert json.loads(json.dumps(predictions)) == predictions
     measures = task.evaluate(predictions)
@@ -164,7 +166,7 @@ def test_the_mean_pose_is_measured_where_there_are_training_annotations(tmp_path
     real = (SHARED / "annotations/coco_wholebody_val_v1.0.json").read_text()
     for split in ("train", "val"):
         (tmp_path / f"annotations/coco_wholebody_{split}_v1.0.json").write_text(real)
-    task = WholebodyTask(replace(POSE, input_size=(64, 48)), tmp_path, ANNOTATED)
+    task = WholebodyTask(replace(POSE, input_size=(64, 48)), NETWORK, tmp_path, ANNOTATED)
     data = task.test_set()
     batch = collate([data.sample(i, None) for i in range(len(data))])
     measures = task.evaluate(task.predict(HeatMaps().eval(), batch))
@@ -174,7 +176,7 @@ def test_the_mean_pose_is_measured_where_there_are_training_annotations(tmp_path
 
 @needs_samples
 def test_detections_are_predicted_and_evaluated() -> None:
-    task = WholebodyTask(replace(POSE, input_size=(64, 48)), SHARED, replace(ANNOTATED, boxes="detections"))
+    task = WholebodyTask(replace(POSE, input_size=(64, 48)), NETWORK, SHARED, replace(ANNOTATED, boxes="detections"))
     data = task.test_set()
     batch = collate([data.sample(i, None) for i in range(40)])
     torch.manual_seed(0)
@@ -186,7 +188,7 @@ def test_detections_are_predicted_and_evaluated() -> None:
 
 @needs_samples
 def test_training_on_real_crops_lowers_the_loss() -> None:
-    task = WholebodyTask(replace(POSE, input_size=(64, 48)), SHARED)
+    task = WholebodyTask(replace(POSE, input_size=(64, 48)), NETWORK, SHARED)
     data = task.val_set()
     batch = collate([data.sample(i, None) for i in range(4)])
     torch.manual_seed(0)
@@ -204,7 +206,7 @@ def test_training_on_real_crops_lowers_the_loss() -> None:
 
 def test_evaluation_needs_its_options() -> None:
     with pytest.raises(ValueError, match="without evaluation options"):
-        WholebodyTask(POSE, Path("unused")).test_set()
+        WholebodyTask(POSE, NETWORK, Path("unused")).test_set()
 
 
 @pytest.fixture
@@ -227,7 +229,7 @@ class Colour(nn.Module):
 
 
 def test_classification_from_folders_to_accuracy(folders: Path) -> None:
-    task = ImagenetTask(IMAGES, folders)
+    task = ImagenetTask(IMAGES, replace(NETWORK, backbone="tcformer_light"), folders)
     train, test = task.train_set(), task.test_set()
     batch = train.collate([train.sample(i, np.random.default_rng(i)) for i in range(8)])
     assert batch["targets"].shape == (8, 2)
