@@ -11,7 +11,7 @@ import io
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,13 +26,7 @@ from tcformer.body.files import (
     load_smpl,
     load_vertex_ids,
 )
-
-#: (49,) SPIN's joints among smplx's 45 and the 9 of `Regressors.extra`: OpenPose's 25, then the 24 of
-#: `tcformer.data.mesh`. Source: nkolot/SPIN, constants.py.
-SPIN_JOINTS: Final = (
-    *(24, 12, 17, 19, 21, 16, 18, 20, 0, 2, 5, 8, 1, 4, 7, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34),
-    *(8, 5, 45, 46, 4, 7, 21, 19, 17, 16, 18, 20, 47, 48, 49, 50, 51, 52, 53, 24, 26, 25, 28, 27),
-)
+from tcformer.body.joints import SPIN_JOINTS
 
 
 class Mesh(NamedTuple):
@@ -48,7 +42,7 @@ class Joints(NamedTuple):
     """Joints of a batch of posed bodies, metres."""
 
     spin: Tensor
-    """(B, 49, 3): see `SPIN_JOINTS`."""
+    """(B, 49, 3): `tcformer.body.joints.SPIN_NAMES`."""
     h36m: Tensor
     """(B, 17, 3): rows of `Regressors.h36m`."""
 

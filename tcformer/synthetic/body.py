@@ -66,7 +66,7 @@ def _weighted_sum(start: Float32, terms: Float32, weights: Float32) -> Float32:
 
 
 @numba.njit(cache=True)
-def _skin(vertices: Float32, bones: NDArray, weights: Float32, transforms: Float32) -> Float32:
+def blend(vertices: Float32, bones: NDArray, weights: Float32, transforms: Float32) -> Float32:
     """Linear blend skinning: each vertex moves with the weighted mean of its bones' transforms (B, 3, 4)."""
     posed = np.empty_like(vertices)
     matrix = np.empty((3, 4), np.float32)
@@ -87,7 +87,7 @@ def _skin(vertices: Float32, bones: NDArray, weights: Float32, transforms: Float
 
 
 @numba.njit(cache=True)
-def _chain(joints: NDArray, parents: NDArray, rotations: NDArray) -> NDArray[np.float64]:
+def chain(joints: NDArray, parents: NDArray, rotations: NDArray) -> NDArray[np.float64]:
     """World transforms (B, 3, 4) of bones that turn by rotations (B, 3, 3) about their joints (B, 3)."""
     result = np.zeros((joints.shape[0], 3, 4))
     shift = np.empty(3)
@@ -128,21 +128,21 @@ class BodyModel:
         with np.load(folder / "body.npz") as file:
             data = {name: file[name] for name in file.files}
         self.mean: Float32 = data["mean"]
-        self._components = data["shape_components"].astype(np.float32).reshape(len(data["shape_components"]), -1)
-        self._joint_mean = data["joints"].astype(float)
-        self._joint_components = data["joint_components"].astype(float)
+        self.shape_components = data["shape_components"].astype(np.float32).reshape(len(data["shape_components"]), -1)
+        self.joints = data["joints"].astype(float)
+        self.joint_components = data["joint_components"].astype(float)
         self.shape_bank: Float32 = data["shape_bank"]
         self._expressions = data["expressions"].astype(np.float32)
         self._expression_vertices = data["expression_vertices"].astype(np.int64)
         self.expression_names = [str(name) for name in data["expression_names"]]
         weights = data["bone_weights"].astype(np.float32)
-        self._weights = weights / weights.sum(1, keepdims=True)
-        self._bones = data["bone_indices"]
-        self._parents = data["bone_parents"].astype(np.int64)
+        self.bone_weights = weights / weights.sum(1, keepdims=True)
+        self.bone_indices = data["bone_indices"]
+        self.bone_parents = data["bone_parents"].astype(np.int64)
         self.bone = {str(name): index for index, name in enumerate(data["bone_names"])}
         self.faces: Int32 = data["faces"].astype(np.int32)
         self.face_group: NDArray[np.uint8] = data["face_group"]
-        self._keypoints = (
+        self.keypoint_regressor = (
             data["keypoint_rows"].astype(np.int64),
             data["keypoint_vertices"].astype(np.int64),
             data["keypoint_weights"],
@@ -172,24 +172,24 @@ class BodyModel:
         """A body in rest position. coefficients (30,): in metres along the principal components;
         expression: name -> strength, 0 to 1."""
         coefficients = coefficients.astype(np.float32)
-        vertices = _weighted_sum(self.mean.reshape(-1), self._components, coefficients).reshape(-1, 3)
+        vertices = _weighted_sum(self.mean.reshape(-1), self.shape_components, coefficients).reshape(-1, 3)
         for name, strength in expression.items():
             offset = self._expressions[self.expression_names.index(name)]
             vertices[self._expression_vertices] += np.float32(strength) * offset
-        joints = self._joint_mean + (coefficients[:, None, None].astype(float) * self._joint_components).sum(0)
+        joints = self.joints + (coefficients[:, None, None].astype(float) * self.joint_components).sum(0)
         return Shape(vertices, joints)
 
     def transforms(self, joints: NDArray, rotations: Mapping[str, NDArray]) -> NDArray[np.float64]:
         """World transforms (104, 3, 4) of the bones. rotations: bone name -> matrix (3, 3) about the bone's
         joint, in axes parallel to the rest position's."""
-        turns = np.tile(np.eye(3), (len(self._parents), 1, 1))
+        turns = np.tile(np.eye(3), (len(self.bone_parents), 1, 1))
         for name, turn in rotations.items():
             turns[self.bone[name]] = turn
-        return _chain(joints, self._parents, turns)
+        return chain(joints, self.bone_parents, turns)
 
     def skin(self, vertices: Float32, transforms: NDArray) -> Float32:
         """Posed vertices (V, 3) of a body in rest position."""
-        return _skin(vertices, self._bones, self._weights, transforms.astype(np.float32))
+        return blend(vertices, self.bone_indices, self.bone_weights, transforms.astype(np.float32))
 
     def keypoints(self, shape: Shape, posed: Float32, transforms: NDArray) -> NDArray[np.float64]:
         """The 133 points (133, 3) in COCO-WholeBody order: 17 body, 6 feet, 68 face, 21 + 21 hands."""
@@ -205,7 +205,7 @@ class BodyModel:
                 points.append(shape.vertices[self._fingertips[side * 5 + finger - 1]].mean(0))
             moved = transforms[[self.bone[bone] for bone in bones]]
             hands.append((moved[:, :, :3] * np.array(points)[:, None]).sum(-1) + moved[:, :, 3])
-        return np.concatenate([_regress(*self._keypoints, posed), self.face68.on(posed), *hands])
+        return np.concatenate([_regress(*self.keypoint_regressor, posed), self.face68.on(posed), *hands])
 
     def cheeks(self, posed: Float32) -> NDArray:
         """`jaw_outline` of every other jaw point, (17, 14, 3): those that iBUG's 68 points have."""

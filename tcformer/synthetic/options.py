@@ -161,6 +161,45 @@ class GenerateFace:
     """JPEG quality, 1 to 100."""
 
 
+@dataclass(frozen=True)
+class GenerateMesh:
+    """A data set of single people with the parameters of an SMPL-format body: a training set as SPIN's files, a
+    test set as 3DPW's, and the body model."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
+
+    seed: int
+    """Every picture is a function of (seed, split, index) and of the options alone."""
+    train_images: int
+    """Number of pictures, one person each, of the training set."""
+    test_images: int
+    """Number of frames of the test set, in sequences of 25 that show one person."""
+    image_size: tuple[int, int]
+    """Height and width of the pictures, pixels."""
+    figure_height: tuple[float, float]
+    """Smallest and largest height of the person, as a fraction of the picture's height."""
+    yaw_deg: float
+    """Standard deviation of the direction people face, degrees; 0 = everybody faces the camera."""
+    back_view_fraction: float
+    """Fraction of people who face away from the camera, 0 to 1."""
+    camera_pitch_deg: float
+    """Standard deviation of the camera's pitch, degrees; positive pitch looks down."""
+    pose_variety: float
+    """0 = everybody stands with the arms near the body; 1 = all postures and arms anywhere."""
+    occluder_fraction: float
+    """Fraction of pictures with a piece of furniture in front of the person, 0 to 1."""
+    clutter: float
+    """0 = plain background, 1 = strong patterns and up to a dozen objects."""
+    photo_fraction: float
+    """Fraction of backgrounds taken from photographs (those inside scikit-image's wheel), 0 to 1."""
+    light_range: tuple[float, float]
+    """Smallest and largest exposure of a picture relative to a well exposed one."""
+    supersampling: int
+    """Each pixel is the mean of this number squared of samples; 2 looks clean, 1 is faster."""
+    jpeg_quality: int
+    """JPEG quality, 1 to 100."""
+
+
 _LEAST_AND_MOST: dict[str, tuple[float, float]] = {
     "seed": (0, 2**63 - 1),
     "train_images": (0, 500_000),
@@ -197,7 +236,7 @@ _LEAST_AND_MOST: dict[str, tuple[float, float]] = {
 _RANGES = ("people", "figure_height", "light_range", "face_size", "large_yaw_deg")
 
 
-def check(options: GenerateWholebody | GenerateImagenet | GenerateFace) -> None:
+def check(options: GenerateWholebody | GenerateImagenet | GenerateFace | GenerateMesh) -> None:
     """Raise UserError for a value outside what can be drawn, or a range whose ends are swapped."""
     for field in fields(options):
         value = getattr(options, field.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -53,13 +53,26 @@ class Scene:
     picture: Picture
 
 
-def draw_scene(body: BodyModel, choice: SceneChoice, rng: np.random.Generator) -> Scene:
-    """Compose and draw a scene. Everything random comes from rng."""
+MakePerson = Callable[[BodyModel, PoseChoice, np.random.Generator], Person]
+Aim = Callable[[Sequence[Person], SceneChoice, np.random.Generator], Camera]
+
+
+def draw_scene(
+    body: BodyModel,
+    choice: SceneChoice,
+    rng: np.random.Generator,
+    make: MakePerson = make_person,
+    aim: Aim | None = None,
+) -> Scene:
+    """Compose and draw a scene. Everything random comes from rng.
+
+    make: makes the individuals. aim: sets up the camera; None: one that shows what `choice.framing` asks for.
+    """
     people: list[Person] = []
     boxes: list[Box] = []
     x = 0.0
     for index in range(choice.people):
-        person = make_person(body, choice.pose, rng)
+        person = make(body, choice.pose, rng)
         yaw = _sample_yaw(person, choice, rng)
         reach = person.skin[:SKIN_VERTICES, 0] * math.cos(math.radians(yaw))
         reach -= person.skin[:SKIN_VERTICES, 1] * math.sin(math.radians(yaw))
@@ -72,7 +85,7 @@ def draw_scene(body: BodyModel, choice: SceneChoice, rng: np.random.Generator) -
         people.append(person)
         if person.seat_height:
             boxes.append(_seat(person, yaw, rng))
-    camera = _aim(people, choice, rng)
+    camera = (aim or _aim)(people, choice, rng)
     if choice.occluder:
         boxes.append(_occluder(people[rng.integers(len(people))], rng))
     named = len(people)

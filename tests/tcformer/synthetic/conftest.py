@@ -10,9 +10,11 @@ import pytest
 from tcformer.synthetic import (
     GenerateFace,
     GenerateImagenet,
+    GenerateMesh,
     GenerateWholebody,
     generate_face,
     generate_imagenet,
+    generate_mesh,
     generate_wholebody,
 )
 
@@ -122,4 +124,38 @@ def wholebody(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def imagenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("imagenet")
     generate_imagenet(root, _imagenet_options())
+    return root
+
+
+def _mesh_options(**changes: object) -> GenerateMesh:
+    fields: dict = {
+        "seed": 3,
+        "train_images": 6,
+        "test_images": 27,
+        "image_size": (72, 64),
+        "figure_height": (0.7, 0.9),
+        "yaw_deg": 40.0,
+        "back_view_fraction": 0.2,
+        "camera_pitch_deg": 6.0,
+        "pose_variety": 1.0,
+        "occluder_fraction": 0.2,
+        "clutter": 0.5,
+        "photo_fraction": 0.3,
+        "light_range": (0.8, 1.2),
+        "supersampling": 1,
+        "jpeg_quality": 90,
+    }
+    return GenerateMesh(**{**fields, **changes})
+
+
+@pytest.fixture(scope="session")
+def mesh_options() -> Callable[..., GenerateMesh]:
+    """Options with some of them changed."""
+    return _mesh_options
+
+
+@pytest.fixture(scope="session")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("mesh")
+    generate_mesh(root, _mesh_options())
     return root

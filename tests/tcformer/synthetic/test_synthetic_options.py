@@ -10,7 +10,7 @@ import pytest
 
 from tcformer.errors import UserError
 from tcformer.synthetic import GenerateWholebody, generate_wholebody
-from tcformer.synthetic.options import GenerateFace, GenerateImagenet, check
+from tcformer.synthetic.options import GenerateFace, GenerateImagenet, GenerateMesh, check
 
 
 @pytest.mark.parametrize(
@@ -35,8 +35,9 @@ def test_every_option_has_bounds(
     wholebody_options: Callable[..., GenerateWholebody],
     imagenet_options: Callable[..., GenerateImagenet],
     face_options: Callable[..., GenerateFace],
+    mesh_options: Callable[..., GenerateMesh],
 ) -> None:
-    for options in (wholebody_options(), imagenet_options(), face_options()):
+    for options in (wholebody_options(), imagenet_options(), face_options(), mesh_options()):
         check(options)
         assert options.__pydantic_config__ == {"extra": "forbid", "strict": True}
         assert all(field.default is field.default_factory for field in fields(options))  # both MISSING

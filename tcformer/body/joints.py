@@ -1,0 +1,51 @@
+"""The joints of body models and of SPIN's annotation files: names, orders, mirror images. Left and right are the
+person's own.
+
+Source: nkolot/SPIN, constants.py (BSD-3-Clause); smplx, vertex_joint_selector.py for the order of the vertices.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+#: The 21 vertices that smplx puts behind the 24 joints of the kinematic tree, in its order.
+VERTEX_JOINTS: Final = (
+    *("nose", "reye", "leye", "rear", "lear"),
+    *("LBigToe", "LSmallToe", "LHeel", "RBigToe", "RSmallToe", "RHeel"),
+    *(f"{side}{finger}" for side in "lr" for finger in ("thumb", "index", "middle", "ring", "pinky")),
+)
+
+#: SPIN's 49 joints: the 25 of OpenPose's BODY_25, then the 24 of the fields `part` and `S`.
+SPIN_NAMES: Final = (
+    *("OP nose", "OP neck", "OP right shoulder", "OP right elbow", "OP right wrist", "OP left shoulder"),
+    *("OP left elbow", "OP left wrist", "OP mid hip", "OP right hip", "OP right knee", "OP right ankle"),
+    *("OP left hip", "OP left knee", "OP left ankle", "OP right eye", "OP left eye", "OP right ear", "OP left ear"),
+    *("OP left big toe", "OP left small toe", "OP left heel", "OP right big toe", "OP right small toe"),
+    *("OP right heel", "right ankle", "right knee", "right hip", "left hip", "left knee", "left ankle"),
+    *("right wrist", "right elbow", "right shoulder", "left shoulder", "left elbow", "left wrist", "neck (LSP)"),
+    *("head top (LSP)", "pelvis (MPII)", "thorax (MPII)", "spine (H36M)", "jaw (H36M)", "head (H36M)", "nose"),
+    *("left eye", "right eye", "left ear", "right ear"),
+)
+NUM_OPENPOSE: Final = 25
+
+#: (49,) where SPIN's joints are among smplx's 45 and the 9 of `Regressors.extra` behind them.
+SPIN_JOINTS: Final = (
+    *(24, 12, 17, 19, 21, 16, 18, 20, 0, 2, 5, 8, 1, 4, 7, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34),
+    *(8, 5, 45, 46, 4, 7, 21, 19, 17, 16, 18, 20, 47, 48, 49, 50, 51, 52, 53, 24, 26, 25, 28, 27),
+)
+
+#: (18,) where the 18 points of OpenPose's COCO model, as 3DPW holds them, are among BODY_25.
+OPENPOSE_18: Final = (0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18)
+
+
+def _mirrored(names: tuple[str, ...]) -> np.ndarray:
+    swap = {"left": "right", "right": "left"}
+    order = np.array([names.index(" ".join(swap.get(word, word) for word in name.split(" "))) for name in names])
+    order.setflags(write=False)
+    return order
+
+
+#: (49,) joint i of a mirrored picture is joint SPIN_FLIP[i] of the original. Its own inverse.
+SPIN_FLIP: Final = _mirrored(SPIN_NAMES)
