@@ -1,4 +1,4 @@
-"""Pictures of what the network sees: token regions, token sizes, whole-body keypoints, contact sheets.
+"""Pictures of what the network sees: token regions, token sizes, whole-body keypoints, face landmarks, contact sheets.
 
 All pictures are uint8 RGB arrays (H, W, 3). Names are loaded when first used, so importing this package needs
 no OpenCV.
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tcformer.draw.density import cells_per_token, token_density
+    from tcformer.draw.faces import face_mask, landmarks
     from tcformer.draw.people import keypoints, person_mask, side_legend
     from tcformer.draw.png import png_bytes, write_png
     from tcformer.draw.regions import enlarge, size_legend, token_sizes, tokens
@@ -19,7 +20,9 @@ __all__ = [
     "Partition",
     "cells_per_token",
     "enlarge",
+    "face_mask",
     "keypoints",
+    "landmarks",
     "person_mask",
     "png_bytes",
     "sheet",
@@ -37,7 +40,9 @@ _MODULE_OF = {
     "Partition": "sheets",
     "cells_per_token": "density",
     "enlarge": "regions",
+    "face_mask": "faces",
     "keypoints": "people",
+    "landmarks": "faces",
     "person_mask": "people",
     "png_bytes": "png",
     "sheet": "sheets",

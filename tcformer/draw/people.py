@@ -9,17 +9,26 @@ from numpy.typing import NDArray
 
 from tcformer.data.keypoints import NAMES, NUM_KEYPOINTS, PARTS, SKELETON
 from tcformer.draw.grid import check_picture
-from tcformer.draw.regions import enlarge
+from tcformer.draw.strokes import (
+    CASING,
+    LEFT,
+    MIDDLE,
+    RIGHT,
+    TRUTH,
+    Colour,
+    averaged,
+    dot,
+    extent,
+    fine_canvas,
+    line,
+    line_width,
+    mask_hull,
+    mask_line,
+    on_canvas,
+)
 from tcformer.draw.text import write
 
-Colour = tuple[int, int, int]
-
-_LEFT: Colour = (52, 211, 80)
-_RIGHT: Colour = (255, 138, 30)
-_MIDDLE: Colour = (64, 156, 255)
 _FACE: Colour = (255, 244, 214)
-_TRUTH: Colour = (255, 255, 255)
-_CASING: Colour = (24, 24, 24)
 _FINGERS: tuple[Colour, ...] = ((255, 176, 32), (255, 92, 178), (96, 150, 255), (240, 74, 60), (72, 200, 80))
 
 # The face's contours as runs of points, counted from the first face point (300-W / iBUG 68); closed ones
@@ -43,11 +52,6 @@ _KNEES_AND_ANKLES = range(13, 17)
 
 # Width of the limbs in a mask, in lengths of the torso; legs are wider.
 _THICKNESS = {"body": 0.17, "foot": 0.12, "lefthand": 0.05, "righthand": 0.05}
-
-# Lines are drawn twice as large and averaged down, because OpenCV's thinnest line is one pixel.
-_FINE = 2
-# cv2 takes whole numbers with this many bits behind the point.
-_SHIFT = 4
 
 
 def keypoints(
@@ -79,15 +83,13 @@ def keypoints(
         ValueError: a shape is wrong or a coordinate is not finite.
     """
     check_picture(image)
-    canvas = enlarge(image, scale * _FINE)
+    canvas = fine_canvas(image, scale)
     if truth is not None:
         for person in _people(truth, "truth"):
-            _draw_person(canvas, person, 0.0, scale * _FINE, plain=True)
+            _draw_person(canvas, person, 0.0, scale, plain=True)
     for person in _people(points, "points"):
-        _draw_person(canvas, person, threshold, scale * _FINE, plain=False)
-    height, width = image.shape[:2]
-    small = cv2.resize(canvas, (width * scale, height * scale), interpolation=cv2.INTER_AREA)
-    return np.asarray(small, dtype=np.uint8)
+        _draw_person(canvas, person, threshold, scale, plain=False)
+    return averaged(canvas)
 
 
 def side_legend(width: int, *, truth: bool = False, text_size: int = 12) -> NDArray[np.uint8]:
@@ -97,12 +99,12 @@ def side_legend(width: int, *, truth: bool = False, text_size: int = 12) -> NDAr
         (2 * text_size, width, 3) uint8 RGB.
     """
     legend = np.full((2 * text_size, width, 3), 255, np.uint8)
-    entries = [("left", _LEFT), ("right", _RIGHT)] + ([("truth", _TRUTH)] if truth else [])
+    entries = [("left", LEFT), ("right", RIGHT)] + ([("truth", TRUTH)] if truth else [])
     middle, stroke = text_size, text_size // 4
     for number, (name, colour) in enumerate(entries):
         start = (text_size // 2 + number * width // len(entries), middle)
         end = (start[0] + text_size, middle)
-        cv2.line(legend, start, end, _CASING, stroke + 2, cv2.LINE_AA)
+        cv2.line(legend, start, end, CASING, stroke + 2, cv2.LINE_AA)
         cv2.line(legend, start, end, colour, stroke, cv2.LINE_AA)
         write(legend, name, (end[0] + text_size // 2, middle + text_size // 3), size=text_size)
     return legend
@@ -134,14 +136,14 @@ def person_mask(
         else:
             torso = 0.0
         # Seen from the side or from above the torso is short; the whole person's extent bounds it from below.
-        torso = max(torso, 0.4 * _extent(person[seen]))
+        torso = max(torso, 0.4 * extent(person[seen]))
         for first, second in SKELETON:
             if seen[first] and seen[second] and min(first, second) not in _HEAD:
                 end = max(first, second)
                 thickness = 0.23 if end in _KNEES_AND_ANKLES else _THICKNESS[_PART_OF[end]]
-                _mask_line(mask, person[first], person[second], thickness * torso)
+                mask_line(mask, person[first], person[second], thickness * torso)
         if seen[[0, 5, 6]].all():
-            _mask_line(mask, person[0], person[[5, 6]].mean(0), 0.2 * torso)
+            mask_line(mask, person[0], person[[5, 6]].mean(0), 0.2 * torso)
         head = [*_HEAD, *range(PARTS["face"].start, PARTS["face"].stop)]
         for hull, margin in (
             ([5, 6, 11, 12], 0.1),
@@ -149,7 +151,7 @@ def person_mask(
             (range(91, 112), 0.04),
             (range(112, 133), 0.04),
         ):
-            _mask_hull(mask, person[[i for i in hull if seen[i]]], margin * torso)
+            mask_hull(mask, person[[i for i in hull if seen[i]]], margin * torso)
     return mask.astype(bool)
 
 
@@ -163,42 +165,35 @@ def _people(points: NDArray[np.floating], name: str) -> NDArray[np.float64]:
     return array.reshape(-1, NUM_KEYPOINTS, 3)
 
 
-def _extent(points: NDArray[np.float64]) -> float:
-    """Side of the square as large as the box around (n, 3) points, at least 1."""
-    if len(points) == 0:
-        return 1.0
-    return float(np.sqrt(np.prod(np.maximum(np.ptp(points[:, :2], axis=0), 1.0))))
-
-
 def _draw_person(
     canvas: NDArray[np.uint8], person: NDArray[np.float64], threshold: float, scale: int, *, plain: bool
 ) -> None:
     """Draw one person's (133, 3) points, given in pixels before enlarging, into the canvas."""
     seen = person[:, 2] > threshold
-    placed = np.column_stack(((person[:, :2] + 0.5) * scale - 0.5, person[:, 2]))
-    body = _width(placed[seen], 0.016, 3.0, 16.0)
+    placed = on_canvas(person, scale)
+    body = line_width(placed[seen], 0.016, 3.0, 16.0)
     widths = {
         "body": body,
         "head": 0.6 * body,
         "foot": 0.7 * body,
-        "face": _width(placed[PARTS["face"]][seen[PARTS["face"]]], 0.018, 1.6, body),
+        "face": line_width(placed[PARTS["face"]][seen[PARTS["face"]]], 0.018, 1.6, body),
     }
     for hand in ("lefthand", "righthand"):
-        widths[hand] = _width(placed[PARTS[hand]][seen[PARTS[hand]]], 0.035, 1.4, body)
+        widths[hand] = line_width(placed[PARTS[hand]][seen[PARTS[hand]]], 0.035, 1.4, body)
     bones = [bone for bone in _bones() if seen[bone[0]] and seen[bone[1]]]
     # All casings before all colours, so that no line is cut by its neighbour's casing.
     for a, b, part, _ in bones:
         if part != "face":
-            _line(canvas, placed[a], placed[b], _CASING, widths[part] + (1 if part.endswith("hand") else 2))
+            line(canvas, placed[a], placed[b], CASING, widths[part] + (1 if part.endswith("hand") else 2))
     for a, b, part, colour in bones:
-        _line(canvas, placed[a], placed[b], _TRUTH if plain else colour, widths[part])
+        line(canvas, placed[a], placed[b], TRUTH if plain else colour, widths[part])
     for index in np.flatnonzero(seen):
         part = _PART_OF[index]
         if part == "face":
             continue
         radius = widths[part] * _dot_share(int(index))
-        _dot(canvas, placed[index], _CASING, radius + (0.5 if part.endswith("hand") else 1))
-        _dot(canvas, placed[index], _TRUTH if plain else _point_colour(int(index)), radius)
+        dot(canvas, placed[index], CASING, radius + (0.5 if part.endswith("hand") else 1))
+        dot(canvas, placed[index], TRUTH if plain else _point_colour(int(index)), radius)
 
 
 def _bones() -> Iterator[tuple[int, int, str, Colour]]:
@@ -224,7 +219,7 @@ def _bone_colour(a: int, b: int) -> Colour:
     farther = max(a, b)
     sides = {NAMES[i].split("_")[0] for i in (a, b)}
     if farther < PARTS["foot"].stop and len(sides & {"left", "right"}) != 1:
-        return _MIDDLE
+        return MIDDLE
     return _point_colour(farther)
 
 
@@ -235,41 +230,8 @@ def _point_colour(index: int) -> Colour:
         if 1 <= offset < 21:
             return _FINGERS[(offset - 1) // 4]
     if NAMES[index].startswith("left_"):
-        return _LEFT
-    return _RIGHT if NAMES[index].startswith("right_") else _MIDDLE
+        return LEFT
+    return RIGHT if NAMES[index].startswith("right_") else MIDDLE
 
 
 _PART_OF = [next(name for name, part in PARTS.items() if part.start <= i < part.stop) for i in range(NUM_KEYPOINTS)]
-
-
-def _width(points: NDArray[np.float64], share: float, least: float, most: float) -> float:
-    return min(max(share * _extent(points), least), most)
-
-
-def _fixed(point: NDArray[np.float64]) -> tuple[int, int]:
-    x, y = np.rint(np.clip(point[:2], -1e5, 1e5) * 2**_SHIFT).astype(int)
-    return int(x), int(y)
-
-
-def _line(
-    canvas: NDArray[np.uint8], a: NDArray[np.float64], b: NDArray[np.float64], colour: Colour, width: float
-) -> None:
-    cv2.line(canvas, _fixed(a), _fixed(b), colour, max(1, round(width)), cv2.LINE_AA, _SHIFT)
-
-
-def _dot(canvas: NDArray[np.uint8], at: NDArray[np.float64], colour: Colour, radius: float) -> None:
-    cv2.circle(canvas, _fixed(at), round(radius * 2**_SHIFT), colour, cv2.FILLED, cv2.LINE_AA, _SHIFT)
-
-
-def _mask_line(mask: NDArray[np.uint8], a: NDArray[np.float64], b: NDArray[np.float64], width: float) -> None:
-    cv2.line(mask, _fixed(a), _fixed(b), 1, max(1, round(width)), cv2.LINE_8, _SHIFT)
-
-
-def _mask_hull(mask: NDArray[np.uint8], points: NDArray[np.float64], margin: float) -> None:
-    """Fill the hull of (n, 3) points, widened by a margin in pixels."""
-    if len(points) == 0:
-        return
-    whole = np.rint(points[:, :2]).astype(np.int32)
-    hull = cv2.convexHull(whole)
-    cv2.fillConvexPoly(mask, hull, 1)
-    cv2.polylines(mask, [hull], True, 1, max(1, round(2 * margin)))
