@@ -5,6 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tcformer.errors import UserError
+
+
+def check_input_size(input_size: tuple[int, int]) -> None:
+    """Raise UserError unless a crop of (height, width) pixels has heat maps of a quarter of its size."""
+    height, width = input_size
+    if height < 32 or width < 32 or height % 4 or width % 4:
+        raise UserError(f"input_size {height} x {width}: expected a height and width of at least 32 that divide by 4")
+
 
 def gaussian_heat_maps(
     points: Tensor, weights: Tensor, input_size: tuple[int, int], map_size: tuple[int, int], sigma: float

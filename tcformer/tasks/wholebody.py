@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from tcformer.data.heatmaps import gaussian_heat_maps
+from tcformer.data.heatmaps import check_input_size, gaussian_heat_maps
 from tcformer.data.keypoints import SUBSETS, flip_within, subset
 from tcformer.data.wholebody import (
     Crops,
@@ -95,11 +95,7 @@ class WholebodyTask:
         data_root: Path,
         evaluation: WholebodyEvaluation | None = None,
     ) -> None:
-        height, width = options.input_size
-        if height < 32 or width < 32 or height % 4 or width % 4:
-            raise UserError(
-                f"input_size {height} x {width}: expected a height and width of at least 32 that divide by 4"
-            )
+        check_input_size(options.input_size)
         self.options = options
         self.network = network
         self.root = Path(data_root)
