@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tcformer.data.landmarks import NUM_LANDMARKS
+from tcformer.draw.faces import landmarks
 from tcformer.draw.grid import check_picture
 from tcformer.draw.people import keypoints, side_legend
 from tcformer.draw.regions import enlarge, size_legend, token_sizes, tokens
@@ -49,8 +51,9 @@ class Example:
     Attributes:
         image: (H, W, 3) uint8 RGB, what the network saw.
         partitions: the tokens of the stages, first stage first; as many in every row of a sheet.
-        points: (133, 3) predicted keypoints in pixels of the image, with confidences; None draws none.
-        truth: (133, 3) annotated keypoints, drawn under the predicted ones in white; None draws none.
+        points: predicted points in pixels of the image, with confidences: (133, 3) whole-body keypoints or
+            (98, 3) face landmarks; None draws none.
+        truth: the same of the annotated points, drawn under the predicted ones in white; None draws none.
         label: a few words written above the row; "" writes none.
     """
 
@@ -97,7 +100,10 @@ def token_sheet(
         part, size = example.partitions[-1], (example.image.shape[0], example.image.shape[1])
         row.append(token_sizes(part.token_of_cell, part.grid_size, size, scale=scale, largest=largest))
         if example.points is not None:
-            row.append(keypoints(example.image, example.points, truth=example.truth, scale=scale, threshold=threshold))
+            draw_points = landmarks if len(example.points) == NUM_LANDMARKS else keypoints
+            row.append(
+                draw_points(example.image, example.points, truth=example.truth, scale=scale, threshold=threshold)
+            )
         elif posed:
             row.append(enlarge(example.image, scale))
         rows.append(row)

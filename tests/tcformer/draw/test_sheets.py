@@ -1,6 +1,7 @@
 """Contact sheets and their PNG bytes."""
 
 import struct
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -44,6 +45,15 @@ def test_columns_of_the_token_sheet():
     difference = cv2.matchTemplate(with_points, enlarged, cv2.TM_SQDIFF)
     top, left = np.unravel_index(difference.argmin(), difference.shape)
     assert (with_points[top : top + 128, left : left + 96] == enlarged).all()
+
+
+def test_face_landmarks_stand_in_the_column_of_points():
+    face = replace(example(6), points=example(6).points[:98])
+    page = draw.token_sheet([face], scale=2)
+    drawn = draw.landmarks(face.image, face.points, scale=2, threshold=0.3)
+    difference = cv2.matchTemplate(page, drawn, cv2.TM_SQDIFF)
+    top, left = np.unravel_index(difference.argmin(), difference.shape)
+    assert (page[top : top + 128, left : left + 96] == drawn).all()
 
 
 def test_same_inputs_same_bytes_without_metadata():
