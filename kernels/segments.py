@@ -1,113 +1,94 @@
 """Gather rows and sum them by segment: the one pattern behind merging, token maps and up-sampling.
 
-Cells link rows of one table to rows of another. `segment_sum` adds, for every target row, the source rows of
-its cells. Its backward is the same sum with the roles exchanged, so neither direction needs atomics, and both
-add in a fixed order.
+Entries are sorted by the row of the result that they add to, so every sum has its own run of entries: no atomics,
+and one order of addition.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from importlib import import_module
 
 import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """Cells and the row of one table that each belongs to, in compressed sparse row form.
-
-    Attributes:
-        row_of_cell: (cells,) int64.
-        order: (cells,) int64, the cells of row 0, then those of row 1, ...; within a row in ascending order.
-        starts: (rows,) int64, where in `order` each row begins.
-        counts: (rows,) int64, how many cells each row has.
-    """
-
-    row_of_cell: Tensor
-    order: Tensor
-    starts: Tensor
-    counts: Tensor
-
-    @classmethod
-    def build(cls, row_of_cell: Tensor, num_rows: int) -> Rows:
-        """Sort cells by `row_of_cell` (cells,) int64 in [0, num_rows)."""
-        counts = torch.bincount(row_of_cell, minlength=num_rows)
-        order = torch.sort(row_of_cell, stable=True)[1]
-        return cls(row_of_cell, order, counts.cumsum(0) - counts, counts)
-
-    @classmethod
-    def one_each(cls, num_rows: int, device: torch.device) -> Rows:
-        """As many cells as rows: cell i belongs to row i."""
-        index = torch.arange(num_rows, device=device)
-        return cls(index, index, index, torch.ones_like(index))
-
-
-@dataclass(frozen=True, eq=False)
-class Pairing:
-    """Cells as links from source rows to target rows."""
-
-    source: Rows
-    target: Rows
-
-    @cached_property
-    def source_rows(self) -> Tensor:
-        """(cells,) source row of each cell, cells sorted by target row."""
-        return self.source.row_of_cell[self.target.order]
-
-    @cached_property
-    def target_rows(self) -> Tensor:
-        """(cells,) target row of each cell, cells sorted by source row."""
-        return self.target.row_of_cell[self.source.order]
-
-
-def segment_sum(x: Tensor, pairing: Pairing, weight: Tensor | None = None) -> Tensor:
-    """Sum source rows into target rows.
+def sort_by_row(row: Tensor, num_rows: int) -> tuple[Tensor, Tensor]:
+    """Compressed sparse rows of a batch.
 
     Args:
-        x: (source rows, C).
-        pairing: which source row goes to which target row.
-        weight: (cells,) factor of each cell, of the dtype of `x`; 1 if None.
+        row: (B, n) int64 in [0, num_rows), the row of each of an image's entries.
 
     Returns:
-        (target rows, C): the sum over a row's cells of weight * x, 0 for a row without cells.
+        order: (B * n,) int64, the entries, numbered through the batch, of the first image's row 0, row 1, ...;
+            within a row in ascending order.
+        offsets: (B * num_rows + 1,) int64, where in `order` each row begins, and the end.
     """
-    return _SegmentSum.apply(x.contiguous(), weight, pairing)
+    batch, n = row.shape
+    rows, order = row.sort(dim=1, stable=True)
+    first = torch.arange(batch, device=row.device)[:, None]
+    # A search rather than counting, which on GPUs would have the CPU wait.
+    offsets = torch.searchsorted((rows + first * num_rows).flatten(), _range(batch * num_rows + 1, row))
+    return (order + first * n).flatten(), offsets
 
 
-def segment_total(weight: Tensor, rows: Rows) -> Tensor:
-    """Sum of `weight` (cells,) over the cells of each row: (rows,)."""
-    return torch.segment_reduce(weight[rows.order], "sum", lengths=rows.counts, unsafe=True, initial=0)
+def segment_sum(rows: Tensor, index: Tensor, offsets: Tensor, weight: Tensor | None, backend: str) -> Tensor:
+    """Sum gathered rows by segment; see kernels/README.md for who computes it.
 
+    Args:
+        rows: (R, C), any floating dtype.
+        index: (E,) int64, the row of each entry.
+        offsets: (S + 1,) int64, where each segment's entries begin, and the end; what is beyond belongs to none.
+        weight: (E,) factor of each entry, or None.
+        backend: as `choose_backend` returned it.
 
-class _SegmentSum(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor | None, pairing: Pairing) -> Tensor:
-        ctx.pairing = pairing
-        # x is wanted for the gradient of the weight alone.
-        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight)
-        cell_weight = None if weight is None else weight[pairing.target.order]
-        return _bag(x, pairing.source_rows, pairing.target.starts, cell_weight)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        pairing: Pairing = ctx.pairing
-        x, weight = ctx.saved_tensors
-        grad = grad.contiguous()
-        grad_x = grad_weight = None
-        if ctx.needs_input_grad[0]:
-            cell_weight = None if weight is None else weight[pairing.source.order]
-            grad_x = _bag(grad, pairing.target_rows, pairing.source.starts, cell_weight)
-        if ctx.needs_input_grad[1]:
-            source, target = pairing.source.row_of_cell, pairing.target.row_of_cell
-            grad_weight = torch.linalg.vecdot(x[source], grad[target])
-        return grad_x, grad_weight, None
-
-
-def _bag(rows: Tensor, index: Tensor, starts: Tensor, weight: Tensor | None) -> Tensor:
-    """Sum of rows[index] * weight over the segments that begin at `starts`."""
-    return torch.embedding_bag(
-        rows, index, starts, scale_grad_by_freq=False, mode=0, sparse=False, per_sample_weights=weight
+    Returns:
+        (S, C), dtype of `rows`: weight * rows[index], added up in ascending order of entries in float32 (float64 for
+        float64); 0 for an empty segment.
+    """
+    rows = rows.contiguous()
+    precise = accumulator(rows.dtype)
+    weight = None if weight is None else weight.to(precise)
+    if backend == "native" and rows.dtype == torch.float32 and hasattr(import_module("kernels.native"), "segment_sum"):
+        return import_module("kernels.native").segment_sum(rows, index, offsets, weight)
+    if backend == "triton":
+        return import_module("kernels.triton_segments").segment_sum(rows, index, offsets, weight)
+    # `embedding_bag` sums with indices of its own choice where all are given.
+    total = torch.embedding_bag(
+        rows.to(precise),
+        index,
+        offsets,
+        scale_grad_by_freq=False,
+        mode=0,
+        sparse=False,
+        per_sample_weights=weight,
+        include_last_offset=True,
     )[0]
+    return total.to(rows.dtype)
+
+
+def segment_total(weight: Tensor, offsets: Tensor, backend: str) -> Tensor:
+    """Sum `weight` (E,), float32 or float64, by segment: (S,)."""
+    if (
+        backend == "native"
+        and weight.dtype == torch.float32
+        and hasattr(import_module("kernels.native"), "segment_total")
+    ):
+        return import_module("kernels.native").segment_total(weight, offsets)
+    if backend == "triton":
+        return import_module("kernels.triton_segments").segment_total(weight, offsets)
+    return torch.segment_reduce(weight, "sum", lengths=offsets.diff(), unsafe=True, initial=0)
+
+
+def entry_dots(a: Tensor, index_a: Tensor, b: Tensor, index_b: Tensor) -> Tensor:
+    """Inner products (E,) of a[index_a] and b[index_b], in float32 (float64 for float64)."""
+    precise = accumulator(a.dtype)
+    return torch.linalg.vecdot(a[index_a].to(precise), b[index_b].to(precise))
+
+
+def accumulator(dtype: torch.dtype) -> torch.dtype:
+    """In what sums of this dtype are accumulated."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _range(count: int, like: Tensor) -> Tensor:
+    return torch.arange(count, device=like.device)

@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from kernels.constants import EPSILON
-from kernels.segments import Pairing, Rows
+from kernels.segments import sort_by_row
 
 Size = tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Links:
+    """Pairs of a row of one table (tokens or pixels) and a row of the other, sorted by the first.
+
+    Rows are numbered through the batch. Cells that link the same two rows are one entry.
+
+    Attributes:
+        index: (B * N_init,) int64, the other row of each entry; unused entries at the end are 0.
+        offsets: (rows + 1,) int64, where the entries of each row begin, and the end.
+        mean: (B * N_init,) float64, cells of an entry / (cells of its row + 1e-6): the factors of a row's mean.
+        back: (B * N_init,) float64, cells of an entry / (cells of its OTHER row + 1e-6): the factors of the
+            derivative of the other rows' means.
+    """
+
+    index: Tensor
+    offsets: Tensor
+    mean: Tensor
+    back: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,9 +38,8 @@ class TokenPlan:
     """Correspondence between tokens and map pixels through the cells of the initial grid.
 
     Every cell of the initial grid belongs to one token, and falls in one pixel of the map: cell row `r` of
-    `H0` in pixel row `r * H // H0` of `H`, columns likewise. Sizes need not divide each other. What the
-    operations need beyond that is computed at the first use and then kept, so build a plan once per token set
-    and pass it on.
+    `H0` in pixel row `r * H // H0` of `H`, columns likewise. Sizes need not divide each other. All that the
+    operations need is sorted when the plan is made, so make one once per token set and map size and pass it on.
 
     Attributes:
         token_of_cell: (B, N_init) int64, the token in [0, num_tokens) of each grid cell, row by row.
@@ -29,13 +47,27 @@ class TokenPlan:
         grid_size: (H0, W0) with H0 * W0 = N_init.
         map_size: (H, W), each at most the grid's.
         is_grid: the tokens still are the grid's cells, in order.
+        token_cells: (B * N_init,) int64, the cells of the first image's token 0, token 1, ..., then the next
+            image's; each numbered within its image, and within a token in ascending order.
+        token_offsets: (B * N + 1,) int64, where in `token_cells` each token begins, and the end.
+        pixel_of_cell: (N_init,) int64, the map pixel in which each cell falls, the same for all images.
+        pixel_cells, pixel_offsets: (N_init,) and (H * W + 1,) int64: the same for pixels, of one image.
+        by_token, by_pixel: pairs of tokens and pixels that share cells; None where tokens and pixels correspond
+            so regularly that no operation looks at them.
     """
 
     token_of_cell: Tensor
     num_tokens: int
     grid_size: Size
     map_size: Size
-    is_grid: bool = False
+    is_grid: bool
+    token_cells: Tensor
+    token_offsets: Tensor
+    pixel_of_cell: Tensor
+    pixel_cells: Tensor
+    pixel_offsets: Tensor
+    by_token: Links | None
+    by_pixel: Links | None
 
     @classmethod
     def build(cls, token_of_cell: Tensor, num_tokens: int, grid_size: Size, map_size: Size) -> TokenPlan:
@@ -44,31 +76,74 @@ class TokenPlan:
         Raises:
             ValueError: `token_of_cell` has not one entry per grid cell, or the map is finer than the grid.
         """
-        (h0, w0), (h, w) = grid_size, map_size
+        (h0, w0) = grid_size
         if token_of_cell.ndim != 2 or token_of_cell.shape[1] != h0 * w0:
             raise ValueError(
                 f"token_of_cell must be (B, {h0 * w0}) for a grid of {h0}x{w0}, but it is {tuple(token_of_cell.shape)}"
             )
-        if not (1 <= h <= h0 and 1 <= w <= w0):
-            raise ValueError(f"a map of {h}x{w} pixels does not fit a grid of {h0}x{w0} cells")
-        return cls(token_of_cell, num_tokens, (h0, w0), (h, w))
+        cells, offsets = _sort_cells(token_of_cell, num_tokens)
+        return cls._make(token_of_cell, num_tokens, (h0, w0), map_size, False, cells, offsets)
 
     @classmethod
     def of_grid(cls, batch: int, grid_size: Size, device: torch.device | str | None = None) -> TokenPlan:
         """Plan for tokens that are the grid's cells themselves, on a map of the grid's size."""
         num_tokens = grid_size[0] * grid_size[1]
         cells = torch.arange(num_tokens, device=device).expand(batch, num_tokens)
-        return cls(cells, num_tokens, grid_size, grid_size, is_grid=True)
+        offsets = torch.arange(batch * num_tokens + 1, device=device)
+        return cls._make(cells, num_tokens, grid_size, grid_size, True, cells.flatten(), offsets)
 
     def at(self, map_size: Size) -> TokenPlan:
         """The same tokens on a map of another size. Sorting the cells by token is not repeated."""
         if map_size == self.map_size:
             return self
-        plan = TokenPlan(self.token_of_cell, self.num_tokens, self.grid_size, map_size, self.is_grid)
-        if not self.is_grid:
-            # Fills the new plan's cached property; for a grid the sorted cells are seldom needed.
-            plan.__dict__["cells_by_token"] = self.cells_by_token
-        return plan
+        return self._make(
+            self.token_of_cell,
+            self.num_tokens,
+            self.grid_size,
+            map_size,
+            self.is_grid,
+            self.token_cells,
+            self.token_offsets,
+        )
+
+    @classmethod
+    def _make(
+        cls,
+        token_of_cell: Tensor,
+        num_tokens: int,
+        grid_size: Size,
+        map_size: Size,
+        is_grid: bool,
+        token_cells: Tensor,
+        token_offsets: Tensor,
+    ) -> TokenPlan:
+        (h0, w0), (h, w) = grid_size, map_size
+        if not (1 <= h <= h0 and 1 <= w <= w0):
+            raise ValueError(f"a map of {h}x{w} pixels does not fit a grid of {h0}x{w0} cells")
+        pixel_of_cell = _pixel_of_cell(grid_size, map_size, token_of_cell.device)
+        if is_grid and map_size == grid_size:
+            pixel_cells, pixel_offsets = pixel_of_cell, torch.arange(h * w + 1, device=token_of_cell.device)
+        else:
+            pixel_cells, pixel_offsets = _sort_cells(pixel_of_cell[None], h * w)
+        by_token = by_pixel = None
+        if not (is_grid and h0 % h == 0 and w0 % w == 0):
+            pixels = pixel_of_cell.expand_as(token_of_cell)
+            by_token = Links(*_link(token_of_cell, pixels, num_tokens, h * w))
+            by_pixel = Links(*_link(pixels, token_of_cell, h * w, num_tokens))
+        return cls(
+            token_of_cell,
+            num_tokens,
+            grid_size,
+            map_size,
+            is_grid,
+            token_cells,
+            token_offsets,
+            pixel_of_cell,
+            pixel_cells,
+            pixel_offsets,
+            by_token,
+            by_pixel,
+        )
 
     @property
     def is_reshape(self) -> bool:
@@ -85,58 +160,53 @@ class TokenPlan:
         """H * W of the map."""
         return self.map_size[0] * self.map_size[1]
 
-    @cached_property
-    def pixel_of_cell(self) -> Tensor:
-        """(N_init,) int64: the map pixel in which each grid cell falls, the same for all images."""
-        (h0, w0), (h, w) = self.grid_size, self.map_size
-        device = self.token_of_cell.device
-        row = torch.arange(h0, device=device) * h // h0
-        column = torch.arange(w0, device=device) * w // w0
-        return (row[:, None] * w + column).flatten()
 
-    @cached_property
-    def cells_by_token(self) -> Rows:
-        """The batch's cells (B * N_init) sorted by token; tokens are numbered through the batch."""
-        if self.is_grid:
-            return Rows.one_each(self.batch * self.num_tokens, self.token_of_cell.device)
-        return Rows.build(self._through_batch(self.token_of_cell, self.num_tokens), self.batch * self.num_tokens)
+def _pixel_of_cell(grid_size: Size, map_size: Size, device: torch.device) -> Tensor:
+    (h0, w0), (h, w) = grid_size, map_size
+    row = torch.arange(h0, device=device) * h // h0
+    column = torch.arange(w0, device=device) * w // w0
+    return (row[:, None] * w + column).flatten()
 
-    @cached_property
-    def cells_by_pixel(self) -> Rows:
-        """The batch's cells (B * N_init) sorted by pixel; pixels are numbered through the batch."""
-        pixels = self._through_batch(self.pixel_of_cell, self.num_pixels)
-        return Rows.build(pixels, self.batch * self.num_pixels)
 
-    def _through_batch(self, index: Tensor, count: int) -> Tensor:
-        first = torch.arange(self.batch, device=index.device)[:, None] * count
-        return (index + first).flatten()
+@torch.library.custom_op("tcformer::sort_cells", mutates_args=())
+def _sort_cells(row: Tensor, num_rows: int) -> tuple[Tensor, Tensor]:
+    """Cells (B * n,), numbered within their image, sorted by their row (B, n), and each row's offsets."""
+    order, offsets = sort_by_row(row, num_rows)
+    return order % row.shape[1], offsets
 
-    @cached_property
-    def tokens_to_pixels(self) -> Pairing:
-        """The cells as links from tokens to pixels."""
-        return Pairing(self.cells_by_token, self.cells_by_pixel)
 
-    @cached_property
-    def pixels_to_tokens(self) -> Pairing:
-        """The cells as links from pixels to tokens."""
-        return Pairing(self.cells_by_pixel, self.cells_by_token)
+@_sort_cells.register_fake
+def _(row: Tensor, num_rows: int) -> tuple[Tensor, Tensor]:
+    return row.new_empty(row.numel()), row.new_empty(row.shape[0] * num_rows + 1)
 
-    @cached_property
-    def pixel_factor(self) -> Tensor:
-        """(B, HW, 1) float64: what the sum over a pixel's cells is multiplied with to give their mean."""
-        cells = self.cells_by_pixel.counts.view(self.batch, -1, 1)
-        return 1 / (cells.double() + EPSILON)
 
-    @cached_property
-    def token_factor(self) -> Tensor:
-        """(B, N, 1) float64: what the sum over a token's cells is multiplied with to give their mean."""
-        cells = self.cells_by_token.counts.view(self.batch, -1, 1)
-        return 1 / (cells.double() + EPSILON)
+@torch.library.custom_op("tcformer::link_rows", mutates_args=())
+def _link(row: Tensor, other: Tensor, num_rows: int, num_others: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The attributes of `Links`, for cells that link rows `row` (B, n) and `other` (B, n)."""
+    batch, n = row.shape
+    image = torch.arange(batch, device=row.device)[:, None]
+    pair = (image * num_rows + row) * num_others + other  # (B, n), images in ascending order
+    pair = pair.sort(1)[0].flatten()  # (B * n,)
+    cell = torch.arange(batch * n + 1, device=row.device)
+    is_first = torch.ones_like(pair, dtype=torch.bool)
+    torch.ne(pair[1:], pair[:-1], out=is_first[1:])
+    entry = is_first.cumsum(0) - 1  # (B * n,) ascending: the entry of each cell
+    distinct = torch.zeros_like(pair).scatter_(0, entry, pair)  # cells of an entry write the same
+    cells = torch.searchsorted(entry, cell).diff()  # (B * n,) of each entry, 0 for those not used
 
-    @cached_property
-    def mean_matrices(self) -> tuple[Tensor, Tensor]:
-        """(B, HW, N) and (B, N, HW) float64: their products with tokens and with pixels are the means."""
-        pair = self.cells_by_pixel.row_of_cell * self.num_tokens + self.token_of_cell.flatten()  # (B * N_init,)
-        count = self.batch * self.num_pixels * self.num_tokens
-        cells = torch.bincount(pair, minlength=count).view(self.batch, self.num_pixels, -1).double()
-        return cells * self.pixel_factor, cells.mT * self.token_factor
+    first_cell = torch.searchsorted(pair // num_others, torch.arange(batch * num_rows + 1, device=row.device))
+    offsets = torch.cat([entry, entry[-1:] + 1])[first_cell]
+    entry_row, entry_other = distinct // num_others, distinct % num_others
+    index = entry_row // num_rows * num_others + entry_other
+    cells_of_other = torch.zeros(batch * num_others, dtype=torch.int64, device=row.device)
+    cells_of_other.scatter_add_(0, (image * num_others + other).flatten(), torch.ones_like(pair))
+    mean = cells / (first_cell.diff().double() + EPSILON)[entry_row]
+    back = cells / (cells_of_other.double() + EPSILON)[index]
+    return index, offsets, mean, back
+
+
+@_link.register_fake
+def _(row: Tensor, other: Tensor, num_rows: int, num_others: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    entries = row.new_empty(row.numel())
+    factors = row.new_empty(row.numel(), dtype=torch.float64)
+    return entries, row.new_empty(row.shape[0] * num_rows + 1), factors, torch.empty_like(factors)

@@ -43,7 +43,7 @@ def by_hand(points: list[float], clusters: int, k: int) -> tuple[list[int], list
     return centres, assign
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", ["torch", "native", "reference"])
 def test_against_plain_python(backend: str) -> None:
     for seed in range(20):
         points = torch.rand(12, generator=generator(seed), dtype=torch.float64) * 3
@@ -68,7 +68,7 @@ def test_ties_go_to_the_lower_index(shape: tuple[int, int, int, int]) -> None:
 
 
 @pytest.mark.parametrize("tokens", [10, 600])
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", ["torch", "native", "reference"])
 def test_equal_tokens(tokens: int, backend: str) -> None:
     centres, assign = dpc_knn(torch.full((1, tokens, 4), 0.37), 3, backend=backend)
     assert centres[0].tolist() == [0, 1, 2]
@@ -148,7 +148,7 @@ def test_float32_stays_near_float64(tokens: int) -> None:
     assert shared >= 0.99 * expected.numel()
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", ["torch", "native", "reference"])
 @pytest.mark.parametrize("tokens", [60, 600])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_indices_stay_in_range(backend: str, tokens: int, bad: float) -> None:

@@ -13,7 +13,7 @@ def case(dtype: torch.dtype = torch.float64, tokens: int = 30) -> tuple[torch.Te
     return x, log_weight, torch.randint(0, 7, (2, tokens), generator=g)
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", ["torch", "native", "reference"])
 def test_by_hand(backend: str) -> None:
     x = torch.tensor([[[1.0], [3.0], [10.0]]], dtype=torch.float64)
     log_weight = torch.tensor([[[0.0], [2.0], [-1.0]]], dtype=torch.float64).mul(torch.tensor(2.0).log())
@@ -27,7 +27,7 @@ def test_by_hand(backend: str) -> None:
 def test_fast_path_and_its_gradients() -> None:
     x, log_weight, assign = case()
     results = []
-    for backend in ("cpu", "reference"):
+    for backend in ("torch", "reference"):
         leaves = [x.clone().requires_grad_(), log_weight.clone().requires_grad_()]
         outputs = merge_tokens(*leaves, assign, 7, backend=backend)
         (outputs[0].sin().sum() + outputs[1].square().sum()).backward()
@@ -49,7 +49,7 @@ def test_layout_does_not_matter() -> None:
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", ["torch", "native", "reference"])
 def test_low_precision(backend: str) -> None:
     x, log_weight, assign = case(torch.bfloat16)
     with torch.autocast("cpu", dtype=torch.bfloat16):

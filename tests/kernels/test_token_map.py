@@ -35,7 +35,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 def assert_same(function: Callable[..., Tensor], leaves: tuple[Tensor, ...]) -> None:
     """Fast path and reference agree in value and gradient, and the gradient is the derivative."""
     results = []
-    for backend in ("cpu", "reference"):
+    for backend in ("torch", "reference"):
         own = [leaf.clone().requires_grad_() for leaf in leaves]
         y = function(*own, backend=backend)
         grads = torch.autograd.grad(y, own, random(*y.shape, seed=1))
@@ -44,13 +44,6 @@ def assert_same(function: Callable[..., Tensor], leaves: tuple[Tensor, ...]) -> 
         torch.testing.assert_close(fast, expected, rtol=1e-12, atol=1e-12)
 
 
-@pytest.fixture(params=[0, 10**9], ids=["gather", "product"])
-def method(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways in which the fast path computes what is no reshape and no block mean."""
-    monkeypatch.setattr(import_module("kernels.token_map.cpu"), "_PRODUCTS_PER_READ", request.param)
-
-
-@pytest.mark.usefixtures("method")
 @pytest.mark.parametrize(("grid", "size"), SIZES)
 def test_fast_paths(grid: Size, size: Size) -> None:
     for plan in plans(grid, size):
@@ -65,7 +58,6 @@ def test_fast_paths(grid: Size, size: Size) -> None:
         )
 
 
-@pytest.mark.usefixtures("method")
 def test_gradcheck() -> None:
     for plan in plans((4, 4), (2, 2), tokens=5):
         x = random(BATCH, plan.num_tokens, 2).requires_grad_()
@@ -74,7 +66,7 @@ def test_gradcheck() -> None:
         assert torch.autograd.gradcheck(lambda m, plan=plan: map2token(m, plan, backend="cpu"), m)
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", ["torch", "native", "reference"])
 def test_by_hand(backend: str) -> None:
     # Cells:  0 0   map of 1x2 pixels: each column is one.
     #         1 0
@@ -87,7 +79,7 @@ def test_by_hand(backend: str) -> None:
     torch.testing.assert_close(map2token(m, plan, backend=backend).flatten(), expected, rtol=1e-14, atol=0)
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", ["torch", "native", "reference"])
 def test_grid_on_its_own_map_is_a_reshape(backend: str) -> None:
     plan = TokenPlan.of_grid(BATCH, (5, 7))
     x = random(BATCH, 35, 4)
@@ -96,7 +88,7 @@ def test_grid_on_its_own_map_is_a_reshape(backend: str) -> None:
     assert torch.equal(map2token(m, plan, backend=backend), x)
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", ["torch", "native", "reference"])
 def test_upsampling_copies_to_the_tokens_that_were_merged(backend: str) -> None:
     fine = plans((6, 6), (3, 3), tokens=9)[0]
     parent = torch.randint(0, 4, (BATCH, 9), generator=torch.Generator().manual_seed(1))
@@ -116,7 +108,6 @@ def test_rows_and_columns_are_rounded_down() -> None:
     assert columns[0].tolist() == [0, 0, 1]
 
 
-@pytest.mark.usefixtures("method")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_low_precision(dtype: torch.dtype) -> None:
     for plan in plans((24, 24), (12, 12)):
