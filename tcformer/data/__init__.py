@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from tcformer.data.face import FaceAugmentation, FaceDataset, load_faces
     from tcformer.data.imagefolder import ImageAugmentation, ImageFolderDataset
     from tcformer.data.images import ImageError, read_image
+    from tcformer.data.mesh import MeshAugmentation, MeshDataset
+    from tcformer.data.mesh_files import load_bodies
     from tcformer.data.wholebody import WholebodyAugmentation, WholebodyDataset, load_people
 
 _HOME = {
@@ -17,9 +19,12 @@ _HOME = {
     "ImageAugmentation": "imagefolder",
     "ImageError": "images",
     "ImageFolderDataset": "imagefolder",
+    "MeshAugmentation": "mesh",
+    "MeshDataset": "mesh",
     "WholebodyAugmentation": "wholebody",
     "WholebodyDataset": "wholebody",
     "collate": "batch",
+    "load_bodies": "mesh_files",
     "load_faces": "face",
     "load_people": "wholebody",
     "read_image": "images",
@@ -31,9 +36,12 @@ __all__ = [
     "ImageAugmentation",
     "ImageError",
     "ImageFolderDataset",
+    "MeshAugmentation",
+    "MeshDataset",
     "WholebodyAugmentation",
     "WholebodyDataset",
     "collate",
+    "load_bodies",
     "load_faces",
     "load_people",
     "read_image",
