@@ -1,4 +1,4 @@
-"""Pictures of what the network sees: token regions, token sizes, whole-body keypoints, face landmarks, contact sheets.
+"""Pictures of what the network sees: token regions, token sizes, keypoints, landmarks, body meshes, contact sheets.
 
 All pictures are uint8 RGB arrays (H, W, 3). Names are loaded when first used, so importing this package needs
 no OpenCV.
@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tcformer.draw.bodies import body, body_joints, body_mask
     from tcformer.draw.density import cells_per_token, token_density
     from tcformer.draw.faces import face_mask, landmarks
     from tcformer.draw.people import keypoints, person_mask, side_legend
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Example",
     "Partition",
+    "body",
+    "body_joints",
+    "body_mask",
     "cells_per_token",
     "enlarge",
     "face_mask",
@@ -38,6 +42,9 @@ __all__ = [
 _MODULE_OF = {
     "Example": "sheets",
     "Partition": "sheets",
+    "body": "bodies",
+    "body_joints": "bodies",
+    "body_mask": "bodies",
     "cells_per_token": "density",
     "enlarge": "regions",
     "face_mask": "faces",
