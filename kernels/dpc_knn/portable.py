@@ -1,0 +1,133 @@
+"""DPC-KNN of a whole batch in standard operators with shapes that no value decides: for export.
+
+Everything is ordered by stable sorts and first minima, so ties go to the lower index as in the specification. Three
+(B, N, N) matrices are alive at once: 12 * N^2 bytes an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from itertools import cycle
+
+import torch
+from torch import Tensor
+
+from kernels.dpc_knn.ragged import apportion
+
+Parts = tuple[int, ...]
+
+_noted: ContextVar[list[Parts] | None] = ContextVar("noted", default=None)
+_known: ContextVar[Iterator[Parts] | None] = ContextVar("known", default=None)
+
+
+@contextmanager
+def note_parts() -> Iterator[list[Parts]]:
+    """A list to which calls within append the part of each token, for those calls that have parts."""
+    parts: list[Parts] = []
+    token = _noted.set(parts)
+    try:
+        yield parts
+    finally:
+        _noted.reset(token)
+
+
+@contextmanager
+def known_parts(parts: list[Parts]) -> Iterator[None]:
+    """Tell calls within, which may see tensors without values, their parts as `note_parts` has listed them."""
+    token = _known.set(cycle(parts))
+    try:
+        yield
+    finally:
+        _known.reset(token)
+
+
+def dpc_knn(
+    x: Tensor, num_clusters: int, k: int, mask: Tensor | None = None, parts: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """See `kernels.dpc_knn`. The values of `parts` decide about shapes: for export see `known_parts`."""
+    if parts is None:
+        return _cluster(x, num_clusters, k, mask)
+    known, noted = _known.get(), _noted.get()
+    part_of_token: Parts = tuple(parts.tolist()) if known is None else next(known)
+    if noted is not None:
+        noted.append(part_of_token)
+    return _cluster_parts(x, num_clusters, k, mask, part_of_token)
+
+
+def _cluster(x: Tensor, num_clusters: int, k: int, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    n, c = x.shape[1:]
+    index = torch.arange(n, device=x.device)
+    # Distances do not change when all tokens move, and are more exact near the origin. One token is subtracted
+    # rather than the mean, so that small integers stay integers and equal distances stay equal.
+    x = (x - x[:, :1]).nan_to_num(0.0, 0.0, 0.0)
+    product = (-2 * x) @ x.mT  # (B, N, N)
+    # Norms from the diagonal, so that a token's distance to itself and to its copies is exactly 0.
+    norm = product.flatten(1)[:, index * (n + 1)] / -2  # (B, N)
+    # Squared distances less the norm of the row's token, which orders a row as well.
+    distance = product + norm[:, None]  # (B, N, N)
+    if mask is not None:
+        distance = distance.masked_fill(~mask[:, None], torch.inf)
+
+    near = (distance.topk(min(k, n), largest=False)[0] + norm[:, :, None]).clamp(min=0)  # (B, N, k)
+    if mask is None:
+        sparsity = near.sum(2) / (min(k, n) * c)  # (B, N), density = exp(-sparsity)
+    else:
+        listed = mask.sum(1, keepdim=True).clamp(1, k)
+        sparsity = near.masked_fill(near.isinf(), 0).sum(2) / (listed * c)
+        sparsity = sparsity.masked_fill(~mask, torch.inf)
+
+    order = sparsity.sort(dim=1, stable=True)[1]  # densest first
+    rank = torch.zeros_like(order).scatter(1, order, index.expand_as(order))
+    denser = rank[:, None, :] < rank[:, :, None]  # (B, N, N): column before row
+    delta = distance.masked_fill(~denser, torch.inf).amin(2)  # (B, N)
+    delta = (delta + norm).clamp(min=0)
+    # log(sqrt(delta) * density) orders like the product and does not underflow.
+    score = delta.double().log() / 2 - sparsity.double()
+    # The densest token comes first: its density and its delta, the largest distance, are both the largest.
+    score = score.masked_fill(rank == 0, torch.inf)
+    if mask is not None:  # behind copies of denser tokens, whose delta is 0
+        score = score.clamp(min=torch.finfo(score.dtype).min).masked_fill(~mask, -torch.inf)
+
+    centres = score.sort(dim=1, descending=True, stable=True)[1][:, :num_clusters].sort(dim=1)[0]  # (B, M)
+    centre = x.gather(1, centres[:, :, None].expand(-1, -1, c))  # (B, M, C)
+    nearest = ((-2 * x) @ centre.mT + norm.gather(1, centres)[:, None]).argmin(2)  # (B, N)
+    assign = nearest.scatter(1, centres, index[:num_clusters].expand_as(centres))
+    return centres, assign if mask is None else assign.masked_fill(~mask, 0)
+
+
+def _cluster_parts(
+    x: Tensor, num_clusters: int, k: int, mask: Tensor | None, part_of_token: Parts
+) -> tuple[Tensor, Tensor]:
+    """Parts of equal size are clustered in one call, as if each were an image."""
+    tokens: list[list[int]] = [[] for _ in range(max(part_of_token) + 1)]  # of each part
+    for token, part in enumerate(part_of_token):
+        tokens[part].append(token)
+    clusters = apportion([len(own) for own in tokens], num_clusters)
+    first_cluster = [sum(clusters[:part]) for part in range(len(clusters))]
+
+    all_centres, all_assign, slots, places = [], [], [], []
+    for size, count in dict.fromkeys(zip((len(own) for own in tokens), clusters, strict=True)):
+        if size == 0:
+            continue
+        alike = [p for p in range(len(tokens)) if (len(tokens[p]), clusters[p]) == (size, count)]
+        index = torch.tensor([tokens[p] for p in alike], device=x.device)  # (P, size)
+        first = torch.tensor([first_cluster[p] for p in alike], device=x.device)[:, None]  # (P, 1)
+        own_mask = None if mask is None else mask[:, index].flatten(0, 1)
+        centres, assign = _cluster(x[:, index].flatten(0, 1), count, k, own_mask)  # (B * P, count), (B * P, size)
+        # Tokens of a part ascend, so the token numbers of its ascending centres do.
+        own_index = index.expand(x.shape[0], -1, -1).flatten(0, 1)  # (B * P, size)
+        all_centres.append(own_index.gather(1, centres).unflatten(0, (-1, len(alike))).flatten(1))
+        assign = assign.unflatten(0, (-1, len(alike))) + first
+        all_assign.append(assign.flatten(1))
+        slots += [first_cluster[p] + i for p in alike for i in range(count)]
+        places += [token for p in alike for token in tokens[p]]
+    centres = torch.cat(all_centres, 1)[:, _inverse(slots, x.device)]
+    assign = torch.cat(all_assign, 1)[:, _inverse(places, x.device)]
+    return centres, assign if mask is None else assign.masked_fill(~mask, 0)
+
+
+def _inverse(order: list[int], device: torch.device) -> Tensor:
+    """Where in `order`, a permutation, 0, 1, ... stand."""
+    return torch.tensor(sorted(range(len(order)), key=order.__getitem__), device=device)
