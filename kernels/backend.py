@@ -41,9 +41,19 @@ def choose_backend(backend: str | None, device: torch.device) -> str:
     return name
 
 
-def is_portable(backend: str | None) -> bool:
-    """Whether standard operators are wanted in place of this package's own, as for export."""
-    return (backend or os.environ.get(VARIABLE)) == "portable"
+def in_plain_operators(backend: str | None) -> str | None:
+    """The implementation if it is "reference" or "portable", which autograd, export and compilers see through.
+
+    Unlike `choose_backend` it asks nothing of the machine, so it can be traced.
+
+    Raises:
+        ValueError: no such name.
+    """
+    name = backend or os.environ.get(VARIABLE) or _OLD_NAME
+    if name not in (*BACKENDS, _OLD_NAME):
+        source = "backend=" if backend else f"the environment variable {VARIABLE}"
+        raise ValueError(f"{source} names the kernels '{name}', but there are only: {', '.join(BACKENDS)}")
+    return name if name in ("reference", "portable") else None
 
 
 def choose_strict(strict: bool | None) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels.backend import choose_backend, choose_strict, implementation, is_portable
+from kernels.backend import choose_backend, choose_strict, implementation, in_plain_operators
 from kernels.dpc_knn.ragged import Cluster, cluster_parts
 
 
@@ -57,7 +57,7 @@ def dpc_knn(
     """
     _check(x, num_clusters, k, mask, parts)
     x = x.detach()
-    if is_portable(backend):
+    if in_plain_operators(backend) == "portable":
         with torch.autocast(x.device.type, enabled=False):
             return implementation("dpc_knn", "portable").dpc_knn(_precise(x), num_clusters, k, mask, parts)
     return _dpc_knn(x, num_clusters, k, mask, parts, backend or "", choose_strict(strict))

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.backend import choose_backend, implementation, is_portable
+from kernels.backend import choose_backend, implementation, in_plain_operators
 from kernels.constants import EPSILON
 from kernels.segments import accumulator, entry_dots, segment_sum, segment_total
 from kernels.token_map.plan import Links, TokenPlan
@@ -39,8 +39,8 @@ def token2map(x: Tensor, plan: TokenPlan, *, backend: str | None = None) -> Tens
     """
     if x.ndim != 3 or x.shape[:2] != (plan.batch, plan.num_tokens):
         raise ValueError(f"x must be (B={plan.batch}, N={plan.num_tokens}, C), but it is {tuple(x.shape)}")
-    if dense := _dense(backend):
-        return implementation("token_map", dense).token2map(x, plan)
+    if plain := in_plain_operators(backend):
+        return implementation("token_map", plain).token2map(x, plan)
     if plan.is_reshape:
         m = x
     elif plan.by_pixel is None:
@@ -72,8 +72,8 @@ def map2token(m: Tensor, plan: TokenPlan, *, backend: str | None = None) -> Tens
     if m.ndim != 4 or m.shape[0] != plan.batch or tuple(m.shape[2:]) != plan.map_size:
         (h, w) = plan.map_size
         raise ValueError(f"m must be (B={plan.batch}, C, H={h}, W={w}), but it is {tuple(m.shape)}")
-    if dense := _dense(backend):
-        return implementation("token_map", dense).map2token(m, plan)
+    if plain := in_plain_operators(backend):
+        return implementation("token_map", plain).map2token(m, plan)
     pixels = m.permute(0, 2, 3, 1).flatten(1, 2)  # (B, HW, C)
     if plan.is_reshape:
         return pixels
@@ -108,8 +108,8 @@ def upsample_tokens(
         raise ValueError("the coarse and the fine tokens must come from the same batch and grid")
     if cell_weight.shape != fine.token_of_cell.shape:
         raise ValueError(f"cell_weight must be {tuple(fine.token_of_cell.shape)}, but it is {tuple(cell_weight.shape)}")
-    if dense := _dense(backend):
-        return implementation("token_map", dense).upsample_tokens(x, coarse, fine, cell_weight)
+    if plain := in_plain_operators(backend):
+        return implementation("token_map", plain).upsample_tokens(x, coarse, fine, cell_weight)
     return torch.ops.tcformer.upsample_tokens(
         x,
         cell_weight.to(accumulator(x.dtype)),
@@ -121,13 +121,6 @@ def upsample_tokens(
         fine.token_offsets,
         backend or "",
     )[0]
-
-
-def _dense(backend: str | None) -> str | None:
-    """The name of an implementation that autograd differentiates by itself, if one is wanted."""
-    if is_portable(backend):
-        return "portable"
-    return "reference" if choose_backend(backend, torch.device("cpu")) == "reference" else None
 
 
 def _means(x: Tensor, to: Links, back: Links | None, backend: str | None) -> Tensor:

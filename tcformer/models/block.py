@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tcformer.models.layers import DropPath
-from tcformer.models.ops import TokenPlan, token2map
+from tcformer.models.ops import TokenPlan, attention, token2map
 from tcformer.models.tokens import Tokens
 
 
@@ -52,8 +52,8 @@ class Attention(nn.Module):
         q = self.q(x).unflatten(2, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, N, C / heads)
         kv = self.kv(source).unflatten(2, (2, self.num_heads, -1))  # (B, Nk, 2, heads, C / heads)
         k, v = kv.permute(2, 0, 3, 1, 4)  # (B, heads, Nk, C / heads) each
-        bias = None if log_weight is None else log_weight.mT[:, None].to(q.dtype)  # (B, 1, 1, Nk)
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)  # (B, heads, N, C / heads)
+        bias = None if log_weight is None else log_weight[:, :, 0]  # (B, Nk)
+        x = attention(q, k, v, bias)  # (B, heads, N, C / heads)
         return self.proj(x.transpose(1, 2).flatten(2))
 
     def _reduce(self, m: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor, plan: TokenPlan) -> Tensor:
         """(B, N, C) to (B, N, C)."""
-        return self.fc2(F.gelu(self.dwconv(self.fc1(x), plan)))
+        return self.fc2(self.dwconv(self.fc1(x), plan, gelu=True))
 
 
 class Block(nn.Module):

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tcformer.models.ops import TokenPlan, map2token, token2map
+from tcformer.models.ops import TokenPlan, map2token, token2map, token_conv
 
 
 def init_weights(module: nn.Module) -> None:
@@ -49,9 +49,10 @@ class GridConv(nn.Module):
         super().__init__()
         self.dwconv = nn.Conv2d(width, width, kernel_size=3, padding=1, groups=width)
 
-    def forward(self, x: Tensor, plan: TokenPlan) -> Tensor:
-        """(B, N, C) to (B, N, C)."""
-        return map2token(self.dwconv(token2map(x, plan)), plan)
+    def forward(self, x: Tensor, plan: TokenPlan, gelu: bool = False) -> Tensor:
+        """(B, N, C) to (B, N, C), with GELU at the end if wanted."""
+        assert self.dwconv.bias is not None
+        return token_conv(x, plan, self.dwconv.weight, self.dwconv.bias, gelu=gelu)
 
 
 class TokenConv(nn.Conv2d):
@@ -67,19 +68,16 @@ class TokenConv(nn.Conv2d):
         self.skip = nn.Conv1d(in_channels, out_channels, kernel_size=1, bias=False, groups=groups)
         self.depth_wise = depth_wise
 
-    def forward(self, x: Tensor, plan: TokenPlan) -> Tensor:  # type: ignore[override]
-        """(B, N, C_in) to (B, N, C_out)."""
-        weight = self.weight  # (C_out, C_in or 1, 3, 3)
+    def forward(self, x: Tensor, plan: TokenPlan, gelu: bool = False) -> Tensor:  # type: ignore[override]
+        """(B, N, C_in) to (B, N, C_out), with GELU at the end if wanted."""
         skip = self.skip.weight  # (C_out, C_in or 1, 1)
-        # Where tokens and map are the same numbers the two convolutions are one, with a heavier middle tap.
-        in_one = plan.is_reshape and self.stride == (1, 1)
-        if in_one:
-            weight = weight + F.pad(skip[..., None], (1, 1, 1, 1))
-        m = F.conv2d(token2map(x, plan), weight, self.bias, self.stride, padding=1, groups=self.groups)
+        if self.depth_wise:
+            assert self.bias is not None
+            return token_conv(x, plan, self.weight, self.bias, skip.flatten(), gelu=gelu)
+        m = F.conv2d(token2map(x, plan), self.weight, self.bias, self.stride, padding=1)  # (B, C_out, H', W')
         y = map2token(m, plan.at((m.shape[2], m.shape[3])))  # (B, N, C_out)
-        if in_one:
-            return y
-        return torch.addcmul(y, x, skip.flatten()) if self.depth_wise else y + F.linear(x, skip.flatten(1))
+        y = y + F.linear(x, skip.flatten(1))
+        return F.gelu(y) if gelu else y
 
 
 class DropPath(nn.Module):

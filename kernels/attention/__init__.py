@@ -1,0 +1,5 @@
+"""Attention with a bias per key."""
+
+from kernels.attention.op import attention
+
+__all__ = ["attention"]

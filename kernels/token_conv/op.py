@@ -1,0 +1,171 @@
+"""Token convolution: the public function and the operator behind it."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kernels.backend import choose_backend, implementation, in_plain_operators
+from kernels.token_conv import cpu, reference
+from kernels.token_map import TokenPlan
+
+
+def token_conv(
+    x: Tensor,
+    plan: TokenPlan,
+    weight: Tensor,
+    bias: Tensor,
+    skip: Tensor | None = None,
+    *,
+    gelu: bool = False,
+    backend: str | None = None,
+) -> Tensor:
+    """Depth-wise 3x3 convolution of tokens through their map: skip * x + map2token(conv(token2map(x))).
+
+    For the gradient only `x` is kept; the map and what the activation was applied to are computed again.
+
+    Args:
+        x: (B, N, C) token features, any floating dtype.
+        plan: the tokens' plan at the map's size.
+        weight: (C, 1, 3, 3), stride 1, zero padding of 1.
+        bias: (C,).
+        skip: (C,) factor of the token itself, or None for 0.
+        gelu: apply exact GELU to the result.
+        backend: one of `kernels.backend.BACKENDS`; by default what the environment variable TCFORMER_KERNELS
+            says, else the fastest one for the device.
+
+    Returns:
+        (B, N, C), dtype of `x`; differentiable in `x`, `weight`, `bias` and `skip`.
+
+    Raises:
+        ValueError: the shapes do not fit.
+
+    Source: TCFormer (Zeng et al., CVPR 2022), section 3.3, in the arithmetic of its released code.
+    """
+    if x.ndim != 3 or x.shape[:2] != (plan.batch, plan.num_tokens):
+        raise ValueError(f"x must be (B={plan.batch}, N={plan.num_tokens}, C), but it is {tuple(x.shape)}")
+    channels = x.shape[2]
+    if (
+        weight.shape != (channels, 1, 3, 3)
+        or bias.shape != (channels,)
+        or (skip is not None and skip.shape != bias.shape)
+    ):
+        raise ValueError(
+            f"expected weight ({channels}, 1, 3, 3), bias and skip ({channels},), but they are {tuple(weight.shape)}, "
+            f"{tuple(bias.shape)} and {None if skip is None else tuple(skip.shape)}"
+        )
+    weight, bias, skip = weight.to(x.dtype), bias.to(x.dtype), None if skip is None else skip.to(x.dtype)
+    plain = in_plain_operators(backend)
+    if plain or (plan.by_pixel is None and not plan.is_reshape):  # the latter: blocks of a grid, which no network has
+        return reference.token_conv(x, plan, weight, bias, skip, gelu, plain or backend)
+    cells, links = _tensors(plan)
+    return torch.ops.tcformer.token_conv(x, weight, bias, skip, cells, links, plan.map_size, gelu, backend or "")
+
+
+@torch.library.custom_op("tcformer::token_conv", mutates_args=())
+def _token_conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    skip: Tensor | None,
+    cells: list[Tensor],
+    links: list[Tensor],
+    map_size: list[int],
+    gelu: bool,
+    backend: str,
+) -> Tensor:
+    size = (map_size[0], map_size[1])
+    with torch.autocast(x.device.type, enabled=False):
+        x = x.contiguous()
+        if fused := _fused(x, links, backend):
+            return fused.token_conv(x, weight, bias, _or_zero(skip, bias), *cells, size, gelu)
+        return cpu.token_conv(x, weight, bias, skip, links, size, gelu)
+
+
+@_token_conv.register_fake
+def _(x: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+@torch.library.custom_op("tcformer::token_conv_backward", mutates_args=())
+def _token_conv_backward(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    skip: Tensor | None,
+    cells: list[Tensor],
+    links: list[Tensor],
+    map_size: list[int],
+    gelu: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of x, weight, bias and skip, the last of them of no meaning if there is no skip."""
+    size = (map_size[0], map_size[1])
+    with torch.autocast(x.device.type, enabled=False):
+        x, grad = x.contiguous(), grad.contiguous()
+        if fused := _fused(x, links, backend):
+            return fused.token_conv_backward(grad, x, weight, bias, _or_zero(skip, bias), *cells, size, gelu)
+        *grads, grad_skip = cpu.token_conv_backward(grad, x, weight, bias, skip, links, size, gelu)
+        return *grads, torch.zeros_like(bias) if grad_skip is None else grad_skip
+
+
+@_token_conv_backward.register_fake
+def _(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    contiguous = torch.contiguous_format
+    grad_x, grad_weight = (torch.empty_like(t, memory_format=contiguous) for t in (x, weight))
+    return grad_x, grad_weight, torch.empty_like(bias), torch.empty_like(bias)
+
+
+def _context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, weight, bias, skip, cells, links, *ctx.options = inputs
+    ctx.counts = (len(cells), len(links))
+    ctx.save_for_backward(x, weight, bias, skip, *cells, *links)
+
+
+def _gradient(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    x, weight, bias, skip, *plan = ctx.saved_tensors
+    num_cells, num_links = ctx.counts
+    grads = torch.ops.tcformer.token_conv_backward(
+        grad, x, weight, bias, skip, plan[:num_cells], plan[num_cells:], *ctx.options
+    )
+    grad_skip = None if skip is None else grads[3]
+    return *grads[:3], grad_skip, [None] * num_cells, [None] * num_links, None, None, None
+
+
+_token_conv.register_autograd(_gradient, setup_context=_context)
+
+
+def _tensors(plan: TokenPlan) -> tuple[list[Tensor], list[Tensor]]:
+    """What fused implementations look at, and what plain PyTorch does (nothing where tokens are pixels)."""
+    cells = [
+        plan.token_of_cell,
+        plan.token_cells,
+        plan.token_offsets,
+        plan.pixel_of_cell,
+        plan.pixel_cells,
+        plan.pixel_offsets,
+    ]
+    if plan.by_pixel is None or plan.by_token is None:
+        return cells, []
+    sides = (plan.by_pixel, plan.by_token)
+    return cells, [t for side in sides for t in (side.index, side.offsets, side.mean, side.back)]
+
+
+def _fused(x: Tensor, links: list[Tensor], backend: str) -> ModuleType | None:
+    """The module that computes all steps at once, if it is the one to use."""
+    name = choose_backend(backend, x.device)
+    if not links or x.dtype == torch.float64:
+        return None
+    if name == "native" and x.dtype == torch.float32:
+        from kernels import native
+
+        return native if hasattr(native, "token_conv") else None
+    return implementation("token_conv", "triton") if name == "triton" else None
+
+
+def _or_zero(skip: Tensor | None, bias: Tensor) -> Tensor:
+    return torch.zeros_like(bias) if skip is None else skip
