@@ -4,6 +4,14 @@ Ask `available()` before calling the others; `reason()` says why not. TCFORMER_N
 """
 
 from kernels.native.library import available, reason
-from kernels.native.ops import dpc_knn
+from kernels.native.ops import dpc_knn, grid_conv, grid_conv_backward, token_conv, token_conv_backward
 
-__all__ = ["available", "dpc_knn", "reason"]
+__all__ = [
+    "available",
+    "dpc_knn",
+    "grid_conv",
+    "grid_conv_backward",
+    "reason",
+    "token_conv",
+    "token_conv_backward",
+]

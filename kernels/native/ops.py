@@ -31,3 +31,102 @@ def dpc_knn(x: Tensor, num_clusters: int, k: int, mask: Tensor | None = None) ->
     assign = torch.empty(batch, tokens, dtype=torch.int64)
     call("tcformer_dpc_knn", x, mask, batch, tokens, channels, num_clusters, k, centres, assign)
     return centres, assign
+
+
+def token_conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    skip: Tensor,
+    token_of_cell: Tensor,
+    token_cells: Tensor,
+    token_offsets: Tensor,
+    pixel_of_cell: Tensor,
+    pixel_cells: Tensor,
+    pixel_offsets: Tensor,
+    map_size: tuple[int, int],
+    gelu: bool,
+) -> Tensor:
+    """skip * x + map2token(conv(token2map(x)) + bias), then exact GELU if wanted; see `kernels.token_conv`.
+
+    Args:
+        x: (B, N, C) float32.
+        weight: (C, 1, 3, 3) float32, depth-wise.
+        bias, skip: (C,) float32.
+        token_of_cell: (B, N_init) int64, the token of each cell of the initial grid.
+        token_cells: (B * N_init,) int64, each image's cells sorted by token.
+        token_offsets: (B * N + 1,) int64, where in `token_cells` each token begins, and the end.
+        pixel_of_cell: (N_init,) int64, the pixel of each cell, the same for all images.
+        pixel_cells: (N_init,) int64, cells sorted by pixel.
+        pixel_offsets: (H * W + 1,) int64.
+        map_size: (H, W).
+        gelu: whether the activation follows.
+
+    Returns:
+        (B, N, C) float32.
+    """
+    y = torch.empty_like(x)
+    plan = (token_of_cell, token_cells, token_offsets, pixel_of_cell, pixel_cells, pixel_offsets)
+    sizes = (*x.shape, *map_size, len(pixel_of_cell))
+    call("tcformer_token_conv", x, weight, bias, skip, *plan, *sizes, int(gelu), y)
+    return y
+
+
+def token_conv_backward(
+    grad_y: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    skip: Tensor,
+    token_of_cell: Tensor,
+    token_cells: Tensor,
+    token_offsets: Tensor,
+    pixel_of_cell: Tensor,
+    pixel_cells: Tensor,
+    pixel_offsets: Tensor,
+    map_size: tuple[int, int],
+    gelu: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients in x, weight, bias and skip, of their shapes, for `grad_y` (B, N, C); see `token_conv`."""
+    grads = tuple(torch.empty_like(t) for t in (x, weight, bias, skip))
+    plan = (token_of_cell, token_cells, token_offsets, pixel_of_cell, pixel_cells, pixel_offsets)
+    sizes = (*x.shape, *map_size, len(pixel_of_cell))
+    call("tcformer_token_conv_backward", grad_y, x, weight, bias, skip, *plan, *sizes, int(gelu), *grads)
+    return grads[0], grads[1], grads[2], grads[3]
+
+
+def grid_conv(
+    x: Tensor, weight: Tensor, bias: Tensor, skip: Tensor | None, map_size: tuple[int, int], gelu: bool
+) -> Tensor:
+    """`token_conv` where the tokens are the map's pixels, row by row: conv(x) + bias + skip * x, then GELU if wanted.
+
+    Args:
+        x: (B, H * W, C) float32.
+        weight, bias, skip: as for `token_conv`; `skip` None for 0.
+        map_size: (H, W).
+        gelu: whether the activation follows.
+
+    Returns:
+        (B, H * W, C) float32.
+    """
+    y = torch.empty_like(x)
+    call("tcformer_grid_conv", x, weight, bias, skip, x.shape[0], *map_size, x.shape[2], int(gelu), y)
+    return y
+
+
+def grid_conv_backward(
+    grad_y: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    skip: Tensor | None,
+    map_size: tuple[int, int],
+    gelu: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Gradients in x, weight, bias and skip (None without), of their shapes, for `grad_y`; see `grid_conv`."""
+    grad_x, grad_weight, grad_bias = (torch.empty_like(t) for t in (x, weight, bias))
+    grad_skip = None if skip is None else torch.empty_like(skip)
+    sizes = (x.shape[0], *map_size, x.shape[2])
+    grads = (grad_x, grad_weight, grad_bias, grad_skip)
+    call("tcformer_grid_conv_backward", grad_y, x, weight, bias, skip, *sizes, int(gelu), *grads)
+    return grads
