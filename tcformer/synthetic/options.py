@@ -26,6 +26,29 @@ cut by the border of the picture or hidden behind furniture, and busy background
 The mean pose of the training set, placed in every true box, scores a body AP of about 0.02 on `easy` people
 and of less than 0.01 on `full` ones. With pose_variety 0.35 it scores 0.15: then a network that learned
 nothing but the mean looks good.
+
+The same for `GenerateFace`; the fractions of `full` are WFLW's:
+
+=====================  ==================  ==================
+field                  easy                full
+=====================  ==================  ==================
+face_size              (0.5, 0.68)         (0.5, 0.68)
+yaw_deg                12.0                18.0
+large_yaw_deg          (30.0, 60.0)        (35.0, 75.0)
+pitch_deg, roll_deg    6.0, 6.0            10.0, 10.0
+pose_fraction          0.15                0.13
+expression_fraction    0.2                 0.13
+illumination_fraction  0.2                 0.28
+make_up_fraction       0.15                0.08
+occlusion_fraction     0.2                 0.29
+blur_fraction          0.2                 0.31
+clutter                0.25                1.0
+photo_fraction         0.2                 0.5
+light_range            (0.9, 1.1)          (0.7, 1.3)
+=====================  ==================  ==================
+
+The mean shape of 400 training faces, placed in the crops of 200 test faces, has an NME of 0.19 on `easy` faces
+and of 0.26 on `full` ones.
 """
 
 from __future__ import annotations
