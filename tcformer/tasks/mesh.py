@@ -357,7 +357,7 @@ def mesh_losses(spin: Tensor, prediction: Any, batch: Batch, openpose_weight: fl
         "joints": (batch["joints"][:, :, 3:] * difference.square()).mean((1, 2)),
         "pose": known * (rotations - batch["rotations"]).square().mean((1, 2, 3)),
         "shape": known * (shape - batch["shape"]).square().mean(1),
-        "camera": (-10 * camera[:, 0]).exp().square(),
+        "camera": _against_negative(camera[:, 0]),
     }
 
 
@@ -372,8 +372,14 @@ def project(points: Tensor, camera: Tensor) -> Tensor:
     Returns:
         (B, N, 2) in half crops from the crop's centre.
     """
-    distance = 2 * _FOCAL_OVER_SIDE / (camera[:, None, :1] + 1e-9)
-    return 2 * _FOCAL_OVER_SIDE * (points[..., :2] + camera[:, None, 1:]) / (points[..., 2:] + distance)
+    # The distance is 2 f / s; multiplied by s, so that a scale of 0 is no division by 0.
+    s = camera[:, None, :1]
+    return s * (points[..., :2] + camera[:, None, 1:]) / (1 + s * points[..., 2:] / (2 * _FOCAL_OVER_SIDE))
+
+
+def _against_negative(scale: Tensor) -> Tensor:
+    """SPIN's exp(-10 s)², continued below 0 by its tangent: there it soon exceeds what a float32 holds."""
+    return (-20 * scale.clamp(min=0)).exp() - 20 * scale.clamp(max=0)
 
 
 def _from_mid_hip(joints: Tensor) -> Tensor:

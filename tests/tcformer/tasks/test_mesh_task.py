@@ -202,6 +202,27 @@ def test_the_best_camera_puts_the_true_body_on_its_points(task: MeshTask) -> Non
     assert camera.detach()[:, 0].min() > 0.4 and camera.detach()[:, 0].max() < 2.5
 
 
+def test_camera_is_spins() -> None:
+    """A pinhole of a focal length of 5000 pixels at 2 f / (224 s), for a crop of 224."""
+    points = torch.randn(5, 20, 3, generator=torch.Generator().manual_seed(0))
+    camera = torch.tensor([[0.9, 0.1, -0.2], [0.3, 0.0, 0.0], [1.7, 0.5, 0.5], [1.0, -1.0, 0.0], [0.5, 0.0, 0.9]])
+    moved = points + torch.stack([camera[:, 1], camera[:, 2], 2 * 5000 / (224 * camera[:, 0])], 1)[:, None]
+    torch.testing.assert_close(project(points, camera), 5000 * moved[..., :2] / moved[..., 2:] / 112)
+
+
+def test_any_camera_has_a_finite_loss_and_gradient(task: MeshTask) -> None:
+    batch = whole(task.train_set())
+    scales = torch.tensor([0.9, 0.1, 0.0, -1e-9, -0.1, -1.0, -10.0, 50.0])
+    camera = torch.stack([scales, torch.zeros(8), torch.zeros(8)], 1).requires_grad_()
+    joints = task.pose(batch["rotations"], batch["shape"]).spin
+    losses = mesh_losses(joints, MeshPrediction(batch["rotations"], batch["shape"], camera), batch, 0.0)
+    expected = (-10 * scales[:2]).exp().square()  # SPIN's
+    torch.testing.assert_close(losses["camera"].detach()[:2], expected)
+    assert (losses["camera"].diff()[1:6] > -1e-6).all()  # the smaller, the worse
+    sum(value.sum() for value in losses.values()).backward()
+    assert torch.isfinite(camera.grad).all() and all(torch.isfinite(value).all() for value in losses.values())
+
+
 def test_unknown_parts_do_not_count(task: MeshTask) -> None:
     batch = whole(task.train_set())
     wrong = Fixed(torch.eye(3).expand(8, 24, 3, 3), torch.ones(8, 10), torch.tensor([[0.9, 0.0, 0.0]]).repeat(8, 1))
