@@ -4,7 +4,16 @@ Ask `available()` before calling the others; `reason()` says why not. TCFORMER_N
 """
 
 from kernels.native.library import available, reason
-from kernels.native.ops import dpc_knn, grid_conv, grid_conv_backward, token_conv, token_conv_backward
+from kernels.native.ops import (
+    dpc_knn,
+    grid_conv,
+    grid_conv_backward,
+    segment_sum,
+    segment_total,
+    sort_by_row,
+    token_conv,
+    token_conv_backward,
+)
 
 __all__ = [
     "available",
@@ -12,6 +21,9 @@ __all__ = [
     "grid_conv",
     "grid_conv_backward",
     "reason",
+    "segment_sum",
+    "segment_total",
+    "sort_by_row",
     "token_conv",
     "token_conv_backward",
 ]

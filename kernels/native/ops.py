@@ -130,3 +130,40 @@ def grid_conv_backward(
     grads = (grad_x, grad_weight, grad_bias, grad_skip)
     call("tcformer_grid_conv_backward", grad_y, x, weight, bias, skip, *sizes, int(gelu), *grads)
     return grads
+
+
+def segment_sum(rows: Tensor, index: Tensor, offsets: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Sum gathered rows by segment: (S, C) float32, added up in ascending order of entries.
+
+    Args:
+        rows: (R, C) float32.
+        index: (E,) int64, the row of each entry.
+        offsets: (S + 1,) int64, where each segment's entries begin, and the end.
+        weight: (E,) float32 factor of each entry, or None.
+    """
+    out = rows.new_empty(len(offsets) - 1, rows.shape[1])
+    call("tcformer_segment_sum", rows, index, offsets, weight, *out.shape, out)
+    return out
+
+
+def segment_total(weight: Tensor, offsets: Tensor) -> Tensor:
+    """Sum `weight` (E,) float32 by segment: (S,), for `offsets` (S + 1,) int64 as in `segment_sum`."""
+    out = weight.new_empty(len(offsets) - 1)
+    call("tcformer_segment_total", weight, offsets, len(out), out)
+    return out
+
+
+def sort_by_row(row: Tensor, num_rows: int) -> tuple[Tensor, Tensor]:
+    """Compressed sparse rows of a batch, without comparing: see `kernels.segments.sort_by_row`.
+
+    Args:
+        row: (B, n) int64 in [0, num_rows); other values are not noticed and write out of bounds.
+
+    Returns:
+        order: (B * n,) int64.
+        offsets: (B * num_rows + 1,) int64.
+    """
+    batch, entries = row.shape
+    order, offsets = row.new_empty(batch * entries), row.new_empty(batch * num_rows + 1)
+    call("tcformer_sort_by_row", row, batch, entries, num_rows, order, offsets)
+    return order, offsets

@@ -216,7 +216,7 @@ def parameters(channels: int) -> list[Tensor]:
 def assert_close_to_float64(results: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
     for result, value in zip(results, expected, strict=True):
         assert result.dtype == torch.float32
-        scale = max(1.0, value.abs().max().item())
+        scale = max([1.0, *value.abs().flatten().tolist()])
         torch.testing.assert_close(result.double(), value, rtol=1e-5, atol=3e-6 * scale)
 
 
@@ -312,3 +312,44 @@ def test_gelu_of_nan_and_infinity() -> None:
     own = (torch.zeros(3, 1, 3, 3), torch.zeros(3), torch.ones(3), (1, 1), True)
     y = native.grid_conv(numbers.view(1, 1, -1), *own).flatten()
     assert y[0].isnan() and y[1:].tolist() == [float("inf"), 7.0]
+
+
+# Segments
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.integers(1, 30),
+    channels=st.integers(1, 300),
+    entries=st.integers(0, 200),
+    segments=st.integers(0, 40),
+    weighted=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_segment_sum(rows: int, channels: int, entries: int, segments: int, weighted: bool, seed: int) -> None:
+    source = random(rows, channels, seed=seed)
+    index = torch.randint(0, rows, (entries,), generator=generator(seed))
+    ends = torch.randint(0, entries + 1, (segments + 1,), generator=generator(seed)).sort()[0]  # not all belong to any
+    weight = random(entries, seed=seed + 1)
+    factor = weight if weighted else torch.ones(entries)
+    expected = torch.zeros(segments, channels, dtype=torch.float64)
+    expected_total = torch.zeros(segments, dtype=torch.float64)
+    for s in range(segments):
+        own = slice(int(ends[s]), int(ends[s + 1]))
+        expected[s] = (source[index[own]].double() * factor[own, None].double()).sum(0)
+        expected_total[s] = weight[own].double().sum()
+    assert_close_to_float64([native.segment_sum(source, index, ends, weight if weighted else None)], [expected])
+    assert_close_to_float64([native.segment_total(weight, ends)], [expected_total])
+
+
+def test_segment_sum_with_any_number_of_threads() -> None:
+    rows, index = random(500, 200), torch.randint(0, 500, (4000,), generator=generator())
+    offsets, weight = torch.arange(0, 4001, 8), random(4000)
+    assert_threads_do_not_matter(lambda: [native.segment_sum(rows, index, offsets, weight)])
+
+
+@pytest.mark.parametrize(("batch", "entries", "rows"), [(1, 1, 1), (3, 40, 7), (2, 3000, 784), (2, 5, 50)])
+def test_sort_by_row(batch: int, entries: int, rows: int) -> None:
+    row = torch.randint(0, rows, (batch, entries), generator=generator())
+    through_batch = (row + torch.arange(batch)[:, None] * rows).flatten()
+    assert_equal(native.sort_by_row(row, rows), sorted_rows(through_batch, batch * rows))
