@@ -74,19 +74,15 @@ class MeshPerson(Person):
         )
 
 
-def sample_betas(rng: np.random.Generator) -> Array:
-    """Draw a body's shape (10,)."""
+def sample_betas(variety: float, rng: np.random.Generator) -> Array:
+    """Draw a body's shape (10,): variety times that of any body."""
     model = load_smpl_body()
-    return sample_coefficients(model.body, rng)[:NUM_SHAPES] / model.coefficient_std
+    return variety * sample_coefficients(model.body, rng)[:NUM_SHAPES] / model.coefficient_std
 
 
-def make_mesh_person(
-    body: BodyModel, choice: PoseChoice, rng: np.random.Generator, betas: Array | None = None
-) -> MeshPerson:
-    """Draw a person, of a given shape or any, who stands, sits or lies on the ground at the origin, facing -y."""
+def make_mesh_person(body: BodyModel, choice: PoseChoice, rng: np.random.Generator, betas: Array) -> MeshPerson:
+    """Draw a person of a given shape (10,) who stands, sits or lies on the ground at the origin, facing -y."""
     model = load_smpl_body()
-    if betas is None:
-        betas = sample_betas(rng)
     rest = model.rest_joints(betas)
     bones, posture = sample_pose(body, rest, choice, rng)
     look = sample_appearance(rng)
@@ -179,13 +175,14 @@ def _make_image(root: str, options: GenerateMesh, item: tuple[int, int]) -> tupl
     rng = np.random.default_rng([options.seed, split, index])
     choice = _choose(options, rng)
     if split == _TRAIN:
-        scene = draw_scene(load_body(), choice, rng, make_mesh_person, aim)
+        betas = sample_betas(options.shape_variety, rng)
+        scene = draw_scene(load_body(), choice, rng, partial(make_mesh_person, betas=betas), aim)
         name = f"train/{index:06d}.jpg"
         path, fields = Path(root, TRAIN_IMAGES, name), _training_fields(scene, name)
     else:
         sequence, frame = divmod(index, _FRAMES)
         traits = np.random.default_rng([options.seed, _SEQUENCE, sequence])
-        betas, gender = sample_betas(traits), str(traits.choice(["m", "f"]))
+        betas, gender = sample_betas(options.shape_variety, traits), str(traits.choice(["m", "f"]))
         focal = traits.uniform(*_FOCAL) * options.image_size[0]
         scene = draw_scene(load_body(), choice, rng, partial(make_mesh_person, betas=betas), partial(aim, focal=focal))
         path = Path(root, "3DPW/imageFiles", _sequence_name(sequence), f"image_{frame:05d}.jpg")

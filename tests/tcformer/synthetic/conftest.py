@@ -138,6 +138,7 @@ def _mesh_options(**changes: object) -> GenerateMesh:
         "back_view_fraction": 0.2,
         "camera_pitch_deg": 6.0,
         "pose_variety": 1.0,
+        "shape_variety": 1.0,
         "occluder_fraction": 0.2,
         "clutter": 0.5,
         "photo_fraction": 0.3,

@@ -52,8 +52,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("mesh")
     options = GenerateMesh(
         seed=1, train_images=8, test_images=6, image_size=(64, 64), figure_height=(0.7, 0.9), yaw_deg=30.0,
-        back_view_fraction=0.0, camera_pitch_deg=5.0, pose_variety=1.0, occluder_fraction=0.0, clutter=0.2,
-        photo_fraction=0.0, light_range=(1.0, 1.0), supersampling=1, jpeg_quality=90,
+        back_view_fraction=0.0, camera_pitch_deg=5.0, pose_variety=1.0, shape_variety=1.0, occluder_fraction=0.0,
+        clutter=0.2, photo_fraction=0.0, light_range=(1.0, 1.0), supersampling=1, jpeg_quality=90,
     )  # fmt: skip
     generate_mesh(path, options)
     return path
