@@ -80,8 +80,11 @@ def _token_conv(
     size = (map_size[0], map_size[1])
     with torch.autocast(x.device.type, enabled=False):
         x = x.contiguous()
-        if fused := _fused(x, links, backend):
+        fused = _fused(x, backend)
+        if fused and links:
             return fused.token_conv(x, weight, bias, _or_zero(skip, bias), *cells, size, gelu)
+        if fused and hasattr(fused, "grid_conv"):  # a GPU's own convolution of a grid is good enough
+            return fused.grid_conv(x, weight, bias, skip, size, gelu)
         return cpu.token_conv(x, weight, bias, skip, links, size, gelu)
 
 
@@ -107,10 +110,16 @@ def _token_conv_backward(
     size = (map_size[0], map_size[1])
     with torch.autocast(x.device.type, enabled=False):
         x, grad = x.contiguous(), grad.contiguous()
-        if fused := _fused(x, links, backend):
+        fused = _fused(x, backend)
+        if fused and links:
             return fused.token_conv_backward(grad, x, weight, bias, _or_zero(skip, bias), *cells, size, gelu)
-        *grads, grad_skip = cpu.token_conv_backward(grad, x, weight, bias, skip, links, size, gelu)
-        return *grads, torch.zeros_like(bias) if grad_skip is None else grad_skip
+        grads: tuple[Tensor, Tensor, Tensor, Tensor | None]
+        if fused and hasattr(fused, "grid_conv"):
+            grads = fused.grid_conv_backward(grad, x, weight, bias, skip, size, gelu)
+        else:
+            grads = cpu.token_conv_backward(grad, x, weight, bias, skip, links, size, gelu)
+        grad_x, grad_weight, grad_bias, grad_skip = grads
+        return grad_x, grad_weight, grad_bias, torch.zeros_like(bias) if grad_skip is None else grad_skip
 
 
 @_token_conv_backward.register_fake
@@ -155,16 +164,16 @@ def _tensors(plan: TokenPlan) -> tuple[list[Tensor], list[Tensor]]:
     return cells, [t for side in sides for t in (side.index, side.offsets, side.mean, side.back)]
 
 
-def _fused(x: Tensor, links: list[Tensor], backend: str) -> ModuleType | None:
+def _fused(x: Tensor, backend: str) -> ModuleType | None:
     """The module that computes all steps at once, if it is the one to use."""
     name = choose_backend(backend, x.device)
-    if not links or x.dtype == torch.float64:
-        return None
     if name == "native" and x.dtype == torch.float32:
         from kernels import native
 
-        return native if hasattr(native, "token_conv") else None
-    return implementation("token_conv", "triton") if name == "triton" else None
+        return native
+    if name == "triton" and x.dtype != torch.float64:
+        return implementation("token_conv", "triton")
+    return None
 
 
 def _or_zero(skip: Tensor | None, bias: Tensor) -> Tensor:
