@@ -12,18 +12,28 @@ import torch
 from torch import Tensor
 
 
-def sort_by_row(row: Tensor, num_rows: int) -> tuple[Tensor, Tensor]:
+def sort_by_row(row: Tensor, num_rows: int, backend: str) -> tuple[Tensor, Tensor]:
     """Compressed sparse rows of a batch.
 
     Args:
         row: (B, n) int64 in [0, num_rows), the row of each of an image's entries.
+        backend: as `choose_backend` returned it.
 
     Returns:
         order: (B * n,) int64, the entries, numbered through the batch, of the first image's row 0, row 1, ...;
             within a row in ascending order.
         offsets: (B * num_rows + 1,) int64, where in `order` each row begins, and the end.
+
+    Raises:
+        ValueError: a row is out of range (on GPUs not noticed: looking would have the CPU wait).
     """
     batch, n = row.shape
+    if row.device.type == "cpu" and row.numel() and not 0 <= row.min() <= row.max() < num_rows:
+        raise ValueError(
+            f"tokens and clusters must be in [0, {num_rows}), but they reach from {row.min()} to {row.max()}"
+        )
+    if backend == "native":
+        return import_module("kernels.native").sort_by_row(row.contiguous(), num_rows)
     rows, order = row.sort(dim=1, stable=True)
     first = torch.arange(batch, device=row.device)[:, None]
     # A search rather than counting, which on GPUs would have the CPU wait.
@@ -48,7 +58,7 @@ def segment_sum(rows: Tensor, index: Tensor, offsets: Tensor, weight: Tensor | N
     rows = rows.contiguous()
     precise = accumulator(rows.dtype)
     weight = None if weight is None else weight.to(precise)
-    if backend == "native" and rows.dtype == torch.float32 and hasattr(import_module("kernels.native"), "segment_sum"):
+    if backend == "native" and rows.dtype == torch.float32:
         return import_module("kernels.native").segment_sum(rows, index, offsets, weight)
     if backend == "triton":
         return import_module("kernels.triton_segments").segment_sum(rows, index, offsets, weight)
@@ -68,19 +78,17 @@ def segment_sum(rows: Tensor, index: Tensor, offsets: Tensor, weight: Tensor | N
 
 def segment_total(weight: Tensor, offsets: Tensor, backend: str) -> Tensor:
     """Sum `weight` (E,), float32 or float64, by segment: (S,)."""
-    if (
-        backend == "native"
-        and weight.dtype == torch.float32
-        and hasattr(import_module("kernels.native"), "segment_total")
-    ):
+    if backend == "native" and weight.dtype == torch.float32:
         return import_module("kernels.native").segment_total(weight, offsets)
     if backend == "triton":
         return import_module("kernels.triton_segments").segment_total(weight, offsets)
     return torch.segment_reduce(weight, "sum", lengths=offsets.diff(), unsafe=True, initial=0)
 
 
-def entry_dots(a: Tensor, index_a: Tensor, b: Tensor, index_b: Tensor) -> Tensor:
+def entry_dots(a: Tensor, index_a: Tensor, b: Tensor, index_b: Tensor, backend: str) -> Tensor:
     """Inner products (E,) of a[index_a] and b[index_b], in float32 (float64 for float64)."""
+    if backend == "triton":
+        return import_module("kernels.triton_segments").row_dot(a.contiguous(), index_a, b.contiguous(), index_b)
     precise = accumulator(a.dtype)
     return torch.linalg.vecdot(a[index_a].to(precise), b[index_b].to(precise))
 

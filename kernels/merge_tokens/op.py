@@ -56,7 +56,7 @@ def _merge(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Merged tokens, normalised weights, tokens sorted by cluster (B * N,), offsets of the clusters (B * M + 1,)."""
     name, batch = choose_backend(backend, x.device), x.shape[0]
-    order, offsets = sort_by_row(assign, num_clusters)
+    order, offsets = sort_by_row(assign, num_clusters, name)
     weight = log_weight.exp().flatten()  # (B * N,)
     total = segment_total(weight[order], offsets, name) + EPSILON  # (B * M,)
     normalised = weight / total[_cluster(assign, num_clusters)]
@@ -95,7 +95,7 @@ def _merge_backward(
     gathered = grad_merged.flatten(0, 1)[cluster]  # (B * N, C)
     grad_x = (gathered * share[:, None]).to(x.dtype).view_as(x)
     token = torch.arange(len(cluster), device=x.device)
-    grad_share = entry_dots(x.flatten(0, 1), token, gathered, token).to(share.dtype)  # (B * N,)
+    grad_share = entry_dots(x.flatten(0, 1), token, gathered, token, name).to(share.dtype)  # (B * N,)
     if grad_normalised is not None:
         grad_share = grad_share + grad_normalised.flatten()
     common = segment_total((share * grad_share)[order], offsets, name)  # (B * M,)

@@ -287,7 +287,7 @@ def _upsample_backward(
     if not with_weight:
         return grad_x, share.new_empty(0)
     coarse = _rows_through_batch(coarse_of_cell, x.shape[1])
-    dots = entry_dots(x.flatten(0, 1), coarse, rows, fine)  # (B * N_init,)
+    dots = entry_dots(x.flatten(0, 1), coarse, rows, fine, name)  # (B * N_init,)
     order = _through_batch(fine_cells, fine_of_cell)
     common = segment_total((share.flatten() * dots)[order], fine_offsets, name)  # (B * N_fine,)
     return grad_x, ((dots - common[fine]) * scale[fine]).view_as(share)

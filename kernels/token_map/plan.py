@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kernels.backend import choose_backend
 from kernels.constants import EPSILON
 from kernels.segments import sort_by_row
 
@@ -171,8 +172,9 @@ def _pixel_of_cell(grid_size: Size, map_size: Size, device: torch.device) -> Ten
 @torch.library.custom_op("tcformer::sort_cells", mutates_args=())
 def _sort_cells(row: Tensor, num_rows: int) -> tuple[Tensor, Tensor]:
     """Cells (B * n,), numbered within their image, sorted by their row (B, n), and each row's offsets."""
-    order, offsets = sort_by_row(row, num_rows)
-    return order % row.shape[1], offsets
+    order, offsets = sort_by_row(row, num_rows, choose_backend(None, row.device))
+    first = torch.arange(row.shape[0], device=row.device)[:, None] * row.shape[1]  # remainders are slow to compute
+    return (order.view(row.shape) - first).flatten(), offsets
 
 
 @_sort_cells.register_fake
@@ -196,7 +198,8 @@ def _link(row: Tensor, other: Tensor, num_rows: int, num_others: int) -> tuple[T
 
     first_cell = torch.searchsorted(pair // num_others, torch.arange(batch * num_rows + 1, device=row.device))
     offsets = torch.cat([entry, entry[-1:] + 1])[first_cell]
-    entry_row, entry_other = distinct // num_others, distinct % num_others
+    entry_row = distinct // num_others
+    entry_other = distinct - entry_row * num_others
     index = entry_row // num_rows * num_others + entry_other
     cells_of_other = torch.zeros(batch * num_others, dtype=torch.int64, device=row.device)
     cells_of_other.scatter_add_(0, (image * num_others + other).flatten(), torch.ones_like(pair))
