@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.launch import parallel_map, session
-from pipelines.params import Cluster, ImagenetData, WholebodyData
+from pipelines.params import Cluster, FaceData, ImagenetData, MeshData, WholebodyData
 from pipelines.provenance import sha256_of_file, sha256_of_json
 from pipelines.storage import Store
 from tcformer.errors import UserError
 
 MANIFEST = "manifest.json"
+
+AnyData = ImagenetData | WholebodyData | FaceData | MeshData
 
 #: What an official data set must hold below its root, and where it comes from.
 OFFICIAL = {
@@ -36,6 +38,26 @@ OFFICIAL = {
         "COCO 2017 images from cocodataset.org, COCO-WholeBody V1.0 annotations from its authors' repository "
         "(non-commercial research), the person detections of SimpleBaseline",
     ),
+    "face": (
+        (
+            "WFLW_annotations/list_98pt_rect_attr_train_test/list_98pt_rect_attr_train.txt",
+            "WFLW_annotations/list_98pt_rect_attr_train_test/list_98pt_rect_attr_test.txt",
+            "WFLW_images",
+        ),
+        "WFLW's images and face annotations, from its authors' page (non-commercial research)",
+    ),
+    "mesh": (
+        ("body",),
+        "the body models and joint regressors of SMPL, from smpl.is.tue.mpg.de after accepting its licence "
+        "(non-commercial research), and beside them the files that finetune.mesh.task and evaluate.mesh name",
+    ),
+}
+
+_GENERATORS = {
+    "imagenet": "generate_imagenet",
+    "wholebody": "generate_wholebody",
+    "face": "generate_face",
+    "mesh": "generate_mesh",
 }
 
 
@@ -95,7 +117,7 @@ def localize(place: dict[str, Any]) -> Path:
     return folder
 
 
-def prepare(task: str, data: ImagenetData | WholebodyData, cluster: Cluster, out: Path) -> None:
+def prepare(task: str, data: AnyData, cluster: Cluster, out: Path) -> None:
     """Generate ``task``'s data set below ``out``, or check the official one; write the manifest.
 
     Raises:
@@ -122,12 +144,12 @@ def prepare(task: str, data: ImagenetData | WholebodyData, cluster: Cluster, out
     print(f"prepare@{task}: {manifest['files']} files, sha256 {str(manifest['sha256'])[:16]}")
 
 
-def _generate(task: str, data: ImagenetData | WholebodyData, cluster: Cluster, out: Path) -> None:
+def _generate(task: str, data: AnyData, cluster: Cluster, out: Path) -> None:
     if data.generate is None:
         raise UserError(f"data.{task}.generate is missing: source: generated needs it")
     from tcformer import synthetic
 
-    generate: Any = {"imagenet": synthetic.generate_imagenet, "wholebody": synthetic.generate_wholebody}[task]
+    generate: Any = getattr(synthetic, _GENERATORS[task])
     with session(cluster):
         generate(out, data.generate, map=partial(parallel_map, chunk=16, title=f"prepare@{task}"))
 

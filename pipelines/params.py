@@ -18,8 +18,10 @@ from ruamel.yaml.error import MarkedYAMLError
 
 from tcformer.errors import UserError
 from tcformer.models import NetworkOptions
-from tcformer.synthetic.options import GenerateImagenet, GenerateWholebody
+from tcformer.synthetic.options import GenerateFace, GenerateImagenet, GenerateMesh, GenerateWholebody
+from tcformer.tasks.face import FaceEvaluation, FaceOptions
 from tcformer.tasks.imagenet import ImagenetOptions
+from tcformer.tasks.mesh import MeshEvaluation, MeshOptions
 from tcformer.tasks.wholebody import WholebodyEvaluation, WholebodyOptions
 
 
@@ -74,9 +76,27 @@ class WholebodyData(Section):
     generate: GenerateWholebody | None
 
 
+class FaceData(Section):
+    """Where the face images come from."""
+
+    source: Literal["generated", "official"]
+    root: str | None  # official: folder with WFLW_annotations/, WFLW_images/
+    generate: GenerateFace | None
+
+
+class MeshData(Section):
+    """Where the images of bodies come from."""
+
+    source: Literal["generated", "official"]
+    root: str | None  # official: folder with body/ and what finetune.mesh.task.mixture and evaluate.mesh name
+    generate: GenerateMesh | None
+
+
 class Data(Section):
     imagenet: ImagenetData
     wholebody: WholebodyData
+    face: FaceData
+    mesh: MeshData
 
 
 class Pretrain(Section):
@@ -93,8 +113,22 @@ class FinetuneWholebody(Section):
     training: Training
 
 
+class FinetuneFace(Section):
+    initial: str | None
+    task: FaceOptions
+    training: Training
+
+
+class FinetuneMesh(Section):
+    initial: str | None
+    task: MeshOptions
+    training: Training
+
+
 class Finetune(Section):
     wholebody: FinetuneWholebody
+    face: FinetuneFace
+    mesh: FinetuneMesh
 
 
 class EvaluateImagenet(Section):
@@ -108,12 +142,28 @@ class EvaluateWholebody(Section):
     options: WholebodyEvaluation
 
 
+class EvaluateFace(Section):
+    data_root: str | None
+    batch: int = pydantic.Field(ge=1)
+    options: FaceEvaluation
+
+
+class EvaluateMesh(Section):
+    data_root: str | None
+    batch: int = pydantic.Field(ge=1)
+    options: MeshEvaluation
+
+
 class Evaluate(Section):
     imagenet: EvaluateImagenet
     wholebody: EvaluateWholebody
+    face: EvaluateFace
+    mesh: EvaluateMesh
 
 
-class VisualizeWholebody(Section):
+class Drawing(Section):
+    """What is drawn of a fine-tuned network."""
+
     data_root: str | None
     persons: int = pydantic.Field(ge=1)  # how many persons are drawn
     keypoint_threshold: float = pydantic.Field(ge=0, lt=1)  # points below it are not drawn
@@ -121,7 +171,9 @@ class VisualizeWholebody(Section):
 
 
 class Visualize(Section):
-    wholebody: VisualizeWholebody
+    wholebody: Drawing
+    face: Drawing
+    mesh: Drawing
 
 
 class Recipe(Section):

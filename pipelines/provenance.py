@@ -14,6 +14,7 @@ PACKAGES = ("torch", "numpy", "ray", "deepspeed", "mlflow", "dvc", "pycocotools"
 TRAINING_CODE = (
     "kernels",
     "tcformer/models",
+    "tcformer/body",
     "tcformer/data",
     "tcformer/metrics",
     "tcformer/tasks",

@@ -333,6 +333,30 @@ def wholebody_table(metrics: Mapping[str, Mapping[str, float]] | None, title: st
     return Table(title, ("part", *columns), rows, note=note)
 
 
+def face_table(metrics: Mapping[str, Mapping[str, Any]] | None, title: str = "Face landmarks by attribute") -> Table:
+    """NME, failure rate and AUC on the full test set and its subsets, from `tcformer.metrics.evaluate_face`."""
+    columns = ("faces", "NME", "FR@10%", "AUC@10%")
+    note = "NME: mean distance of the 98 points over the distance between the outer eye corners."
+    rows = _named_rows(metrics, ("count", "NME", "FR10", "AUC10"))
+    return Table(title, ("subset", *columns), rows, note=note)
+
+
+def mesh_table(metrics: Mapping[str, Mapping[str, Any]] | None, title: str = "Body mesh by test set") -> Table:
+    """Errors of the 14 joints in millimetres, of each test set."""
+    columns = ("people", "MPJPE", "PA-MPJPE")
+    note = "Millimetres. MPJPE: joints relative to the pelvis; PA: after the best similarity transform."
+    return Table(
+        title, ("test set", *columns), _named_rows(metrics, ("count", "mpjpe", "pa_mpjpe")), digits=1, note=note
+    )
+
+
+def _named_rows(
+    metrics: Mapping[str, Mapping[str, Any]] | None, names: tuple[str, ...]
+) -> tuple[tuple[Cell, ...], ...]:
+    groups = {} if metrics is None else {name: values for name, values in metrics.items() if name != "baseline"}
+    return tuple((group, *(values.get(name) for name in names)) for group, values in groups.items())
+
+
 def mapping_table(title: str, mapping: Mapping[str, Any] | None, columns: tuple[str, str] = ("name", "value")) -> Table:
     """Names and values (parameters, data hashes, versions); nested mappings get dotted names."""
     return Table(title, columns, () if mapping is None else tuple(_flat(mapping, "")), align="ll")

@@ -7,10 +7,25 @@ from typing import Any
 import pydantic
 
 from tcformer.models import NetworkOptions
-from tcformer.tasks import TASKS, ImagenetOptions, Task, WholebodyEvaluation, WholebodyOptions
+from tcformer.tasks import (
+    TASKS,
+    FaceEvaluation,
+    FaceOptions,
+    ImagenetOptions,
+    MeshEvaluation,
+    MeshOptions,
+    Task,
+    WholebodyEvaluation,
+    WholebodyOptions,
+)
 
-_OPTIONS: dict[str, Any] = {"imagenet": ImagenetOptions, "wholebody": WholebodyOptions}
-_EVALUATION: dict[str, Any] = {"wholebody": WholebodyEvaluation}
+_OPTIONS: dict[str, Any] = {
+    "imagenet": ImagenetOptions,
+    "wholebody": WholebodyOptions,
+    "face": FaceOptions,
+    "mesh": MeshOptions,
+}
+_EVALUATION: dict[str, Any] = {"wholebody": WholebodyEvaluation, "face": FaceEvaluation, "mesh": MeshEvaluation}
 
 
 def build_task(name: str, options: dict[str, Any], data_root: Path, evaluation: dict[str, Any] | None = None) -> Task:

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from pipelines.layout import PARAMS, Layout
 from pipelines.params import Params, load_params
 
+#: Tasks that start from the pretrained backbone.
+FINETUNED = ("wholebody", "face", "mesh")
+
 
 def begin(
     description: str | None, tasks: Sequence[str], *flags: tuple[str, str]

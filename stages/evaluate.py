@@ -8,11 +8,12 @@ from pipelines.engine import WEIGHTS
 from pipelines.evaluation import evaluate, record
 from pipelines.process import stage_main
 from stages.common import begin
+from tcformer.tasks import TASKS
 
 
 def main() -> None:
     """Run the stage."""
-    arguments, params, layout = begin(__doc__, ("imagenet", "wholebody"))
+    arguments, params, layout = begin(__doc__, tuple(TASKS))
     task = arguments.task
     section = getattr(params.active.evaluate, task)
     weights = (layout.run("pretrain") if task == "imagenet" else layout.run("finetune", task)) / WEIGHTS

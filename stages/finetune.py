@@ -6,13 +6,13 @@ from pipelines.data import Prepared
 from pipelines.engine import WEIGHTS
 from pipelines.process import stage_main
 from pipelines.training import Plan, options_of, run
-from stages.common import begin
+from stages.common import FINETUNED, begin
 
 
 def main() -> None:
     """Run the stage."""
     fresh = ("--fresh", "forget the checkpoints of an unfinished training")
-    arguments, params, layout = begin(__doc__, ("wholebody",), fresh)
+    arguments, params, layout = begin(__doc__, FINETUNED, fresh)
     section = getattr(params.active.finetune, arguments.task)
     data = Prepared.open(layout.data(arguments.task))
     initial = Path(section.initial) if section.initial else layout.run("pretrain") / WEIGHTS

@@ -11,15 +11,19 @@ from pipelines.report import (
     Metric,
     Picture,
     Section,
+    Table,
     build_report,
+    face_table,
     history_series,
     mapping_table,
+    mesh_table,
     read_history,
     read_metrics,
     summary_table,
     wholebody_table,
 )
-from stages.common import begin
+from stages.common import FINETUNED, begin
+from tcformer.tasks import TASKS
 
 
 def main() -> None:
@@ -35,44 +39,39 @@ def main() -> None:
 
 def sections(layout: Layout) -> list[Section]:
     """What the report shows, from the files of ``layout``'s recipe."""
-    classes = read_metrics(layout.run("evaluate", "imagenet") / "metrics.json")
-    pose = read_metrics(layout.run("evaluate", "wholebody") / "metrics.json")
+    found = {task: read_metrics(layout.run("evaluate", task) / "metrics.json") for task in TASKS}
+    classes, pose, face, mesh = (found[task] for task in ("imagenet", "wholebody", "face", "mesh"))
+    test = next(iter(mesh)) if mesh else ""  # the first test set
     summary = summary_table(
         [
-            _metric("classification", "top-1", classes, ("top1",), "chance", ("baseline", "top1")),
-            _metric("whole-body pose", "body AP", pose, ("body", "AP"), "mean pose", ("baseline", "body", "AP")),
-            _metric(
-                "whole-body pose",
-                "whole-body AP",
-                pose,
-                ("wholebody", "AP"),
-                "mean pose",
-                ("baseline", "wholebody", "AP"),
-            ),
-            _metric("whole-body pose", "mean OKS, 133 points", pose, ("oks",), "mean pose", ("baseline", "oks")),
+            _metric("classification", "top-1", classes, ("top1",), "chance"),
+            _metric("whole-body pose", "body AP", pose, ("body", "AP"), "mean pose"),
+            _metric("whole-body pose", "whole-body AP", pose, ("wholebody", "AP"), "mean pose"),
+            _metric("whole-body pose", "mean OKS, 133 points", pose, ("oks",), "mean pose"),
+            _metric("face landmarks", "NME (less is better)", face, ("full", "NME"), "mean shape"),
+            _metric("body mesh", f"MPJPE in mm, {test} (less is better)", mesh, (test, "mpjpe"), "mean body"),
+            _metric("body mesh", f"PA-MPJPE in mm, {test} (less is better)", mesh, (test, "pa_mpjpe"), "mean body"),
         ]
     )
-    tokens = read_metrics(layout.run("visualize") / "wholebody.json")
-    curves = [
-        *_curves(layout.run("pretrain"), "Classification"),
-        *_curves(layout.run("finetune", "wholebody"), "Whole-body pose"),
-    ]
+    titles = {"wholebody": "Whole-body pose", "face": "Face landmarks", "mesh": "Body mesh"}
+    curves = _curves(layout.run("pretrain"), "Classification")
+    seen: list[Picture | Table] = []
+    for task in FINETUNED:
+        curves += _curves(layout.run("finetune", task), titles[task])
+        cells = read_metrics(layout.run("visualize") / f"{task}.json")
+        seen += _pictures(layout.run("visualize", task), titles[task])
+        seen.append(mapping_table(f"{titles[task]}: grid cells a token covers", cells))
     provenance = [mapping_table("Data and trainings", _provenance(layout)), mapping_table("Versions", versions())]
     return [
-        Section("Results", (summary, wholebody_table(pose))),
-        Section(
-            "What the network sees",
-            (*_pictures(layout.run("visualize", "wholebody")), mapping_table("Grid cells a token covers", tokens)),
-        ),
+        Section("Results", (summary, wholebody_table(pose), face_table(face), mesh_table(mesh))),
+        Section("What the network sees", tuple(seen)),
         Section("Training", tuple(curves)),
         Section("What determined these results", tuple(provenance), folded=True),
     ]
 
 
-def _metric(
-    task: str, name: str, metrics: dict | None, keys: tuple[str, ...], baseline_name: str, baseline: tuple[str, ...]
-) -> Metric:
-    return Metric(task, name, _at(metrics, keys), baseline_name, _at(metrics, baseline))
+def _metric(task: str, name: str, metrics: dict | None, keys: tuple[str, ...], baseline_name: str) -> Metric:
+    return Metric(task, name, _at(metrics, keys), baseline_name, _at(metrics, ("baseline", *keys)))
 
 
 def _at(tree: dict | None, keys: tuple[str, ...]) -> float | None:
@@ -81,14 +80,17 @@ def _at(tree: dict | None, keys: tuple[str, ...]) -> float | None:
     return None if tree is None else float(tree)  # type: ignore[arg-type]
 
 
-def _pictures(folder: Path) -> list[Picture]:
+def _pictures(folder: Path, title: str) -> list[Picture]:
+    last = "body" if folder.name == "mesh" else "points over the annotated ones in white"
     caption = (
         "From left: the crop; the tokens of stages 1 to 4, each filled with its mean colour; how many grid cells each "
-        "token of the last stage covers; the predicted keypoints over the annotated ones in white."
+        f"token of the last stage covers; the predicted {last}."
     )
     files = sorted(folder.glob("*.png")) if folder.is_dir() else []
     return [
-        Picture("Tokens and keypoints", file.read_bytes(), caption, f"../visualize/wholebody/{file.name}")
+        Picture(
+            f"{title}: tokens and predictions", file.read_bytes(), caption, f"../visualize/{folder.name}/{file.name}"
+        )
         for file in files
     ]
 
@@ -101,7 +103,7 @@ def _curves(folder: Path, title: str) -> list[Curve]:
 
 def _provenance(layout: Layout) -> dict[str, str]:
     found = {}
-    for folder in (layout.run("pretrain"), layout.run("finetune", "wholebody")):
+    for folder in (layout.run("pretrain"), *(layout.run("finetune", task) for task in FINETUNED)):
         path = folder / "provenance.json"
         if path.is_file():
             values = json.loads(path.read_text())

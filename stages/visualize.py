@@ -7,20 +7,20 @@ from pipelines.data import Prepared
 from pipelines.engine import WEIGHTS
 from pipelines.evaluation import read_weights_metadata, record
 from pipelines.process import stage_main
-from pipelines.visualization import draw_wholebody
-from stages.common import begin
+from pipelines.visualization import draw_examples
+from stages.common import FINETUNED, begin
 
 
 def main() -> None:
     """Run the stage."""
-    arguments, params, layout = begin(__doc__, ("wholebody",))
+    arguments, params, layout = begin(__doc__, FINETUNED)
     task = arguments.task
     section = getattr(params.active.visualize, task)
     weights = layout.run("finetune", task) / WEIGHTS
     root = Path(section.data_root) if section.data_root else Prepared.open(layout.data(task)).root
     options = json.loads(read_weights_metadata(weights)["options"])
     out = layout.run("visualize", task)
-    figures = draw_wholebody(weights, options, root, section.persons, section.keypoint_threshold, section.scale, out)
+    figures = draw_examples(task, weights, options, root, section, out)
     (out.parent / f"{task}.json").write_text(json.dumps(figures, indent=1))
     record(weights, f"visualize@{task}", params, figures, sorted(out.iterdir()))
 

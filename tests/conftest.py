@@ -84,6 +84,12 @@ def workplace(tmp_path: Path) -> Iterator[Workplace]:
             sample("data__wholebody__generate__train_images"): 12,
             sample("data__wholebody__generate__val_images"): 4,
             sample("data__wholebody__generate__image_size"): [128, 128],
+            sample("data__face__generate__train_images"): 8,
+            sample("data__face__generate__test_images"): 6,
+            sample("data__face__generate__image_size"): [64, 64],
+            sample("data__mesh__generate__train_images"): 8,
+            sample("data__mesh__generate__test_images"): 4,
+            sample("data__mesh__generate__image_size"): [64, 64],
             sample("pretrain__training__epochs"): 2,
             sample("pretrain__training__global_batch"): 8,
             sample("pretrain__training__checkpoint_every"): 2,
@@ -91,7 +97,13 @@ def workplace(tmp_path: Path) -> Iterator[Workplace]:
             sample("finetune__wholebody__training__epochs"): 2,
             sample("finetune__wholebody__training__global_batch"): 8,
             sample("finetune__wholebody__task__input_size"): [64, 48],
+            sample("finetune__face__training__epochs"): 1,
+            sample("finetune__face__training__global_batch"): 8,
+            sample("finetune__mesh__training__epochs"): 1,
+            sample("finetune__mesh__training__global_batch"): 8,
             sample("visualize__wholebody__persons"): 2,
+            sample("visualize__face__persons"): 2,
+            sample("visualize__mesh__persons"): 2,
         }
     )
     yield place

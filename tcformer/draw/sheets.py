@@ -54,6 +54,7 @@ class Example:
         points: predicted points in pixels of the image, with confidences: (133, 3) whole-body keypoints or
             (98, 3) face landmarks; None draws none.
         truth: the same of the annotated points, drawn under the predicted ones in white; None draws none.
+        drawn: a picture of a prediction that is no points, such as a body, as large as the sheet's others.
         label: a few words written above the row; "" writes none.
     """
 
@@ -62,14 +63,15 @@ class Example:
     points: NDArray[np.floating] | None = None
     truth: NDArray[np.floating] | None = None
     label: str = ""
+    drawn: NDArray[np.uint8] | None = None
 
 
 def token_sheet(
     examples: Sequence[Example], *, scale: int = 3, border: int = 1, threshold: float = 0.3
 ) -> NDArray[np.uint8]:
-    """Rows of [picture, tokens of each stage, token sizes of the last stage, keypoints].
+    """Rows of [picture, tokens of each stage, token sizes of the last stage, prediction].
 
-    All rows share one colour scale of token sizes. The column of keypoints appears if any row has some.
+    All rows share one colour scale of token sizes. The column of predictions appears if any row has one.
 
     Args:
         examples: one row each; the images have one size.
@@ -92,6 +94,7 @@ def token_sheet(
     last = [np.unique(example.partitions[-1].token_of_cell, return_counts=True)[1] for example in examples]
     largest = max(int(sizes.max()) for sizes in last)
     posed = any(example.points is not None for example in examples)
+    predicted = posed or any(example.drawn is not None for example in examples)
     rows = []
     for example in examples:
         row = [enlarge(example.image, scale)]
@@ -104,14 +107,14 @@ def token_sheet(
             row.append(
                 draw_points(example.image, example.points, truth=example.truth, scale=scale, threshold=threshold)
             )
-        elif posed:
-            row.append(enlarge(example.image, scale))
+        elif predicted:
+            row.append(enlarge(example.image, scale) if example.drawn is None else example.drawn)
         rows.append(row)
     titles = [
         ("picture", f"{examples[0].image.shape[1]} x {examples[0].image.shape[0]} pixels"),
         *((f"stage {stage + 1}", _count(examples, stage)) for stage in range(stages)),
         ("token size", "cells per token"),
-        *([("keypoints", "predicted")] if posed else []),
+        *([("keypoints" if posed else "body", "predicted")] if predicted else []),
     ]
     width = rows[0][0].shape[1]
     footers: list[NDArray[np.uint8] | None] = [None] * (stages + 1)

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tcformer.data.heatmaps import check_input_size, gaussian_heat_maps
-from tcformer.data.keypoints import SUBSETS, flip_within, subset
+from tcformer.data.keypoints import NUM_KEYPOINTS, SUBSETS, flip_within, subset
 from tcformer.data.wholebody import (
     Crops,
     People,
@@ -193,6 +195,12 @@ class WholebodyTask:
         height, width = heat_maps.shape[-2:]
         points, scores = decode_heat_maps(heat_maps)
         return results(points, scores, (height, width), batch, self.evaluation.keypoint_threshold, chosen)
+
+    def complete(self, points: NDArray[np.floating]) -> NDArray[np.floating]:
+        """(K, 3) x, y, score of the learned points to (133, 3); the others are 0."""
+        whole = np.zeros((NUM_KEYPOINTS, 3), points.dtype)
+        whole[self._points] = points
+        return whole
 
     def suppress(self, predictions: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The results to publish: all predictions of the test set without doubles of one person."""

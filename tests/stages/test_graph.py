@@ -36,8 +36,15 @@ def test_the_graph_runs_records_and_repeats(workplace: Workplace) -> None:
     assert {"body", "foot", "face", "lefthand", "righthand", "wholebody", "oks", "baseline"} <= set(pose)
     classes = json.loads((runs / "evaluate" / "imagenet" / "metrics.json").read_text())
     assert classes["count"] == 12 and classes["baseline"]["top1"] == pytest.approx(1 / 12)
-    assert (runs / "visualize" / "wholebody" / "tokens.png").read_bytes().startswith(b"\x89PNG")
-    assert "whole-body pose" in (runs / "report" / "report.md").read_text()
+    face = json.loads((runs / "evaluate" / "face" / "metrics.json").read_text())
+    assert face["full"]["count"] == 6 and face["baseline"]["full"]["NME"] > 0
+    mesh = json.loads((runs / "evaluate" / "mesh" / "metrics.json").read_text())
+    assert mesh["generated"]["count"] == 4 and mesh["baseline"]["generated"]["mpjpe"] > 0
+    for task in ("wholebody", "face", "mesh"):
+        assert (runs / "visualize" / task / "tokens.png").read_bytes().startswith(b"\x89PNG")
+    report = (runs / "report" / "report.md").read_text()
+    assert all(title in report for title in ("whole-body pose", "face landmarks", "body mesh"))
+    assert "not run" not in report
 
     # One MLflow run a training; later stages added to it.
     with sqlite3.connect(workplace.folder / "mlflow.db") as database:
@@ -45,8 +52,10 @@ def test_the_graph_runs_records_and_repeats(workplace: Workplace) -> None:
         keys = {key for (key,) in database.execute("select distinct key from metrics")}
         tags = {key for (key,) in database.execute("select distinct key from tags")}
         parameters = {key for (key,) in database.execute("select distinct key from params")}
-    assert recorded == {"pretrain": "FINISHED", "finetune@wholebody": "FINISHED"}
+    trainings = ("pretrain", "finetune@wholebody", "finetune@face", "finetune@mesh")
+    assert recorded == dict.fromkeys(trainings, "FINISHED")
     assert {"loss", "lr", "val_loss", "evaluate.wholebody.body.AP", "evaluate.imagenet.top1"} <= keys
+    assert {"evaluate.face.full.NME", "evaluate.mesh.generated.pa_mpjpe"} <= keys
     assert {"git.revision", "data.sha256", "dvc.stage"} <= tags
     assert "training.optimizer.lr" in parameters
     artifacts = {path.name for path in (workplace.folder / "mlruns").rglob("*") if path.is_file()}

@@ -14,6 +14,7 @@ import torch
 
 from tcformer.models import Network, Tokens, create_model
 from tcformer.models.released import from_released_name
+from tests.tcformer.models import released_arithmetic
 
 FOLDER = Path(__file__).resolve().parents[2] / "data/parity"
 LIGHT, BASE, POSE = "cls_light_64x64_b2", "cls_base_224x224_b1", "pose_base_256x192_b1"
@@ -74,24 +75,27 @@ def same_partition(ours: np.ndarray, theirs: np.ndarray) -> bool:
     return len(set(zip(ours, theirs))) == len(set(ours)) == len(set(theirs))
 
 
-def check_float64(case: str) -> None:
+def check_float64(case: str, tolerance: float = 1e-6) -> None:
+    """Compare with the released code's figures; without its float32 roundings (see `released_arithmetic`) what lies
+    behind many layers agrees to 3e-6 only."""
+    loose = 3 * tolerance
     arrays, meta = golden(case)
     model = build(case)
     stages: list[Tokens] = []
     model.backbone.register_forward_hook(lambda _module, _images, tokens: stages.extend(tokens))
     output = model(images(case))
-    assert relative_error(case, output) < 1e-6
+    assert relative_error(case, output) < tolerance
     for i, tokens in enumerate(stages, start=1):
         batch, count, channels, height, width = arrays[f"stage{i}_shape"]
         assert tokens.features.shape == (batch, count, channels)
         assert tokens.map_size == (height, width)
         features = tokens.features.detach().numpy()
-        np.testing.assert_allclose(features.mean(1), arrays[f"stage{i}_tokens_mean"], rtol=1e-6, atol=3e-6)
-        np.testing.assert_allclose(np.abs(features).mean((1, 2)), arrays[f"stage{i}_tokens_absmean"], rtol=1e-6)
+        np.testing.assert_allclose(features.mean(1), arrays[f"stage{i}_tokens_mean"], rtol=tolerance, atol=loose)
+        np.testing.assert_allclose(np.abs(features).mean((1, 2)), arrays[f"stage{i}_tokens_absmean"], rtol=tolerance)
         if i > 1:
             for ours, theirs in zip(tokens.token_of_cell.numpy(), arrays[f"stage{i}_idx_token"], strict=True):
                 assert same_partition(ours, theirs)
-            np.testing.assert_allclose(tokens.cell_weight.numpy(), arrays[f"stage{i}_agg_weight"], rtol=3e-6)
+            np.testing.assert_allclose(tokens.cell_weight.numpy(), arrays[f"stage{i}_agg_weight"], rtol=loose)
 
     if "nograd" not in arrays:
         return
@@ -105,7 +109,7 @@ def check_float64(case: str) -> None:
         else:
             assert grad is not None, name
             norm = grad.norm().item()
-            np.testing.assert_allclose(norm, arrays[f"gradnorm/{name}"], rtol=2e-6, atol=3e-7, err_msg=name)
+            np.testing.assert_allclose(norm, arrays[f"gradnorm/{name}"], rtol=loose, atol=loose / 10, err_msg=name)
 
 
 @pytest.mark.parametrize(
@@ -122,6 +126,13 @@ def check_float64(case: str) -> None:
 def test_float64(case: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TCFORMER_KERNELS", backend)
     check_float64(case)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")
+@pytest.mark.parametrize("case", [LIGHT, BASE, pytest.param(POSE, marks=pytest.mark.slow)])
+def test_float64_with_the_released_roundings(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    released_arithmetic.install(monkeypatch)
+    check_float64(case, tolerance=1e-7)  # the figures' own cell weights are float32
 
 
 @pytest.mark.parametrize("case", [LIGHT, BASE, POSE])

@@ -76,10 +76,7 @@ class Oracle:
 
 
 def test_tasks_by_name() -> None:
-    assert {name: task.name for name, task in TASKS.items()} == {
-        "imagenet": "imagenet",
-        "wholebody": "wholebody",
-    }
+    assert [task.name for task in TASKS.values()] == list(TASKS) == ["imagenet", "wholebody", "face", "mesh"]
 
 
 @pytest.mark.parametrize("options", [POSE, ANNOTATED, IMAGES])
