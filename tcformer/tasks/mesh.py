@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tcformer.body.files import GENDERS, NUM_JOINTS, NUM_SHAPES, Gender
 from tcformer.body.joints import NUM_OPENPOSE
-from tcformer.body.model import BodyJoints, Joints, load_joints
+from tcformer.body.model import Body, BodyJoints, Joints, load_body, load_joints
 from tcformer.body.rotations import nearest_rotation, to_6d, to_matrix
 from tcformer.data.mesh import MeshAugmentation, MeshDataset, MeshMixture, MeshTests
 from tcformer.data.mesh_files import Bodies, load_bodies
@@ -250,6 +250,11 @@ class MeshTask:
     def body(self) -> BodyJoints:
         """The neutral body model, which predictions pose."""
         return load_joints(self.root / BODY_FOLDER)
+
+    @cached_property
+    def surface(self) -> Body:
+        """The neutral body model with all its vertices, to be drawn."""
+        return load_body(self.root / BODY_FOLDER)
 
     def pose(self, rotations: Tensor, shape: Tensor) -> Joints:
         """Joints of predicted bodies, on the prediction's device, in float32."""
