@@ -187,7 +187,12 @@ class GenerateFace:
 @dataclass(frozen=True)
 class GenerateMesh:
     """A data set of single people with the parameters of an SMPL-format body: a training set as SPIN's files, a
-    test set as 3DPW's, and the body model."""
+    test set as 3DPW's, and the body model.
+
+    How far a small network gets in minutes depends on the background: tcformer_nano at 64 pixels, trained for 12
+    epochs on 2000 people of yaw_deg 30, pose_variety 0.9 and shape_variety 0.3, has 0.74 times the MPJPE and 0.78
+    times the PA-MPJPE of the mean body with clutter and photo_fraction 0, but 0.80 and 0.85 times with 0.25 and 0.2.
+    """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
 
