@@ -25,7 +25,12 @@ KEY = "tcformer.training"  # the tag by which later stages find a training's run
 
 def tracking_uri() -> str:
     """MLFLOW_TRACKING_URI, or a SQLite file in the repository's folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or default_uri()
+
+
+def default_uri() -> str:
+    """A SQLite file in the repository's folder."""
+    return f"sqlite:///{home() / 'mlflow.db'}"
 
 
 def legal_name(name: str) -> str:
@@ -64,6 +69,7 @@ class Run:
         self._path = journals / f"{time.time_ns()}.jsonl"
         self._lock = threading.Lock()
         self._closing = threading.Event()
+        self._uri = tracking_uri()  # a thread that outlives its run goes on with that run's server
         self._write(
             {
                 "do": "open",
@@ -93,7 +99,7 @@ class Run:
         self._sender.join(FLUSH_SECONDS)
         if self._path.exists():
             print(
-                f"MLflow at {tracking_uri()} has not taken everything: the rest waits in {self._path} and is sent by "
+                f"MLflow at {self._uri} has not taken everything: the rest waits in {self._path} and is sent by "
                 "the next stage that runs",
                 file=sys.stderr,
             )
@@ -105,9 +111,9 @@ class Run:
     def _send(self) -> None:
         """Body of the sending thread: earlier journals first, then this one until it is closed."""
         for path in self._leftovers:
-            if _Sender(path).send():
+            if _Sender(path, self._uri).send():
                 path.unlink(missing_ok=True)
-        sender = _Sender(self._path)
+        sender = _Sender(self._path, self._uri)
         while not self._closing.is_set():
             sender.send()
             self._closing.wait(RETRY_SECONDS)
@@ -122,8 +128,9 @@ class Run:
 class _Sender:
     """Replays one journal; remembers how far it came."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, uri: str) -> None:
         self._path = path
+        self._uri = uri
         self._sent = 0
         self._run = ""
         self._client: Any = None
@@ -155,11 +162,10 @@ class _Sender:
         from mlflow.entities import Param, RunTag
 
         logging.getLogger("alembic").setLevel(logging.WARNING)
-        mlflow.set_tracking_uri(tracking_uri())
-        self._client = mlflow.MlflowClient()
+        self._client = mlflow.MlflowClient(self._uri)
         found = self._client.get_experiment_by_name(experiment)
         # Beside the database; a server has a place of its own.
-        place = None if "MLFLOW_TRACKING_URI" in os.environ else (home() / "mlruns").as_uri()
+        place = (home() / "mlruns").as_uri() if self._uri == default_uri() else None
         identity = found.experiment_id if found else self._client.create_experiment(experiment, place)
         runs = self._client.search_runs([identity], f"tags.`{KEY}` = '{key}'", max_results=1)
         if runs:

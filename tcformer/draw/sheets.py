@@ -124,6 +124,8 @@ def token_sheet(
     if posed:
         truth = any(example.points is not None and example.truth is not None for example in examples)
         footers.append(side_legend(width, truth=truth, text_size=text_size))
+    elif predicted:
+        footers.append(None)
     labels = [example.label for example in examples]
     return sheet(rows, titles, footers=footers, labels=labels, text_size=text_size)
 
