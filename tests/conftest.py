@@ -59,7 +59,7 @@ class Workplace:
     def run(self, *command: str, status: int = 0, **environment: str) -> str:
         """Run a command to its end, check its exit status, return what it printed."""
         process = self.start(*command, **environment)
-        printed, _ = process.communicate(timeout=540)
+        printed, _ = process.communicate(timeout=1200)
         assert process.returncode == status, printed
         return printed
 

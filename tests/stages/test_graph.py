@@ -26,6 +26,7 @@ def stages_run_by(workplace: Workplace, *command: str) -> set[str]:
     return {line.split("'")[1] for line in printed.splitlines() if line.startswith("Running stage")}
 
 
+@pytest.mark.timeout(1500)
 def test_the_graph_runs_records_and_repeats(workplace: Workplace) -> None:
     workplace.run("git", "init", "-q")
     workplace.run("dvc", "init", "-q")
