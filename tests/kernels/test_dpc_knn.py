@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from kernels import dpc_knn
+from kernels.dpc_knn.ragged import apportion
 
 # Below and above the number of tokens at which the fast path changes its method.
 SHAPES = [(3, 60, 8, 15), (2, 97, 5, 25), (1, 513, 3, 129), (2, 700, 16, 175), (1, 1300, 2, 325)]
@@ -112,7 +115,7 @@ def test_an_image_does_not_depend_on_its_batch(tokens: int) -> None:
 def test_repeated_runs_are_identical(tokens: int) -> None:
     x = torch.randn(2, tokens, 24, generator=generator())
     first = dpc_knn(x, tokens // 4)
-    for _ in range(5):
+    for _ in range(20):
         again = dpc_knn(x.clone(), tokens // 4)
         assert torch.equal(first[0], again[0])
         assert torch.equal(first[1], again[1])
@@ -176,3 +179,110 @@ def test_wrong_arguments() -> None:
             dpc_knn(x, clusters)
     with pytest.raises(ValueError, match="k must be"):
         dpc_knn(x, 2, k=0)
+
+
+BACKENDS = ["torch", "native", "reference"]
+
+
+def is_missing(backend: str) -> bool:
+    from kernels import native
+
+    return backend == "native" and not native.available()
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    tokens=st.integers(1, 70),
+    channels=st.sampled_from([1, 3, 8, 17, 320]),
+    k=st.integers(1, 9),
+    share=st.floats(0.01, 1),
+    seed=st.integers(0, 99),
+)
+def test_any_shape_of_ties(tokens: int, channels: int, k: int, share: float, seed: int) -> None:
+    x = torch.randint(-1, 2, (2, tokens, channels), generator=generator(seed)).float()
+    clusters = max(1, int(share * tokens))
+    expected = dpc_knn(x.double(), clusters, k, backend="reference")
+    for backend in ("torch", "native"):
+        if not is_missing(backend):
+            for ours, theirs in zip(dpc_knn(x, clusters, k, backend=backend), expected, strict=True):
+                assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("tokens", [40, 600])
+def test_padding_changes_nothing(backend: str, tokens: int) -> None:
+    real = tokens - 13
+    x = torch.randn(2, tokens, 24, generator=generator())
+    mask = torch.zeros(2, tokens, dtype=torch.bool)
+    places = torch.stack([torch.randperm(tokens, generator=generator(i))[:real].sort()[0] for i in range(2)])
+    mask.scatter_(1, places, True)
+    alone = dpc_knn(x[mask].view(2, real, 24), 9, backend=backend)
+    for filler in (0.0, 1e4, float("nan")):
+        centres, assign = dpc_knn(x.masked_fill(~mask[:, :, None], filler), 9, mask=mask, backend=backend)
+        assert torch.equal(centres, places.gather(1, alone[0]))
+        assert torch.equal(assign[mask].view(2, real), alone[1])
+        assert not assign[~mask].any()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_fewer_real_tokens_than_clusters(backend: str) -> None:
+    x = torch.randn(3, 8, 4, generator=generator())
+    mask = torch.tensor([[0, 0, 1, 0, 1, 0, 0, 1], [0] * 8, [1] * 8]).bool()
+    centres, assign = dpc_knn(x, 5, mask=mask, backend=backend)
+    assert centres[0].tolist() == [0, 1, 2, 4, 7]  # three tokens, and the first two of the padding
+    assert assign[0].tolist() == [0, 0, 2, 0, 3, 0, 0, 4]
+    assert centres[1].tolist() == [0, 1, 2, 3, 4] and not assign[1].any()
+    assert torch.equal(assign[2], dpc_knn(x[2:], 5, backend=backend)[1][0])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_parts_are_clustered_alone(backend: str) -> None:
+    x = torch.randn(2, 50, 8, generator=generator())
+    mask = torch.rand(2, 50, generator=generator()) < 0.8
+    parts = torch.randint(0, 4, (50,), generator=generator(1))
+    parts[parts == 2] = 3  # a part without tokens
+    for some_mask in (None, mask):
+        centres, assign = dpc_knn(x, 13, mask=some_mask, parts=parts, backend=backend)
+        first = 0
+        for part, count in enumerate(apportion(torch.bincount(parts).tolist(), 13)):
+            tokens = (parts == part).nonzero()[:, 0]
+            if len(tokens) == 0:
+                assert count == 0
+                continue
+            own_mask = None if some_mask is None else some_mask[:, tokens]
+            own_centres, own_assign = dpc_knn(x[:, tokens], count, mask=own_mask, backend=backend)
+            assert torch.equal(centres[:, first : first + count], tokens[own_centres])
+            real = torch.ones_like(own_assign, dtype=torch.bool) if own_mask is None else own_mask
+            assert torch.equal(assign[:, tokens][real], (own_assign + first)[real])
+            first += count
+        assert first == 13
+
+
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=20), st.floats(0, 1))
+def test_clusters_are_apportioned_to_parts(sizes: list[int], share: float) -> None:
+    total, occupied = sum(sizes), sum(size > 0 for size in sizes)
+    if total == 0:
+        return
+    clusters = max(occupied, round(share * total))
+    counts = apportion(sizes, clusters)
+    assert sum(counts) == clusters
+    assert all((1 <= count <= size) if size else count == 0 for count, size in zip(counts, sizes, strict=True))
+    if all(clusters * size >= total for size in sizes if size):
+        assert all(abs(count - clusters * size / total) < 1 for count, size in zip(counts, sizes, strict=True))
+
+
+def test_apportioning_by_hand() -> None:
+    assert apportion([196] * 16, 784) == [49] * 16
+    assert apportion([3, 3, 3], 4) == [2, 1, 1]  # ties to the lower part
+    assert apportion([100, 1, 1], 6) == [4, 1, 1]
+    with pytest.raises(ValueError, match="3 parts need at least as many clusters"):
+        apportion([2, 1, 0, 4], 2)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_masks_and_parts_that_do_not_fit(backend: str) -> None:
+    x = torch.zeros(2, 8, 4)
+    with pytest.raises(ValueError, match="mask must be"):
+        dpc_knn(x, 2, mask=torch.ones(2, 8), backend=backend)
+    with pytest.raises(ValueError, match="parts must be"):
+        dpc_knn(x, 2, parts=torch.zeros(2, 8, dtype=torch.int64), backend=backend)

@@ -1,0 +1,96 @@
+"""Time and memory of functions, side by side, and where the figures are kept."""
+
+from __future__ import annotations
+
+import csv
+import ctypes
+import re
+import time
+from collections.abc import Callable, Mapping
+from datetime import date
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+_MIB = 2**20
+
+Function = Callable[[], object]
+
+
+def alternate(functions: Mapping[str, Function], repeats: int, device: torch.device) -> dict[str, list[float]]:
+    """Seconds of each of `repeats` calls of each function, in turn (A B A B ...), after one call that is not timed."""
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for turn in range(repeats + 1):
+        for name, function in functions.items():
+            _wait(device)
+            start = time.perf_counter()
+            function()
+            _wait(device)
+            if turn:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def ratio(slow: list[float], fast: list[float]) -> float:
+    """Median of the ratios of neighbouring calls, which what else the machine does disturbs little."""
+    return median(a / b for a, b in zip(slow, fast, strict=True))
+
+
+def peak_mib(function: Function, device: torch.device) -> float:
+    """MiB that a call takes at most beyond what there was before; on CPUs by the pages resident in memory (Linux)."""
+    function()  # what only the first call needs
+    _wait(device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        function()
+        _wait(device)
+        return (torch.cuda.max_memory_allocated(device) - before) / _MIB
+    ctypes.CDLL(None).malloc_trim(0)  # so that memory left from before cannot be used again unnoticed
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    before = _status("VmRSS")
+    function()
+    return max(_status("VmHWM") - before, 0) / 1024
+
+
+def device_name(device: torch.device) -> str:
+    """Model of the device, with the threads of a CPU; made of what file names may hold."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+        name = f"{found[1].strip() if found else 'cpu'} {torch.get_num_threads()} threads"
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def report(title: str, name: str, rows: list[dict[str, Any]], device: torch.device) -> None:
+    """Print a table and keep it as `results/<name>-<device>.csv`, each row with date, device and version."""
+    print(f"\n{title} ({device_name(device)})")
+    texts = [list(rows[0]), *([_text(value) for value in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    for line in texts:
+        print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+    RESULTS.mkdir(exist_ok=True)
+    about = {"device": device_name(device), "date": date.today().isoformat(), "torch": torch.__version__}
+    with (RESULTS / f"{name}-{device_name(device)}.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*rows[0], *about], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({key: _text(value) for key, value in (row | about).items()} for row in rows)
+
+
+def _text(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _status(field: str) -> int:
+    found = re.search(rf"{field}:\s*(\d+)", Path("/proc/self/status").read_text())
+    assert found
+    return int(found[1])
