@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels import TokenPlan, dpc_knn, map2token, merge_tokens, native, token2map, token_conv, upsample_tokens
+from kernels import TokenPlan, dpc_knn, map2token, merge_tokens, token2map, token_conv, upsample_tokens
 from kernels.token_conv.op import _tensors
 
-BACKENDS = ["torch", pytest.param("native", marks=pytest.mark.skipif(not native.available(), reason=native.reason()))]
+BACKENDS = ["torch", "native"]
 OPS = torch.ops.tcformer
 
 

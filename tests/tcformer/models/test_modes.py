@@ -36,6 +36,7 @@ def assert_close(ours: list[Tensor], expected: list[Tensor]) -> None:
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["imagenet", "wholebody"])
 def test_traced_in_one_graph(task: str) -> None:
     model = network(task)
