@@ -48,7 +48,11 @@ def test_traced_in_one_graph(task: str) -> None:
 def test_compiled_in_one_graph() -> None:
     model = network()
     expected = step(model)
-    assert_close(step(model, torch.compile(model, fullgraph=True)), expected)
+    ours = step(model, torch.compile(model, fullgraph=True))
+    assert_close(ours[:1], expected[:1])
+    # The compiler sums gradients in another order, and some of them cancel.
+    for a, b in zip(ours[1:], expected[1:], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
 
 
 def test_checkpointed() -> None:
