@@ -1,7 +1,10 @@
 """DPC-KNN of a whole batch in standard operators with shapes that no value decides: for export.
 
-Everything is ordered by stable sorts and first minima, so ties go to the lower index as in the specification. Three
-(B, N, N) matrices are alive at once: 12 * N^2 bytes an image.
+Everything is ordered by stable sorts and first minima, so ties go to the lower index as in the specification.
+
+Distances are computed in float64 and then rounded. Runtimes round products of matrices differently; in float32 that
+alone decides some near tie in one of fifty 224x224 images, while what the layers before it round does so more seldom.
+Up to 20 * N^2 bytes an image are in use.
 """
 
 from __future__ import annotations
@@ -57,20 +60,19 @@ def dpc_knn(
 
 
 def _cluster(x: Tensor, num_clusters: int, k: int, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    n, c = x.shape[1:]
+    (n, c), dtype = x.shape[1:], x.dtype
     index = torch.arange(n, device=x.device)
     # Distances do not change when all tokens move, and are more exact near the origin. One token is subtracted
     # rather than the mean, so that small integers stay integers and equal distances stay equal.
-    x = (x - x[:, :1]).nan_to_num(0.0, 0.0, 0.0)
+    x = (x - x[:, :1]).nan_to_num(0.0, 0.0, 0.0).double()
     product = (-2 * x) @ x.mT  # (B, N, N)
     # Norms from the diagonal, so that a token's distance to itself and to its copies is exactly 0.
     norm = product.flatten(1)[:, index * (n + 1)] / -2  # (B, N)
-    # Squared distances less the norm of the row's token, which orders a row as well.
-    distance = product + norm[:, None]  # (B, N, N)
+    distance = (product + norm[:, None] + norm[:, :, None]).clamp(min=0).to(dtype)  # (B, N, N), squared
     if mask is not None:
         distance = distance.masked_fill(~mask[:, None], torch.inf)
 
-    near = (distance.topk(min(k, n), largest=False)[0] + norm[:, :, None]).clamp(min=0)  # (B, N, k)
+    near = distance.topk(min(k, n), largest=False)[0]  # (B, N, k)
     if mask is None:
         sparsity = near.sum(2) / (min(k, n) * c)  # (B, N), density = exp(-sparsity)
     else:
@@ -81,8 +83,7 @@ def _cluster(x: Tensor, num_clusters: int, k: int, mask: Tensor | None) -> tuple
     order = sparsity.sort(dim=1, stable=True)[1]  # densest first
     rank = torch.zeros_like(order).scatter(1, order, index.expand_as(order))
     denser = rank[:, None, :] < rank[:, :, None]  # (B, N, N): column before row
-    delta = distance.masked_fill(~denser, torch.inf).amin(2)  # (B, N)
-    delta = (delta + norm).clamp(min=0)
+    delta = distance.masked_fill(~denser, torch.inf).amin(2)  # (B, N), squared
     # log(sqrt(delta) * density) orders like the product and does not underflow.
     score = delta.double().log() / 2 - sparsity.double()
     # The densest token comes first: its density and its delta, the largest distance, are both the largest.
@@ -91,8 +92,9 @@ def _cluster(x: Tensor, num_clusters: int, k: int, mask: Tensor | None) -> tuple
         score = score.clamp(min=torch.finfo(score.dtype).min).masked_fill(~mask, -torch.inf)
 
     centres = score.sort(dim=1, descending=True, stable=True)[1][:, :num_clusters].sort(dim=1)[0]  # (B, M)
-    centre = x.gather(1, centres[:, :, None].expand(-1, -1, c))  # (B, M, C)
-    nearest = ((-2 * x) @ centre.mT + norm.gather(1, centres)[:, None]).argmin(2)  # (B, N)
+    first = torch.arange(x.shape[0], device=x.device)[:, None] * n
+    rows = distance.flatten(0, 1)[(centres + first).flatten()].unflatten(0, (-1, num_clusters))  # (B, M, N)
+    nearest = rows.argmin(1)  # (B, N)
     assign = nearest.scatter(1, centres, index[:num_clusters].expand_as(centres))
     return centres, assign if mask is None else assign.masked_fill(~mask, 0)
 

@@ -1,0 +1,265 @@
+"""Networks for other runtimes: as an ONNX file, or as a program of PyTorch's own export.
+
+    python -m tcformer.models.export WEIGHTS.safetensors OUT.onnx --size 256 192
+
+Both hold standard operators alone (the kernels called "portable"), take one image size and any batch size, and compute
+what the network computes in evaluation, deterministically.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from kernels.dpc_knn.portable import known_parts, note_parts
+from tcformer.data.images import IMAGE_MEAN, IMAGE_STD
+from tcformer.errors import UserError
+from tcformer.models.heads import (
+    NUM_JOINTS,
+    NUM_SHAPES,
+    POSE_NUMBERS,
+    HeatmapHead,
+    MeshHead,
+    MeshPrediction,
+    rotations_from_6d,
+)
+from tcformer.models.kernel_choice import kernels_named
+from tcformer.models.networks import Network
+from tcformer.models.weights import load_model
+
+#: Of the ONNX operators. From 20 on GELU is one of them.
+OPSET = 20
+_OPSETS = range(18, 24)
+_OUTPUTS = {
+    "imagenet": ("logits",),
+    "wholebody": ("heat_maps",),
+    "face": ("heat_maps",),
+    "mesh": ("rotations", "shape", "camera"),
+    "features": ("stage1", "stage2", "stage3", "stage4"),
+}
+#: How far outputs may differ, relative to the largest value of the image's output.
+TOLERANCE = 1e-4
+_CHECKED_BATCHES = (1, 3)
+
+
+def export_program(model: Network, image_size: tuple[int, int]) -> torch.export.ExportedProgram:
+    """The network in evaluation as a program of standard operators in float32, for batches of any size.
+
+    Args:
+        model: from `create_model` or `load_model`; it is not changed.
+        image_size: (H, W) of the images, in pixels.
+
+    Returns:
+        A program from `images` (B, 3, H, W), normalised, to the network's output. `program.module()` runs it,
+        `torch.export.save` writes it; neither needs this package.
+
+    Raises:
+        UserError: the images are too small for the network.
+    """
+    # Decomposing also leaves out what the other kernels would have needed.
+    return _trace(model, image_size).run_decompositions()
+
+
+def export_onnx(model: Network, path: str | Path, image_size: tuple[int, int], opset: int = OPSET) -> float:
+    """Write the network in evaluation as an ONNX file, and run it beside PyTorch.
+
+    The file maps `images` (B, 3, H, W), float32 RGB normalised as its metadata say, to `logits`, `heat_maps`,
+    `rotations`, `shape` and `camera`, or `stage1` to `stage4`, for any B. Its metadata entry "tcformer" is a JSON
+    object of the network's config, the image size, and the mean and standard deviation of values in [0, 1].
+
+    Args:
+        model: from `create_model` or `load_model`; it is not changed.
+        path: the file; it is complete or absent. Its folder is made if missing.
+        image_size: (H, W) of the images, in pixels.
+        opset: version of the ONNX operators, from 18 to 23.
+
+    Returns:
+        The largest difference between onnxruntime and PyTorch seen in the check, see `compare`.
+
+    Raises:
+        UserError: onnx, onnxscript or onnxruntime is not installed, the opset is not among those, the images are too
+            small, or onnxruntime differs from PyTorch by more than 1e-4; then no file is written.
+    """
+    if opset not in _OPSETS:
+        raise UserError(
+            f"ONNX export writes opsets {_OPSETS[0]} to {_OPSETS[-1]}, but got {opset}; choose one of them."
+        )
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        _package(package)
+    proto = _to_onnx(_trace(model, image_size), model.config, image_size, opset)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_bytes(proto)
+    try:
+        difference = compare(model, partial, image_size)
+        if not difference <= TOLERANCE:
+            raise UserError(
+                f"onnxruntime computes other outputs of {model.config['variant']} for {model.config['task']} than "
+                f"PyTorch (by {difference:.1e} of the largest value, expected at most {TOLERANCE:.0e}), so {path} was "
+                "not written; try another opset or another version of onnxruntime."
+            )
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return difference
+
+
+def compare(model: Network, path: str | Path, image_size: tuple[int, int]) -> float:
+    """Run an ONNX file of `model` in onnxruntime, and the network itself, on smooth random images, 1 and 3 at a time.
+
+    Returns:
+        The largest difference of any output, relative to the largest value of the same image's output.
+
+    Raises:
+        UserError: onnxruntime is not installed.
+    """
+    session = _package("onnxruntime").InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    model = _in_evaluation(model)
+    worst = 0.0
+    for batch in _CHECKED_BATCHES:
+        images = random_images(batch, image_size, seed=batch)
+        # The same kernels, because others decide near ties otherwise in one of some fifty images.
+        with kernels_named("portable"), torch.no_grad():
+            expected = _listed(model(images))
+        outputs = session.run(None, {"images": images.numpy()})
+        for own, other in zip(outputs, expected, strict=True):
+            worst = max(worst, relative_difference(torch.from_numpy(own), other))
+    return worst
+
+
+def relative_difference(a: Tensor, b: Tensor) -> float:
+    """Largest difference of `a` from `b` (B, ...), relative to the largest value of the image's `b`; NaN if any is."""
+    difference = (a - b).flatten(1).abs().amax(1) / b.flatten(1).abs().amax(1)
+    return float(difference.amax())
+
+
+def random_images(batch: int, image_size: tuple[int, int], seed: int = 0) -> Tensor:
+    """Smooth colours with a little noise, (batch, 3, H, W), distributed about like normalised photographs."""
+    generator = torch.Generator().manual_seed(seed)
+    colours = torch.randn(batch, 3, 6, 6, generator=generator)
+    images = F.interpolate(colours, image_size, mode="bilinear")
+    return images + 0.1 * torch.randn(images.shape, generator=generator)
+
+
+class _MeshHead(MeshHead):
+    """The same of a batch whose size the trace leaves open, as `len` does not."""
+
+    def forward(self, features: Tensor) -> MeshPrediction:
+        values = self.mean.expand(features.shape[0], -1)  # (B, 157)
+        for _ in range(self.ITERATIONS):
+            hidden = self.fc2(self.fc1(torch.cat([features, values], 1)))  # (B, 1024)
+            values = values + torch.cat([self.decpose(hidden), self.decshape(hidden), self.deccam(hidden)], 1)
+        pose, shape, camera = values.split([POSE_NUMBERS, NUM_SHAPES, 3], 1)
+        return MeshPrediction(rotations_from_6d(pose.unflatten(1, (NUM_JOINTS, 6))), shape, camera)
+
+
+def _in_evaluation(model: Network) -> Network:
+    return copy.deepcopy(model).cpu().float().eval()
+
+
+def _for_any_batch(model: Network) -> Network:
+    """A copy in evaluation whose heads do not look at the number of images."""
+    model = _in_evaluation(model)
+    for name, head in list(model.named_children()):
+        if isinstance(head, HeatmapHead):
+            setattr(model, name, head.final_layer)
+        elif isinstance(head, MeshHead):
+            head.__class__ = _MeshHead
+    return model
+
+
+def _trace(model: Network, image_size: tuple[int, int]) -> torch.export.ExportedProgram:
+    model, images = _for_any_batch(model), random_images(2, image_size)
+    with kernels_named("portable"), torch.no_grad(), _attention():
+        with note_parts() as parts:
+            model(images)
+        with known_parts(parts):
+            dynamic = ({0: torch.export.Dim("batch")},)
+            return torch.export.export(model, (images,), dynamic_shapes=dynamic, strict=False)
+
+
+def _attention() -> AbstractContextManager[None]:
+    """The mathematical form of attention, whose memory layout is the one that decompositions assume."""
+    return sdpa_kernel(SDPBackend.MATH)
+
+
+def _to_onnx(
+    program: torch.export.ExportedProgram, config: dict[str, Any], image_size: tuple[int, int], opset: int
+) -> bytes:
+    with warnings.catch_warnings(), _attention():
+        warnings.simplefilter("ignore")  # of the exporter's about itself
+        exported = torch.onnx.export(
+            program,
+            opset_version=opset,
+            input_names=["images"],
+            output_names=list(_OUTPUTS[config["task"]]),
+            custom_translation_table={torch.ops.aten.sort.stable: _stable_sort},
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    assert exported is not None
+    about = {"config": config, "image_size": list(image_size), "mean": list(IMAGE_MEAN), "std": list(IMAGE_STD)}
+    proto = exported.model_proto
+    entry = proto.metadata_props.add()
+    entry.key, entry.value = "tcformer", json.dumps(about, sort_keys=True)
+    return proto.SerializeToString()
+
+
+def _stable_sort(x: Any, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:
+    """ONNX's form of a stable sort, which the exporter lacks: of equal values TopK lists the first one first."""
+    op = _package("onnxscript").opset18
+    size = op.Gather(op.Shape(x), op.Constant(value_ints=[dim]))
+    return op.TopK(x, size, axis=dim, largest=int(descending), sorted=1)
+
+
+def _listed(output: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    return [output] if isinstance(output, Tensor) else list(output)
+
+
+def _package(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise UserError(
+            f"ONNX export needs the package {name} ({error}); install it with `pip install onnx onnxscript "
+            "onnxruntime`."
+        ) from error
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tcformer.models.export", description="Write a trained network as an ONNX file and check it."
+    )
+    parser.add_argument("weights", type=Path, help="a file that tcformer.save_model wrote")
+    parser.add_argument("out", type=Path, help="the ONNX file to write")
+    parser.add_argument("--size", type=int, nargs=2, required=True, metavar=("H", "W"), help="of the images, in pixels")
+    parser.add_argument("--opset", type=int, default=OPSET, help=f"of the ONNX operators (default {OPSET})")
+    args = parser.parse_args(arguments)
+    try:
+        difference = export_onnx(load_model(args.weights), args.out, tuple(args.size), args.opset)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"{args.out}: onnxruntime and PyTorch differ by {difference:.1e} of the largest value.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
