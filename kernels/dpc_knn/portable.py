@@ -3,7 +3,7 @@
 Everything is ordered by stable sorts and first minima, so ties go to the lower index as in the specification.
 
 Distances are computed in float64 and then rounded. Runtimes round products of matrices differently; in float32 that
-alone decides some near tie in one of fifty 224x224 images, while what the layers before it round does so more seldom.
+alone decides a near tie in one of some thirty 224x224 images, while what the layers before it round decided none of 96.
 Up to 20 * N^2 bytes an image are in use.
 """
 

@@ -133,7 +133,7 @@ def compare(model: Network, path: str | Path, image_size: tuple[int, int]) -> fl
     worst = 0.0
     for batch in _CHECKED_BATCHES:
         images = random_images(batch, image_size, seed=batch)
-        # The same kernels, because others decide near ties otherwise in one of some fifty images.
+        # The same kernels, because those in float32 decide a near tie otherwise in one of some thirty images.
         with kernels_named("portable"), torch.no_grad():
             expected = _listed(model(images))
         outputs = session.run(None, {"images": images.numpy()})

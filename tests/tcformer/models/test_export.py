@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 import sys
 from pathlib import Path
@@ -24,6 +25,7 @@ from tcformer.models.export import (
     random_images,
     relative_difference,
 )
+from tcformer.models.kernel_choice import kernels_named
 
 NANO = "tcformer_nano"
 SIZE = (64, 48)
@@ -96,7 +98,8 @@ def test_program_runs_without_our_operators() -> None:
     model.eval()
     for batch in (1, 5):
         images = random_images(batch, SIZE)
-        assert relative_difference(program.module()(images), model(images)) <= TOLERANCE
+        with torch.no_grad():
+            assert relative_difference(program.module()(images), model(images)) <= TOLERANCE
 
 
 class Clusters(nn.Module):
@@ -171,8 +174,15 @@ def test_classifiers_agree_on_sixteen_images(variant: str, tmp_path: Path) -> No
     export_onnx(model, path, size)
     model.eval()
     images = random_images(16, size, seed=20)
-    for batch in (1, 3):
-        for own in images.split(batch):
-            logits, expected = run(path, own)[0], outputs(model, own)[0]
+    own = {batch: torch.cat([run(path, some)[0] for some in images.split(batch)]) for batch in (1, 3)}
+    with kernels_named("portable"):
+        portable = outputs(model, images)[0]
+    default = outputs(model, images)[0]
+    exact = outputs(copy.deepcopy(model).double(), images.double())[0]
+    for logits in own.values():
+        for expected in (portable, exact):
             assert relative_difference(logits, expected) <= TOLERANCE
             assert torch.equal(logits.argmax(1), expected.argmax(1))
+        # Kernels that compare tokens in float32 decide a near tie otherwise in one of some thirty images.
+        others = [relative_difference(a[None], b[None]) > TOLERANCE for a, b in zip(logits, default, strict=True)]
+        assert sum(others) <= 3
