@@ -43,7 +43,8 @@ from tcformer.models.weights import load_model
 
 #: Of the ONNX operators. From 20 on GELU is one of them.
 OPSET = 20
-_OPSETS = range(18, 24)
+# From 23 on attention is one operator, whose mask onnxruntime 1.32 does not broadcast.
+_OPSETS = range(18, 23)
 _OUTPUTS = {
     "imagenet": ("logits",),
     "wholebody": ("heat_maps",),
@@ -85,7 +86,7 @@ def export_onnx(model: Network, path: str | Path, image_size: tuple[int, int], o
         model: from `create_model` or `load_model`; it is not changed.
         path: the file; it is complete or absent. Its folder is made if missing.
         image_size: (H, W) of the images, in pixels.
-        opset: version of the ONNX operators, from 18 to 23.
+        opset: version of the ONNX operators, from 18 to 22.
 
     Returns:
         The largest difference between onnxruntime and PyTorch seen in the check, see `compare`.
