@@ -28,15 +28,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from kernels.dpc_knn.portable import known_parts, note_parts
 from tcformer.data.images import IMAGE_MEAN, IMAGE_STD
 from tcformer.errors import UserError
-from tcformer.models.heads import (
-    NUM_JOINTS,
-    NUM_SHAPES,
-    POSE_NUMBERS,
-    HeatmapHead,
-    MeshHead,
-    MeshPrediction,
-    rotations_from_6d,
-)
 from tcformer.models.kernel_choice import kernels_named
 from tcformer.models.networks import Network
 from tcformer.models.weights import load_model
@@ -157,35 +148,12 @@ def random_images(batch: int, image_size: tuple[int, int], seed: int = 0) -> Ten
     return images + 0.1 * torch.randn(images.shape, generator=generator)
 
 
-class _MeshHead(MeshHead):
-    """The same of a batch whose size the trace leaves open, as `len` does not."""
-
-    def forward(self, features: Tensor) -> MeshPrediction:
-        values = self.mean.expand(features.shape[0], -1)  # (B, 157)
-        for _ in range(self.ITERATIONS):
-            hidden = self.fc2(self.fc1(torch.cat([features, values], 1)))  # (B, 1024)
-            values = values + torch.cat([self.decpose(hidden), self.decshape(hidden), self.deccam(hidden)], 1)
-        pose, shape, camera = values.split([POSE_NUMBERS, NUM_SHAPES, 3], 1)
-        return MeshPrediction(rotations_from_6d(pose.unflatten(1, (NUM_JOINTS, 6))), shape, camera)
-
-
 def _in_evaluation(model: Network) -> Network:
     return copy.deepcopy(model).cpu().float().eval()
 
 
-def _for_any_batch(model: Network) -> Network:
-    """A copy in evaluation whose heads do not look at the number of images."""
-    model = _in_evaluation(model)
-    for name, head in list(model.named_children()):
-        if isinstance(head, HeatmapHead):
-            setattr(model, name, head.final_layer)
-        elif isinstance(head, MeshHead):
-            head.__class__ = _MeshHead
-    return model
-
-
 def _trace(model: Network, image_size: tuple[int, int]) -> torch.export.ExportedProgram:
-    model, images = _for_any_batch(model), random_images(2, image_size)
+    model, images = _in_evaluation(model), random_images(2, image_size)
     with kernels_named("portable"), torch.no_grad(), _attention():
         with note_parts() as parts:
             model(images)

@@ -35,11 +35,12 @@ class HeatmapHead(nn.Module):
     def forward(self, m: Tensor) -> Tensor:
         """(B, C, H, W) map to (B, K, H, W), contiguous."""
         # As a product, because losses and decoders want maps one after the other, and a convolution of a map
-        # in channels-last memory format returns them interleaved.
+        # in channels-last memory format returns them interleaved. `m.shape[0]`, because `len` would fix an
+        # exported network's batch.
         pixels = m.flatten(2)  # (B, C, HW)
         weight, bias = self.final_layer.weight.flatten(1), self.final_layer.bias  # (K, C), (K,)
         assert bias is not None
-        maps = torch.baddbmm(bias[None, :, None], weight.expand(len(m), -1, -1), pixels)  # (B, K, HW)
+        maps = torch.baddbmm(bias[None, :, None], weight.expand(m.shape[0], -1, -1), pixels)  # (B, K, HW)
         return maps.unflatten(2, m.shape[2:])
 
 
@@ -104,7 +105,7 @@ class MeshHead(nn.Module):
 
     def forward(self, features: Tensor) -> MeshPrediction:
         """(B, C) features to body parameters."""
-        values = self.mean.to(features.dtype).expand(len(features), -1)  # (B, 157)
+        values = self.mean.to(features.dtype).expand(features.shape[0], -1)  # (B, 157)
         for _ in range(self.ITERATIONS):
             hidden = self.drop1(self.fc1(torch.cat([features, values], 1)))
             hidden = self.drop2(self.fc2(hidden))  # (B, 1024)
