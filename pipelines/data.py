@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.launch import parallel_map, session
-from pipelines.params import Cluster, FaceData, ImagenetData, MeshData, WholebodyData
+from pipelines.params import Cluster, DataSource
 from pipelines.provenance import sha256_of_file, sha256_of_json
 from pipelines.storage import Store
 from tcformer.errors import UserError
 
 MANIFEST = "manifest.json"
-
-AnyData = ImagenetData | WholebodyData | FaceData | MeshData
 
 #: What an official data set must hold below its root, and where it comes from.
 OFFICIAL = {
@@ -51,13 +49,6 @@ OFFICIAL = {
         "the body models and joint regressors of SMPL, from smpl.is.tue.mpg.de after accepting its licence "
         "(non-commercial research), and beside them the files that finetune.mesh.task and evaluate.mesh name",
     ),
-}
-
-_GENERATORS = {
-    "imagenet": "generate_imagenet",
-    "wholebody": "generate_wholebody",
-    "face": "generate_face",
-    "mesh": "generate_mesh",
 }
 
 
@@ -117,7 +108,7 @@ def localize(place: dict[str, Any]) -> Path:
     return folder
 
 
-def prepare(task: str, data: AnyData, cluster: Cluster, out: Path) -> None:
+def prepare(task: str, data: DataSource[Any], cluster: Cluster, out: Path) -> None:
     """Generate ``task``'s data set below ``out``, or check the official one; write the manifest.
 
     Raises:
@@ -144,12 +135,12 @@ def prepare(task: str, data: AnyData, cluster: Cluster, out: Path) -> None:
     print(f"prepare@{task}: {manifest['files']} files, sha256 {str(manifest['sha256'])[:16]}")
 
 
-def _generate(task: str, data: AnyData, cluster: Cluster, out: Path) -> None:
+def _generate(task: str, data: DataSource[Any], cluster: Cluster, out: Path) -> None:
     if data.generate is None:
         raise UserError(f"data.{task}.generate is missing: source: generated needs it")
     from tcformer import synthetic
 
-    generate: Any = getattr(synthetic, _GENERATORS[task])
+    generate: Any = getattr(synthetic, f"generate_{task}")
     with session(cluster):
         generate(out, data.generate, map=partial(parallel_map, chunk=16, title=f"prepare@{task}"))
 

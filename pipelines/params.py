@@ -9,7 +9,7 @@ import difflib
 import json
 import typing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import pydantic
 from ruamel.yaml import YAML
@@ -23,6 +23,8 @@ from tcformer.tasks.face import FaceEvaluation, FaceOptions
 from tcformer.tasks.imagenet import ImagenetOptions
 from tcformer.tasks.mesh import MeshEvaluation, MeshOptions
 from tcformer.tasks.wholebody import WholebodyEvaluation, WholebodyOptions
+
+Options = TypeVar("Options")  # the dataclass that a task defines
 
 
 class Section(pydantic.BaseModel):
@@ -60,75 +62,33 @@ class Training(Section):
     optimizer: Optimizer
 
 
-class ImagenetData(Section):
-    """Where the classification images come from."""
+class DataSource(Section, Generic[Options]):
+    """Where a task's images come from."""
 
     source: Literal["generated", "official"]
-    root: str | None  # official: folder with train/ and val/
-    generate: GenerateImagenet | None
-
-
-class WholebodyData(Section):
-    """Where the whole-body images come from."""
-
-    source: Literal["generated", "official"]
-    root: str | None  # official: folder with annotations/, train2017/, val2017/, person_detection_results/
-    generate: GenerateWholebody | None
-
-
-class FaceData(Section):
-    """Where the face images come from."""
-
-    source: Literal["generated", "official"]
-    root: str | None  # official: folder with WFLW_annotations/, WFLW_images/
-    generate: GenerateFace | None
-
-
-class MeshData(Section):
-    """Where the images of bodies come from."""
-
-    source: Literal["generated", "official"]
-    root: str | None  # official: folder with body/ and what finetune.mesh.task.mixture and evaluate.mesh name
-    generate: GenerateMesh | None
+    root: str | None  # official: the folder that holds what `pipelines.data.OFFICIAL` names
+    generate: Options | None
 
 
 class Data(Section):
-    imagenet: ImagenetData
-    wholebody: WholebodyData
-    face: FaceData
-    mesh: MeshData
+    imagenet: DataSource[GenerateImagenet]
+    wholebody: DataSource[GenerateWholebody]
+    face: DataSource[GenerateFace]
+    mesh: DataSource[GenerateMesh]
 
 
-class Pretrain(Section):
-    """ImageNet classification: the weights that every fine-tuning starts from."""
+class TrainingStage(Section, Generic[Options]):
+    """A task's training: ImageNet's is the pretraining that every fine-tuning starts from."""
 
-    initial: str | None  # weights file that the network starts from: ours or the authors'; null: drawn at random
-    task: ImagenetOptions
-    training: Training
-
-
-class FinetuneWholebody(Section):
-    initial: str | None  # weights file that the backbone starts from: ours or the authors'; null: pretrain's
-    task: WholebodyOptions
-    training: Training
-
-
-class FinetuneFace(Section):
-    initial: str | None
-    task: FaceOptions
-    training: Training
-
-
-class FinetuneMesh(Section):
-    initial: str | None
-    task: MeshOptions
+    initial: str | None  # weights file to start from, ours or the authors'; null: random, or pretrain's backbone
+    task: Options
     training: Training
 
 
 class Finetune(Section):
-    wholebody: FinetuneWholebody
-    face: FinetuneFace
-    mesh: FinetuneMesh
+    wholebody: TrainingStage[WholebodyOptions]
+    face: TrainingStage[FaceOptions]
+    mesh: TrainingStage[MeshOptions]
 
 
 class EvaluateImagenet(Section):
@@ -136,29 +96,15 @@ class EvaluateImagenet(Section):
     batch: int = pydantic.Field(ge=1)
 
 
-class EvaluateWholebody(Section):
-    data_root: str | None
-    batch: int = pydantic.Field(ge=1)
-    options: WholebodyEvaluation
-
-
-class EvaluateFace(Section):
-    data_root: str | None
-    batch: int = pydantic.Field(ge=1)
-    options: FaceEvaluation
-
-
-class EvaluateMesh(Section):
-    data_root: str | None
-    batch: int = pydantic.Field(ge=1)
-    options: MeshEvaluation
+class EvaluateFinetuned(EvaluateImagenet, Generic[Options]):
+    options: Options
 
 
 class Evaluate(Section):
     imagenet: EvaluateImagenet
-    wholebody: EvaluateWholebody
-    face: EvaluateFace
-    mesh: EvaluateMesh
+    wholebody: EvaluateFinetuned[WholebodyEvaluation]
+    face: EvaluateFinetuned[FaceEvaluation]
+    mesh: EvaluateFinetuned[MeshEvaluation]
 
 
 class Drawing(Section):
@@ -181,7 +127,7 @@ class Recipe(Section):
 
     network: NetworkOptions
     data: Data
-    pretrain: Pretrain
+    pretrain: TrainingStage[ImagenetOptions]
     finetune: Finetune
     evaluate: Evaluate
     visualize: Visualize

@@ -17,7 +17,7 @@ from pipelines.data import Prepared
 from pipelines.engine import HISTORY, WEIGHTS, train
 from pipelines.launch import Event, run_training, session
 from pipelines.layout import Layout
-from pipelines.params import FinetuneFace, FinetuneMesh, FinetuneWholebody, Params, Pretrain, Recipe, Training
+from pipelines.params import Params, Recipe, Training, TrainingStage
 from pipelines.progress import Progress
 from pipelines.provenance import code_version, git_revision, sha256_of_file, sha256_of_json, versions
 from pipelines.storage import Store
@@ -63,7 +63,7 @@ class Plan:
         return f"{self.stage.replace('@', '-')}-{self.fingerprint()[:16]}"
 
 
-def options_of(recipe: Recipe, section: Pretrain | FinetuneWholebody | FinetuneFace | FinetuneMesh) -> dict[str, Any]:
+def options_of(recipe: Recipe, section: TrainingStage[Any]) -> dict[str, Any]:
     """A section's task options with the recipe's network, as plain JSON values."""
     network = json.loads(recipe.model_dump_json(include={"network"}))
     return {**json.loads(section.model_dump_json())["task"], **network}
