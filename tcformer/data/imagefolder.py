@@ -1,4 +1,5 @@
-"""Classification images in ImageNet's folder layout: <root>/{train,val}/<wnid>/<image>."""
+"""Classification images in ImageNet's folder layout, <root>/{train,val}/<wnid>/<image>, or with a tar a class,
+<root>/{train,val}/<wnid>.tar: the samples are the same."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tcformer.data.batch import collate
-from tcformer.data.images import normalise, read_image
+from tcformer.data.class_archives import SUFFIX, Member, read_index, read_member
+from tcformer.data.images import ImageError, decode_image, normalise, read_image
 from tcformer.data.mixing import mix_pair, smooth_targets
 from tcformer.data.randaugment import color_jitter, rand_augment
 from tcformer.data.wholebody import listing
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _EXTENSIONS: Final = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+_A_FILE: Final = -1  # in place of the offset in a tar
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class ImageAugmentation:
 
 
 def find_classes(root: Path, num_classes: int) -> list[str]:
-    """The sorted names of the class folders of train and val; a class's index is its rank.
+    """The sorted names of the class folders or tars of train and val; a class's index is its rank.
 
     Raises:
         UserError: there are not `num_classes` of them.
@@ -76,7 +79,9 @@ def find_classes(root: Path, num_classes: int) -> list[str]:
 def _folders(folder: Path) -> set[str]:
     try:
         with os.scandir(folder) as entries:
-            return {entry.name for entry in entries if entry.is_dir()}
+            return {
+                entry.name.removesuffix(SUFFIX) for entry in entries if entry.is_dir() or entry.name.endswith(SUFFIX)
+            }
     except FileNotFoundError:
         return set()
 
@@ -113,31 +118,45 @@ class ImageFolderDataset:
         self.crop_fraction = crop_fraction
         self.augmentation = augmentation
         # A numpy array of bytes, since a list of a million strings is copied in every loader process.
-        names, labels = [], []
+        members: list[Member] = []
+        labels: list[int] = []
         for label, name in enumerate(classes):
-            files = _image_files(self.folder / name)
-            names += files
-            labels += [label] * len(files)
-        if not names:
+            found = class_images(self.folder, name)
+            members += found
+            labels += [label] * len(found)
+        if not members:
             raise UserError(
-                f"{self.folder}: no images found; expected <class>/<image>; run the prepare stage or set the "
-                f"data root"
+                f"{self.folder}: no images found; expected <class>/<image>; run the prepare stage or set the data root"
             )
-        self._names: NDArray[np.bytes_] = np.array([os.fsencode(name) for name in names])
+        self._names: NDArray[np.bytes_] = np.array([os.fsencode(member.name) for member in members])
+        self._places: NDArray[np.int64] = np.array([member[1:] for member in members], np.int64)  # offset, size
         self.labels: NDArray[np.int64] = np.array(labels, np.int64)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def path(self, index: int) -> Path:
-        """The file of sample `index`."""
-        return self.folder / self.classes[self.labels[index]] / os.fsdecode(self._names[index])
+        """The file of sample `index`; in a class's tar, that of the tar with the image's name below it."""
+        tar = SUFFIX if self._places[index, 0] != _A_FILE else ""
+        return self.folder / f"{self.classes[self.labels[index]]}{tar}" / os.fsdecode(self._names[index])
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """The image of sample `index`, (H, W, 3) RGB. Raises ImageError."""
+        path = self.path(index)
+        offset, size = self._places[index].tolist()
+        if offset == _A_FILE:
+            return read_image(path)
+        try:
+            data = read_member(path.parent, Member(path.name, offset, size))
+        except OSError as error:
+            raise ImageError(f"image {path}: cannot be read ({error}); put the tar back") from error
+        return decode_image(data, path)
 
     def sample(self, index: int, rng: np.random.Generator | None) -> dict[str, Any]:
         """The image `index`; augmented if a generator is given, from which alone all randomness comes."""
         from PIL.Image import fromarray
 
-        image = fromarray(read_image(self.path(index)))
+        image = fromarray(self.read(index))
         sample: dict[str, Any] = {"label": int(self.labels[index]), "index": index}
         if rng is None or self.augmentation is None:
             sample["image"] = normalise(np.asarray(centre_crop(image, self.size, self.crop_fraction)))
@@ -146,9 +165,7 @@ class ImageFolderDataset:
             sample["mix"] = int(rng.integers(2**63))
         return sample
 
-    def _augmented(
-        self, image: Image, options: ImageAugmentation, rng: np.random.Generator
-    ) -> NDArray[np.float32]:
+    def _augmented(self, image: Image, options: ImageAugmentation, rng: np.random.Generator) -> NDArray[np.float32]:
         from PIL.Image import Resampling, Transpose
 
         box = random_crop_box(image.size, options.crop_area, options.crop_aspect, rng)
@@ -192,12 +209,20 @@ class ImageFolderDataset:
         return {**batch, "image": images, "targets": targets}
 
 
-def _image_files(folder: Path) -> list[str]:
+def class_images(folder: Path, name: str) -> list[Member]:
+    """The images of a class of a split, sorted by name: of the folder `name`, else of the tar; offset -1 for files.
+
+    Raises:
+        UserError: the tar is no whole tar of plain files.
+    """
     try:
-        with os.scandir(folder) as entries:
-            return sorted(entry.name for entry in entries if entry.name.lower().endswith(_EXTENSIONS))
+        with os.scandir(folder / name) as entries:
+            names = sorted(entry.name for entry in entries if entry.name.lower().endswith(_EXTENSIONS))
+        return [Member(image, _A_FILE, 0) for image in names]
     except FileNotFoundError:
-        return []
+        archive = folder / f"{name}{SUFFIX}"
+    members = read_index(archive) if archive.exists() else []
+    return [member for member in members if member.name.lower().endswith(_EXTENSIONS)]
 
 
 def centre_crop(image: Image, size: int, crop_fraction: float) -> Image:

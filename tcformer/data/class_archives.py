@@ -1,0 +1,161 @@
+"""ImageNet's classes as one uncompressed tar each, <split>/<wnid>.tar, read in place.
+
+1.28 million files are slow to copy and to list, and a shared disk may have no room for so many; ImageNet itself comes
+as a tar of 1000 such tars. Beside each lies <wnid>.index.json with the names, offsets and sizes of its images; without
+it, or if the tar has changed since, the tar's headers are read.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from tcformer.errors import UserError
+
+SUFFIX: Final = ".tar"
+WNID: Final = re.compile(r"n\d{8}")
+
+_IMAGE = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
+_FETCH = "fetch the file again"
+
+
+class Member(NamedTuple):
+    """An image in a tar."""
+
+    name: str
+    #: of its first byte in the tar
+    offset: int
+    #: bytes
+    size: int
+
+
+def index_file(archive: Path) -> Path:
+    """Where the index of a class tar is kept."""
+    return archive.with_suffix(".index.json")
+
+
+def read_index(archive: Path) -> list[Member]:
+    """The members of a flat tar, sorted by name: from its index file if that fits the tar, else from its headers.
+
+    Raises:
+        UserError: no whole tar of plain files without folders.
+    """
+    try:
+        index = json.loads(index_file(archive).read_bytes())
+        if index["size"] == archive.stat().st_size:
+            return [Member(*member) for member in index["members"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # none, or not ours: the headers say the same
+    return scan(archive)
+
+
+def scan(archive: Path) -> list[Member]:
+    """As `read_index`, from the tar's headers alone."""
+    members = []
+    try:
+        with tarfile.open(archive, "r:") as tar:
+            for member in tar:
+                if member.isdir():
+                    continue
+                name = member.name.removeprefix("./")
+                if not member.isreg() or member.issparse() or "/" in name:
+                    raise UserError(f"{archive}: {member.name!r:.80}: expected plain files without folders; {_FETCH}")
+                members.append(Member(name, member.offset_data, member.size))
+    except (OSError, tarfile.TarError) as error:
+        raise UserError(f"{archive}: cannot be read as an uncompressed tar ({error}); {_FETCH}") from error
+    return sorted(members)
+
+
+def write_index(archive: Path) -> int:
+    """Write the index file of a class tar; returns the number of its members.
+
+    Raises:
+        UserError: see `read_index`.
+    """
+    members = scan(archive)
+    index_file(archive).write_text(json.dumps({"size": archive.stat().st_size, "members": members}))
+    return len(members)
+
+
+def read_member(archive: Path, member: Member) -> bytes:
+    """The bytes of a member. The tar is opened for each: nothing is left open that a fork or a pickle could break.
+
+    Raises:
+        OSError: the tar cannot be read, or ends before the member does.
+    """
+    with archive.open("rb") as stream:
+        stream.seek(member.offset)
+        data = stream.read(member.size)
+    if len(data) != member.size:
+        raise OSError(f"ends after {len(data)} of {member.size} bytes")
+    return data
+
+
+def validation_classes(devkit: Path) -> list[str]:
+    """The class of each validation image of ILSVRC2012, in the order of their numbers.
+
+    The ground truth holds ILSVRC2012_IDs, whose order is not that of the sorted wnids: meta.mat says which is which.
+
+    Args:
+        devkit: the unpacked ILSVRC2012_devkit_t12.
+
+    Raises:
+        UserError: a file is missing or breaks its format.
+    """
+    from scipy.io import loadmat
+
+    meta, truth = devkit / "data/meta.mat", devkit / "data/ILSVRC2012_validation_ground_truth.txt"
+    try:
+        synsets = loadmat(meta, squeeze_me=True, variable_names=["synsets"])["synsets"]
+        leaves = [s for s in synsets if int(s["num_children"]) == 0]  # the others are groups of classes
+        wnid_of_id = {int(s["ILSVRC2012_ID"]): str(s["WNID"]) for s in leaves}
+    except Exception as error:  # scipy raises many kinds for a broken file
+        raise UserError(f"{meta}: cannot be read as ImageNet's synsets ({error}); unpack the devkit again") from error
+    try:
+        return [wnid_of_id[int(line)] for line in truth.read_text().split()]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{truth}: expected a line with an ILSVRC2012_ID of {meta} for each image, found {error}; "
+            f"unpack the devkit again"
+        ) from error
+
+
+def sort_validation(
+    archive: Path, classes: list[str], target: Path, progress: Callable[[int], None] = lambda count: None
+) -> None:
+    """Write the images of ILSVRC2012_img_val.tar to one tar a class and its index file, the same bytes each time.
+
+    Args:
+        archive: a flat tar of ILSVRC2012_val_%08d.JPEG.
+        classes: see `validation_classes`.
+        target: folder to write to.
+        progress: is told the bytes done since it was last called.
+
+    Raises:
+        UserError: another member than those images.
+    """
+    of_class: dict[str, list[Member]] = {}
+    for member in scan(archive):
+        match = _IMAGE.fullmatch(member.name)
+        number = int(match[1]) if match else 0
+        if not 0 < number <= len(classes):
+            raise UserError(
+                f"{archive}: member {member.name!r:.80}: expected ILSVRC2012_val_00000001.JPEG to "
+                f"ILSVRC2012_val_{len(classes):08d}.JPEG, as many as the devkit's ground truth has lines; {_FETCH}"
+            )
+        of_class.setdefault(classes[number - 1], []).append(member)
+    with archive.open("rb") as source:
+        for wnid, members in of_class.items():
+            path = target / f"{wnid}{SUFFIX}"
+            with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+                for member in members:
+                    source.seek(member.offset)
+                    info = tarfile.TarInfo(member.name)
+                    info.size = member.size
+                    tar.addfile(info, source)
+                    progress(member.size)
+            write_index(path)
