@@ -304,15 +304,24 @@ def summary_table(metrics: Sequence[Metric], title: str = "What was learned") ->
     for metric in metrics:
         baseline, ratio = f"{_cell(metric.baseline, 3)} ({metric.baseline_name})", None
         if metric.value is not None and metric.baseline is not None:
-            ratio = f"{metric.value / metric.baseline:.1f}" if metric.baseline > 0 else "baseline is 0"
+            ratio = _ratio(metric.value / metric.baseline) if metric.baseline > 0 else "baseline is 0"
         rows.append((metric.task, metric.name, metric.value, baseline, ratio))
     return Table(title, ("task", "metric", "value", "baseline", "ratio"), tuple(rows), "llrrr")
 
 
-def wholebody_table(metrics: Mapping[str, Mapping[str, float]] | None, title: str = "Whole-body pose by part") -> Table:
-    """AP and AR of the parts, from the dictionary that `tcformer.metrics.evaluate_wholebody` gives.
+def _ratio(value: float) -> str:
+    """One decimal; two below 2, and two significant digits where those show too little, as of errors."""
+    if value >= 2:
+        return f"{value:.1f}"
+    return f"{value:.2f}" if value >= 0.095 or value == 0 else f"{value:.2g}"
 
-    pycocotools says -1 where there is nothing to find (no person of that size or part); the table says so.
+
+def wholebody_table(
+    metrics: Mapping[str, Mapping[str, float | None]] | None, title: str = "Whole-body pose by part"
+) -> Table:
+    """AP and AR of the parts measured, from the dictionary that `tcformer.metrics.evaluate_wholebody` gives.
+
+    None in it says that there is nothing to find (no person of that size or part); the table says so.
     """
     parts = {
         "body": "body",
@@ -320,16 +329,20 @@ def wholebody_table(metrics: Mapping[str, Mapping[str, float]] | None, title: st
         "face": "face",
         "lefthand": "left hand",
         "righthand": "right hand",
+        "hand": "hands",
         "wholebody": "whole body",
     }
     columns = ("AP", "AP50", "AP75", "APM", "APL", "AR")
-    note = "AP, AR: mean over OKS thresholds 0.50 to 0.95. M, L: persons of 32² to 96² pixels, and larger."
+    note = (
+        "AP, AR: mean over OKS thresholds 0.50 to 0.95. M, L: persons of 32² to 96² pixels, and larger. "
+        "Hands: the mean of left and right, as published."
+    )
     if metrics is None:
         return Table(title, ("part", *columns), (), note=note)
-    values = {part: [metrics.get(part, {}).get(column) for column in columns] for part in parts}
-    if any(-1 in row for row in values.values()):
+    values = {part: [metrics[part].get(column) for column in columns] for part in parts if part in metrics}
+    if any(None in row for row in values.values()):
         note += " none: the annotations hold no such person."
-    rows = tuple((parts[part], *("none" if v == -1 else v for v in row)) for part, row in values.items())
+    rows = tuple((parts[part], *("none" if v is None else v for v in row)) for part, row in values.items())
     return Table(title, ("part", *columns), rows, note=note)
 
 

@@ -7,6 +7,9 @@ keypoint evaluation (pycocotools) after these changes:
 - a result without a point of the part of confidence above 0 is dropped;
 - the OKS of every part takes the area of the whole person's segment, and the size of an unmatched result is
   that of the box around its body points, whatever `bbox` it may carry.
+
+Publications give one figure for hands: the mean of the left hand's and the right hand's, as the data set's authors
+answer in issue 38 of github.com/jin-s13/COCO-WholeBody.
 """
 
 from __future__ import annotations
@@ -47,9 +50,9 @@ def evaluate_wholebody(gt: Annotations, results: Results) -> dict[str, dict[str,
             y, confidence triplets in pixels. At most the 20 best of an image count.
 
     Returns:
-        {"body" | "foot" | "face" | "lefthand" | "righthand" | "wholebody": {measure: value}} with the
+        {"body" | "foot" | "face" | "lefthand" | "righthand" | "wholebody" | "hand": {measure: value}} with the
         measures of `STATS` in [0, 1]; None where the annotations hold nothing to measure (pycocotools says
-        -1).
+        -1). "hand" is the mean of both hands, the published figure, and None where one of them is.
 
     Raises:
         UserError: a file is missing or no JSON, or a record breaks the format.
@@ -60,7 +63,13 @@ def evaluate_wholebody(gt: Annotations, results: Results) -> dict[str, dict[str,
     strange = next((r["image_id"] for r in records if r["image_id"] not in people.images), None)
     if strange is not None:
         raise UserError(f"results: image_id {strange} is not among the annotated images; evaluate against their file")
-    return {part: _evaluate_part(part, people, records, points) for part in _EVALUATED}
+    measures = {part: _evaluate_part(part, people, records, points) for part in _EVALUATED}
+    return {**measures, "hand": _mean_of_hands(measures["lefthand"], measures["righthand"])}
+
+
+def _mean_of_hands(left: dict[str, float | None], right: dict[str, float | None]) -> dict[str, float | None]:
+    pairs = {name: (left[name], right[name]) for name in STATS}
+    return {name: None if a is None or b is None else (a + b) / 2 for name, (a, b) in pairs.items()}
 
 
 def _load(source: Any) -> Any:

@@ -32,11 +32,11 @@ from tcformer.errors import UserError
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
-PARTS = ("body", "foot", "face", "lefthand", "righthand", "wholebody")
+PARTS = ("body", "foot", "face", "lefthand", "righthand", "wholebody", "hand")
 
 
 def everything():
-    metrics = {part: {"AP": 0.1 + i / 100, "APM": -1, "AR": 0.51 + i / 100} for i, part in enumerate(PARTS)}
+    metrics = {part: {"AP": 0.1 + i / 100, "APM": None, "AR": 0.51 + i / 100} for i, part in enumerate(PARTS)}
     steps = tuple(float(s) for s in range(1, 1001))
     loss = tuple(2.0 / s for s in steps)
     return [
@@ -216,6 +216,20 @@ def test_no_ratio_without_a_baseline():
     rows = summary_table([Metric("a", "AP", 0.5, "mean pose", 0.0), Metric("a", "AP", 0.5, "mean pose", None)]).rows
     assert rows[0][3:] == ("0.000 (mean pose)", "baseline is 0")
     assert rows[1][3:] == ("not run (mean pose)", None)
+
+
+@pytest.mark.parametrize(
+    ("value", "baseline", "shown"),
+    [(0.058, 0.19, "0.31"), (117.2, 149.7, "0.78"), (0.471, 1 / 12, "5.7"), (0.19, 0.1, "1.90"), (0.004, 1.0, "0.004")],
+)
+def test_ratios_show_what_an_error_lost(value, baseline, shown):
+    assert summary_table([Metric("face", "NME", value, "mean shape", baseline)]).rows[0][4] == shown
+
+
+def test_parts_that_were_not_measured_have_no_row():
+    table = wholebody_table({"lefthand": {"AP": 0.25}, "righthand": {"AP": None}})
+    assert [row[0] for row in table.rows] == ["left hand", "right hand"]
+    assert table.rows[1][1] == "none" and "no such person" in table.note
 
 
 def test_small_numbers_keep_their_digits():

@@ -34,9 +34,21 @@ def test_official_example_gives_the_official_figures(truth: dict[str, Any]) -> N
     expected = {part: {s: golden[part][n] for s, n in zip(STATS, names)} for part in golden}
     for gt, found in ((GROUND_TRUTH, RESULTS), (truth, json.loads(RESULTS.read_text()))):
         measured = evaluate_wholebody(gt, found)
-        assert list(measured) == list(expected)
+        assert list(measured) == [*expected, "hand"]
         for part in expected:
             assert measured[part] == pytest.approx(expected[part], abs=1e-9)
+
+
+def test_the_published_hand_figure_is_the_mean_of_both_hands(truth: dict[str, Any]) -> None:
+    golden = json.loads((SHARED / "golden_metrics.json").read_text())["with_part_scores"]
+    measured = evaluate_wholebody(GROUND_TRUTH, RESULTS)["hand"]
+    for name, official in (("AP", "AP"), ("AR75", "AR .75")):
+        expected = (golden["lefthand"][official] + golden["righthand"][official]) / 2
+        assert measured[name] == pytest.approx(expected, abs=1e-9)
+    for annotation in truth["annotations"]:  # no left hand is annotated: there is no mean of both
+        annotation["lefthand_kpts"] = [0] * 63
+    measured_parts = evaluate_wholebody(truth, RESULTS)
+    assert measured_parts["righthand"]["AP"] is not None and measured_parts["hand"]["AP"] is None
 
 
 def test_ground_truth_as_predictions_is_perfect(truth: dict[str, Any]) -> None:
