@@ -126,9 +126,10 @@ def test_evil_archives_are_refused_and_nothing_is_written(tmp_path: Path, name: 
     assert not Path("/tmp/absolute").exists() and not Path("/etc/passwd").is_symlink()
 
 
-def test_a_bomb_of_headers_is_stopped(tmp_path: Path) -> None:
+def test_a_bomb_of_headers_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "SLACK", 0)
     path = tmp_path / "a.tar.gz"
-    path.write_bytes(gzip.compress(special("folder", tarfile.DIRTYPE).tobuf() * 80_000, 1))
+    path.write_bytes(gzip.compress(special("folder", tarfile.DIRTYPE).tobuf() * 4000, 9))
     with pytest.raises(UserError, match="a bomb"):
         examine(path)
 

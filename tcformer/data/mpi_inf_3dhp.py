@@ -1,0 +1,187 @@
+"""MPI-INF-3DHP's training set as SPIN's .npz, made from the data set's own files.
+
+Below the folder, for subjects S1 to S8 and their sequences Seq1 and Seq2:
+
+    annot.mat                                 annot2 and annot3, for each of 14 cameras (frames, 28 x 2 or 28 x 3)
+    imageSequence/video_<camera>.avi          2048 x 2048 pixels
+    imageFrames/video_<camera>/frame_%06d.jpg the videos' frames, counted from 1, where they have been taken out
+
+Which frames, boxes and joints are taken, and from which cameras, is as in SPIN (github.com/nkolot/SPIN,
+datasets/preprocess/mpi_inf_3dhp.py), which lists frames in the order in which the disk holds them; here they are
+sorted. SPIN's own file also holds SMPL fits and OpenPose's points, which cannot be made from the data set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcformer.data.mesh_files import BOX_UNIT, NUM_POINTS_3D
+from tcformer.errors import UserError
+
+SUBJECTS: Final = range(1, 9)
+SEQUENCES: Final = (1, 2)
+CAMERAS: Final = (0, 1, 2, 4, 5, 6, 7, 8)
+EVERY: Final = 10  # of the frames that show the whole person, one in so many is taken
+IMAGE_SIDE: Final = 2048
+
+_CAMERAS_OF_A_SEQUENCE = 14
+_NUM_JOINTS = 28
+_MARGIN = 1.2
+#: Of the 28 joints: pelvis; left hip, knee, ankle; right; spine, neck, head, top; left shoulder, elbow, wrist; right.
+_TAKEN = (4, 18, 19, 20, 23, 24, 25, 3, 5, 6, 7, 9, 10, 11, 14, 15, 16)
+#: Their places among SPIN's 24.
+_PLACES = (14, 3, 4, 5, 2, 1, 0, 16, 12, 17, 18, 9, 10, 11, 8, 7, 6)
+_ROOT = 0  # the pelvis among those taken
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """The frames of one camera that are taken."""
+
+    #: below the data set's folder: the video, and the folder of its frames
+    video: str
+    frames: str
+    #: (N,) from 1
+    numbers: NDArray[np.int64]
+    #: (N, 17, 2) pixels
+    points: NDArray[np.float64]
+    #: (N, 17, 3) millimetres, camera axes
+    joints: NDArray[np.float64]
+
+    @property
+    def images(self) -> list[str]:
+        """(N,) names below the data set's folder."""
+        return [f"{self.frames}/frame_{number:06d}.jpg" for number in self.numbers.tolist()]
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether the annotations of all sequences are below the folder."""
+    return all((folder / sequence / "annot.mat").is_file() for sequence in _sequences())
+
+
+def _sequences() -> Iterator[str]:
+    return (f"S{subject}/Seq{number}" for subject in SUBJECTS for number in SEQUENCES)
+
+
+def select(folder: Path) -> list[View]:
+    """Every tenth of the frames whose 17 joints all lie in the image, counted over all views in their order.
+
+    Raises:
+        UserError: an annotation file is missing or breaks its format, or a view has neither video nor frames.
+    """
+    views, counted = [], 0
+    for sequence in _sequences():
+        points, joints = _annotations(folder / sequence / "annot.mat")
+        for camera in CAMERAS:
+            video, frames = (f"{sequence}/{kind}/video_{camera}" for kind in ("imageSequence", "imageFrames"))
+            there = min(_length(folder / f"{video}.avi", folder / frames), len(points[camera]))
+            flat = points[camera][:there].reshape(there, -1)
+            inside = np.flatnonzero(((flat >= 0) & (flat < IMAGE_SIDE)).all(1))
+            rows = inside[-counted % EVERY :: EVERY]
+            counted += len(inside)
+            views.append(View(f"{video}.avi", frames, rows + 1, points[camera][rows], joints[camera][rows]))
+    return views
+
+
+def _annotations(path: Path) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]]:
+    """For each camera, the 17 joints (frames, 17, 2) in pixels and (frames, 17, 3) in millimetres."""
+    from scipy.io import loadmat
+
+    try:
+        content = loadmat(path, variable_names=["annot2", "annot3"])
+    except Exception as error:  # scipy raises many kinds for a broken file
+        raise UserError(f"{path}: cannot be read as MPI-INF-3DHP's annotations ({error}); fetch it again") from error
+    found = []
+    for name, size in (("annot2", 2), ("annot3", 3)):
+        cells = content.get(name, np.empty((0, 1), object)).reshape(-1)
+        good = len(cells) == _CAMERAS_OF_A_SEQUENCE and cells.dtype == object
+        if not good or any(cell.ndim != 2 or cell.shape[1] != size * _NUM_JOINTS for cell in cells):
+            raise UserError(
+                f"{path}: field '{name}': expected {_CAMERAS_OF_A_SEQUENCE} cells of {size * _NUM_JOINTS} numbers a "
+                f"frame; fetch it again"
+            )
+        found.append([cell.astype(np.float64).reshape(-1, _NUM_JOINTS, size)[:, _TAKEN] for cell in cells])
+    return found[0], found[1]
+
+
+def _length(video: Path, frames: Path) -> int:
+    """Number of frames of a view: the video's, else the largest number of an image."""
+    if video.is_file():
+        import cv2
+
+        return int(cv2.VideoCapture(str(video)).get(cv2.CAP_PROP_FRAME_COUNT))
+    numbers = [int(path.stem.removeprefix("frame_")) for path in frames.glob("frame_*.jpg")]
+    if not numbers:
+        raise UserError(
+            f"{frames}: no frame_%06d.jpg, and {video} is missing; expected one of the two; get MPI-INF-3DHP's videos"
+        )
+    return max(numbers)
+
+
+def extract_frames(folder: Path, view: View) -> int:
+    """Write the images of a view that are missing from its video; returns their number.
+
+    Raises:
+        UserError: the video is missing, or ends before a frame that is taken.
+    """
+    import cv2
+
+    wanted = {n: folder / name for n, name in zip(view.numbers.tolist(), view.images) if not (folder / name).exists()}
+    if not wanted:
+        return 0
+    (folder / view.frames).mkdir(parents=True, exist_ok=True)
+    video = cv2.VideoCapture(str(folder / view.video))
+    for number in range(1, max(wanted) + 1):
+        if not video.grab():
+            raise UserError(
+                f"{folder / view.video}: expected at least {max(wanted)} frames, found {number - 1}; fetch it again"
+            )
+        if number in wanted:
+            part = wanted[number].with_name(f"part-{number}.jpg")  # renamed when written: a crash leaves no half image
+            cv2.imwrite(str(part), video.retrieve()[1])
+            part.rename(wanted[number])
+    return len(wanted)
+
+
+def write_spin(views: Sequence[View], target: Path) -> int:
+    """Write the views' people as SPIN's mpi_inf_3dhp_train.npz, the same bytes for the same people; returns their
+    number. Joints are in metres from the pelvis."""
+    points = np.concatenate([view.points for view in views])
+    joints = np.concatenate([view.joints for view in views]) / 1000
+    low, high = points.min(1), points.max(1)
+    part, joints_24 = np.zeros((len(points), NUM_POINTS_3D, 3)), np.zeros((len(points), NUM_POINTS_3D, 4))
+    part[:, _PLACES, :2], part[:, _PLACES, 2] = points, 1
+    joints_24[:, _PLACES, :3], joints_24[:, _PLACES, 3] = joints - joints[:, _ROOT, None], 1
+    fields: dict[str, Any] = {
+        "imgname": np.array([name for view in views for name in view.images], np.str_),
+        "center": (low + high) / 2,
+        "scale": _MARGIN * (high - low).max(1) / BOX_UNIT,
+        "part": part,
+        "S": joints_24,
+    }
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_suffix(".part.npz")
+    np.savez(unfinished, **fields)
+    unfinished.rename(target)
+    return len(points)
+
+
+def convert(folder: Path, target: Path, map: Callable[..., Any] = map) -> int:
+    """Make SPIN's .npz of the data set below `folder`, and the images that it names; returns the number of people.
+
+    Args:
+        map: runs `extract_frames` on the views; the cores of a cluster, for instance.
+
+    Raises:
+        UserError: see `select` and `extract_frames`.
+    """
+    views = select(folder)
+    list(map(partial(extract_frames, folder), views))
+    return write_spin(views, target)
