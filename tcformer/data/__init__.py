@@ -8,12 +8,13 @@ if TYPE_CHECKING:
     from tcformer.data.batch import collate
     from tcformer.data.face import FaceAugmentation, FaceDataset, load_faces
     from tcformer.data.imagefolder import ImageAugmentation, ImageFolderDataset
-    from tcformer.data.images import ImageError, read_image
+    from tcformer.data.images import BrokenImage, ImageError, read_image
     from tcformer.data.mesh import MeshAugmentation, MeshDataset
     from tcformer.data.mesh_files import load_bodies
     from tcformer.data.wholebody import WholebodyAugmentation, WholebodyDataset, load_people
 
 _HOME = {
+    "BrokenImage": "images",
     "FaceAugmentation": "face",
     "FaceDataset": "face",
     "ImageAugmentation": "imagefolder",
@@ -31,6 +32,7 @@ _HOME = {
 }
 
 __all__ = [
+    "BrokenImage",
     "FaceAugmentation",
     "FaceDataset",
     "ImageAugmentation",

@@ -79,9 +79,7 @@ def transform_points(points: NDArray, matrix: NDArray[np.float64]) -> NDArray[np
     return points @ matrix[:, :2].T + matrix[:, 2]
 
 
-def to_image(
-    points: NDArray, centre: NDArray, extent: NDArray, map_size: tuple[int, int]
-) -> NDArray[np.float64]:
+def to_image(points: NDArray, centre: NDArray, extent: NDArray, map_size: tuple[int, int]) -> NDArray[np.float64]:
     """Points on a heat map (or the network's input) back to image pixels, for crops without rotation or flip.
 
     Args:

@@ -15,14 +15,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tcformer.data.crops import centre_and_extent, crop_matrix, transform_points
-from tcformer.data.images import normalise, read_image
+from tcformer.data.images import missing_files, normalise, read_image
 from tcformer.data.landmarks import ATTRIBUTES, EYE_CORNERS, FLIP, NUM_LANDMARKS
 from tcformer.errors import UserError
 
@@ -121,6 +121,9 @@ def _checked_numbers(fields: Sequence[str]) -> list[float] | str:
         elif not math.isfinite(value):
             return f"field {index + 1} ({_name(index)}): expected a finite number of pixels, found {text:.20}"
         values.append(value)
+    name = PurePosixPath(fields[-1])
+    if name.is_absolute() or ".." in name.parts:
+        return f"field {_FIELDS} (image name): expected a path below the image folder, found {fields[-1]:.80}"
     right, left = (values[2 * point : 2 * point + 2] for point in EYE_CORNERS)
     if right == left:
         return (
@@ -153,7 +156,8 @@ def check_face_images(faces: Faces, folder: Path) -> None:
     first_line: dict[str, int] = {}
     for index, name in enumerate(faces.names):
         first_line.setdefault(name, index + 1)
-    missing = [f"{name} (face {number})" for name, number in first_line.items() if not (folder / name).is_file()]
+    absent = set(missing_files(folder, first_line))
+    missing = [f"{name} (face {number})" for name, number in first_line.items() if name in absent]
     if missing:
         told = ", ".join(missing[:_MOST_TOLD]) + (", ..." if len(missing) > _MOST_TOLD else "")
         raise UserError(
@@ -228,6 +232,11 @@ class FaceDataset:
 
     def __len__(self) -> int:
         return len(self.faces)
+
+    @property
+    def num_images(self) -> int:
+        """Image files among which the samples are; faces share some."""
+        return len(set(self.faces.names))
 
     def sample(self, index: int, rng: np.random.Generator | None) -> dict[str, Any]:
         """The crop `index`; augmented if a generator is given, from which alone all randomness comes."""

@@ -1,13 +1,16 @@
 """Image files to RGB arrays: what the data sets hold, as one array type, or one clear error.
 
-JPEG goes through simplejpeg (libjpeg-turbo); grayscale, CMYK, PNG named .JPEG and whatever else through
-Pillow. Both give the same pixels for a colour JPEG. EXIF orientation is not applied: the annotations of COCO
-and the published ImageNet results refer to the stored pixels.
+JPEG goes through simplejpeg (libjpeg-turbo); CMYK, PNG named .JPEG and whatever else through Pillow. Both give the
+same pixels for a colour JPEG. Of 16 bits a channel the upper 8 are taken, of an animation the first frame, and an alpha
+channel is dropped. EXIF orientation is not applied: the annotations of COCO and the published ImageNet results refer to
+the stored pixels.
 """
 
 from __future__ import annotations
 
 import io
+import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -24,15 +27,33 @@ _SCALE = (1.0 / (255.0 * np.array(IMAGE_STD))).astype(np.float32)
 _OFFSET = (-np.array(IMAGE_MEAN) / np.array(IMAGE_STD)).astype(np.float32)
 
 
+# Pillow converts these to RGB as their names say; what number of an "I" or "F" is white, it cannot know.
+_MODES: Final = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+
+
 class ImageError(UserError):
     """An image file that is missing or cannot be decoded."""
+
+
+class BrokenImage(ImageError):
+    """An image file that is there and cannot be decoded: the same bytes give the same error, wherever they are read.
+
+    Args:
+        message: for people.
+        path: the file. The default is what a copy through a pipe is made with before it gets its attributes.
+    """
+
+    def __init__(self, message: str, path: str = "") -> None:
+        super().__init__(message)
+        self.path = path
 
 
 def read_image(path: Path | str) -> NDArray[np.uint8]:
     """Read an image file as (H, W, 3) uint8 RGB.
 
     Raises:
-        ImageError: the file cannot be read, is truncated or is no image; the message names it.
+        ImageError: the file cannot be read; the message names it.
+        BrokenImage: it is truncated or no image; likewise.
     """
     try:
         data = Path(path).read_bytes()
@@ -42,7 +63,11 @@ def read_image(path: Path | str) -> NDArray[np.uint8]:
 
 
 def decode_image(data: bytes, name: Path | str) -> NDArray[np.uint8]:
-    """Decode an encoded image to (H, W, 3) uint8 RGB; `name` is used in the error message only."""
+    """Decode an encoded image to (H, W, 3) uint8 RGB; `name` is used for the error only.
+
+    Raises:
+        BrokenImage: the data are truncated or no image.
+    """
     if data[:2] == b"\xff\xd8":
         import simplejpeg
 
@@ -56,11 +81,41 @@ def decode_image(data: bytes, name: Path | str) -> NDArray[np.uint8]:
 
     try:
         with Image.open(io.BytesIO(data)) as image:
+            if image.mode.startswith("I;16"):  # Pillow would take all above 255 for white
+                gray = (np.asarray(image) >> 8).astype(np.uint8)
+                return np.repeat(gray[:, :, None], 3, 2)
+            if image.mode not in _MODES:
+                raise ValueError(f"pixels of kind {image.mode}")
             return np.array(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ImageError(
-            f"image {name}: cannot be decoded ({error}); expected a whole JPEG or PNG; fetch the file again"
+    except MemoryError:
+        raise  # this machine's fault, not the file's
+    except Exception as error:  # Pillow's readers raise many kinds for broken files
+        raise BrokenImage(
+            f"image {name}: cannot be decoded ({error}); expected a whole JPEG or PNG; fetch the file again", str(name)
         ) from error
+
+
+def missing_files(folder: Path, names: Iterable[str]) -> list[str]:
+    """Which of the files `names`, relative to `folder`, are not there: sorted, each once.
+
+    Each folder is listed once, which for the data sets' hundred thousands of files is quicker than asking for each.
+    """
+    present: dict[str, set[str]] = {}
+    missing = []
+    for name in sorted(set(names)):
+        parent, _, base = name.rpartition("/")
+        if parent not in present:
+            present[parent] = _listed(folder / parent)
+        if base not in present[parent]:
+            missing.append(name)
+    return missing
+
+
+def _listed(folder: Path) -> set[str]:
+    try:
+        return set(os.listdir(folder))
+    except OSError:
+        return set()
 
 
 def normalise(image: NDArray[np.uint8]) -> NDArray[np.float32]:

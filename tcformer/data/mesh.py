@@ -9,7 +9,6 @@ Source: SPIN's base_dataset.py and mixed_dataset.py (github.com/nkolot/SPIN).
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from tcformer.body.files import NUM_JOINTS
 from tcformer.body.joints import NUM_OPENPOSE, SPIN_FLIP
 from tcformer.body.rotations import flip_pose, to_matrix
 from tcformer.data.crops import crop_matrix, transform_points
-from tcformer.data.images import normalise, read_image
+from tcformer.data.images import missing_files, normalise, read_image
 from tcformer.data.mesh_files import BOX_UNIT, Bodies
 from tcformer.errors import UserError
 
@@ -99,6 +98,11 @@ class MeshDataset:
 
     def __len__(self) -> int:
         return len(self.bodies)
+
+    @property
+    def num_images(self) -> int:
+        """Image files among which the samples are; people share some."""
+        return len(set(self.bodies.image))
 
     def sample(self, index: int, rng: np.random.Generator | None) -> dict[str, Any]:
         """The crop `index`; augmented if a generator is given, from which alone all randomness comes."""
@@ -184,18 +188,8 @@ def check_images(bodies: Bodies, folder: Path) -> None:
     Raises:
         UserError: names the first ten missing files and their number.
     """
-    wanted = sorted(set(bodies.image))
-    present: dict[str, set[str]] = {}
-    missing = []
-    for name in wanted:
-        parent, _, base = name.rpartition("/")
-        if parent not in present:
-            try:
-                present[parent] = set(os.listdir(folder / parent))
-            except OSError:
-                present[parent] = set()
-        if base not in present[parent]:
-            missing.append(name)
+    wanted = set(bodies.image)
+    missing = missing_files(folder, wanted)
     if missing:
         shown = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
         raise UserError(
@@ -226,6 +220,11 @@ class MeshMixture:
 
     def __len__(self) -> int:
         return max(len(each) for each in self.sets)
+
+    @property
+    def num_images(self) -> int:
+        """Image files of all the sets."""
+        return sum(each.num_images for each in self.sets)
 
     def sample(self, index: int, rng: np.random.Generator | None) -> dict[str, Any]:
         """A sample as of `MeshDataset`, `index` that of the mixture. Without a generator the set is drawn from

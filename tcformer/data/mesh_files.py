@@ -81,7 +81,8 @@ def load_bodies(path: Path) -> Bodies:
 def load_spin(path: Path) -> Bodies:
     """Read an .npz with SPIN's fields. All but imgname, center and scale may be missing.
 
-    A file with pose and without has_smpl has poses for all. A gender that is neither "m" nor "f" is neutral.
+    A file with pose and without has_smpl has poses for all. A gender that is neither "m" nor "f" is neutral. Texts may
+    be bytes, as Python 2 wrote them.
 
     Raises:
         UserError: see `load_bodies`.
@@ -98,9 +99,8 @@ def load_spin(path: Path) -> Bodies:
     missing = [name for name in ("imgname", "center", "scale") if name not in data]
     if missing:
         raise UserError(f"{path}: no field {', '.join(missing)}; expected one of SPIN's files; {_FETCH}")
-    if data["imgname"].dtype.kind != "U" or data["imgname"].ndim != 1:
-        raise UserError(f"{path}: field 'imgname': expected one text a row; {_FETCH}")
-    count = len(data["imgname"])
+    count = data["imgname"].size
+    names = _texts(path, "imgname", data["imgname"], count)
 
     def field(name: str, *shape: int) -> NDArray:
         return _rows(path, name, data.get(name), count, shape)
@@ -109,9 +109,9 @@ def load_spin(path: Path) -> Bodies:
     if "has_smpl" in data and has_smpl.all():
         has_smpl = field("has_smpl") > 0
     openpose, part = field("openpose", NUM_OPENPOSE, 3), field("part", NUM_POINTS_3D, 3)
-    gender = data.get("gender")
+    letters = _texts(path, "gender", data["gender"], count) if "gender" in data else []
     bodies = Bodies(
-        image=tuple(data["imgname"].tolist()),
+        image=tuple(names),
         centre=field("center", 2),
         scale=field("scale"),
         pose=field("pose", _POSE).astype(np.float32),
@@ -119,7 +119,7 @@ def load_spin(path: Path) -> Bodies:
         has_smpl=has_smpl,
         keypoints=np.concatenate([openpose, part], 1).astype(np.float32),
         joints=field("S", NUM_POINTS_3D, 4).astype(np.float32),
-        gender=_genders([] if gender is None else gender.tolist(), count),
+        gender=_genders(letters, count),
     )
     _check(bodies, lambda row: f"{path}: row {row} (counted from 0)")
     return bodies
@@ -134,7 +134,7 @@ def _rows(path: Path, name: str, array: NDArray | None, count: int, shape: tuple
             f"{path}: field '{name}': expected numbers of shape {(count, *shape)}, found {array.dtype} of shape "
             f"{array.shape}; {_FETCH}"
         )
-    wrong = ~np.isfinite(array).reshape(count, -1).all(1)
+    wrong = ~_finite_rows(array)
     if wrong.any():
         raise UserError(
             f"{path}: row {int(wrong.argmax())} (counted from 0): field '{name}': expected finite numbers; {_FETCH} "
@@ -143,10 +143,24 @@ def _rows(path: Path, name: str, array: NDArray | None, count: int, shape: tuple
     return array.astype(np.float64)
 
 
-def _genders(letters: Sequence[Any], count: int) -> NDArray[np.int64]:
+def _finite_rows(array: NDArray) -> NDArray[np.bool_]:
+    return np.isfinite(array).all(axis=tuple(range(1, array.ndim)))
+
+
+def _texts(path: Path, name: str, array: NDArray, count: int) -> list[str]:
+    """A field of one text a row."""
+    if array.dtype.kind not in "US" or array.shape != (count,):
+        raise UserError(
+            f"{path}: field '{name}': expected one text a row, found {array.dtype} of shape {array.shape}; {_FETCH}"
+        )
+    return [text.decode("utf-8", "replace") if isinstance(text, bytes) else text for text in array.tolist()]
+
+
+def _genders(letters: Sequence[str], count: int) -> NDArray[np.int64]:
+    """(count,) indices in GENDERS; neutral where nothing is said."""
     names = {"m": GENDERS.index("male"), "f": GENDERS.index("female")}
-    found = [names.get(str(letter), GENDERS.index("neutral")) for letter in letters]
-    return np.array(found if len(found) == count else [GENDERS.index("neutral")] * count, np.int64)
+    neutral = GENDERS.index("neutral")
+    return np.array([names.get(letter, neutral) for letter in letters] or [neutral] * count, np.int64)
 
 
 def _check(bodies: Bodies, where: Any) -> None:
@@ -237,12 +251,21 @@ class _Sequence:
 
     def _numbers(self, field: str, values: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
         array = np.asarray(values)
-        if array.dtype.kind not in "fiub" or array.shape != shape or not np.isfinite(array).all():
+        if array.dtype.kind not in "fiub" or array.shape != shape:
             raise UserError(
                 f"{self.path}: field '{field}': expected finite numbers of shape {shape}, found {array.dtype} of shape "
                 f"{array.shape}; {_FETCH}"
             )
         return array.astype(np.float64)
+
+    def _check_finite(self, field: str, values: NDArray[np.float64], frames: NDArray[np.int64]) -> None:
+        """Raise UserError for the first of some frames with a NaN; what is in the others does not matter."""
+        wrong = ~_finite_rows(values[frames])
+        if wrong.any():
+            raise UserError(
+                f"{self.path}: frame {frames[wrong.argmax()]} (counted from 0): field '{field}': expected finite "
+                f"numbers; {_FETCH} ({int(wrong.sum())} frames are wrong)"
+            )
 
     def frames(self, person: int) -> dict[str, list[Any]]:
         """Columns of the person's frames that count."""
@@ -253,6 +276,11 @@ class _Sequence:
         betas = np.asarray(content["betas"][person])
         betas = self._numbers(f"betas[{person}]", betas, (max(betas.size, NUM_SHAPES),))[:NUM_SHAPES]
         frames = np.flatnonzero(valid & ((points[:, :, 2] > 0).sum(1) > 1))
+        self._check_finite("cam_poses", self.camera, frames)
+        self._check_finite(f"poses[{person}]", pose, frames)
+        self._check_finite(f"poses2d[{person}]", points, frames)
+        if not np.isfinite(betas).all():
+            raise UserError(f"{self.path}: field 'betas[{person}]': expected finite numbers; {_FETCH}")
         turned = self.camera[frames, :3, :3] @ to_matrix(pose[frames, :3])
         pose = np.concatenate([to_axis_angle(turned), pose[frames, 3:]], 1)
         return {

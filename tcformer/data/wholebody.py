@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
-import os
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcformer.data.crops import centre_and_extent, crop_matrix, fit_aspect, transform_points
-from tcformer.data.images import normalise, read_image
+from tcformer.data.images import missing_files, normalise, read_image
 from tcformer.data.keypoints import FLIP, NUM_KEYPOINTS, PART_FIELDS, PARTS, UPPER_BODY
 from tcformer.errors import UserError
 
@@ -88,12 +87,8 @@ def load_people(source: Path | str | Mapping[str, Any]) -> People:
         name, content = "annotations", source
     else:
         name, content = str(source), _read_json(Path(source), object_hook=_compact)
-    if not isinstance(content, Mapping) or not all(
-        isinstance(content.get(k), list) for k in ("images", "annotations")
-    ):
-        raise UserError(
-            f"{name}: expected an object with the lists 'images' and 'annotations'; fetch the file again"
-        )
+    if not isinstance(content, Mapping) or not all(isinstance(content.get(k), list) for k in ("images", "annotations")):
+        raise UserError(f"{name}: expected an object with the lists 'images' and 'annotations'; fetch the file again")
     images: dict[int, tuple[str, int, int]] = {}
     problems = []
     for image in content["images"]:
@@ -162,11 +157,12 @@ def _numbers(values: Any) -> Any:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # JSON's whole numbers have no end, a NaN is not below anything.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _is_count(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**63
 
 
 def _image_problem(image: Any, images: Mapping[int, object]) -> str | None:
@@ -183,9 +179,7 @@ def _image_problem(image: Any, images: Mapping[int, object]) -> str | None:
     return None
 
 
-def _checked_points(
-    annotation: Any, images: Mapping[int, object], seen: set[int]
-) -> NDArray[np.float64] | str:
+def _checked_points(annotation: Any, images: Mapping[int, object], seen: set[int]) -> NDArray[np.float64] | str:
     """The (133, 3) points of a good annotation, or what is wrong with it; adds its id to `seen`."""
     if not isinstance(annotation, dict):
         return f"annotation {annotation!r:.80}: expected an object"
@@ -220,8 +214,7 @@ def _checked_points(
         first = int(wrong.argmax())
         field = next(PART_FIELDS[part] for part, rows in PARTS.items() if first < rows.stop)
         return (
-            f"{where} '{field}': expected finite numbers and visibilities of at least 0, found "
-            f"{points[first].tolist()}"
+            f"{where} '{field}': expected finite numbers and visibilities of at least 0, found {points[first].tolist()}"
         )
     # COCO's training annotations hold boxes without extent; on a person without points they do no harm.
     used = bool((points[PARTS["body"], 2] > 0).any())
@@ -294,9 +287,7 @@ def detected_crops(path: Path, people: People, least_score: float) -> Crops:
     for index, detection in enumerate(detections):
         where = f"{path}: detection {index} (counted from 0): field"
         if not isinstance(detection, dict):
-            raise UserError(
-                f"{path}: detection {index} (counted from 0): expected an object; fetch the file again"
-            )
+            raise UserError(f"{path}: detection {index} (counted from 0): expected an object; fetch the file again")
         problem = _box_problem(detection.get("bbox"), where, allow_empty=True)
         if not _is_number(detection.get("score")):
             problem = f"{where} 'score': expected a finite number, found {detection.get('score')!r}"
@@ -325,12 +316,8 @@ def check_images(crops: Crops, folder: Path) -> None:
     Raises:
         UserError: names the first ten missing files and their number.
     """
-    try:
-        present = set(os.listdir(folder))
-    except OSError:
-        present = set()
-    wanted = sorted({crops.images[int(i)][0] for i in np.unique(crops.image_id)})
-    missing = [name for name in wanted if name not in present]
+    wanted = {crops.images[int(i)][0] for i in np.unique(crops.image_id)}
+    missing = missing_files(folder, wanted)
     if missing:
         raise UserError(
             f"{folder}: {len(missing)} of {len(wanted)} annotated images are missing: {listing(missing)}; "
@@ -405,6 +392,11 @@ class WholebodyDataset:
     def __len__(self) -> int:
         return len(self.crops)
 
+    @property
+    def num_images(self) -> int:
+        """Image files among which the samples are; persons share some."""
+        return len(np.unique(self.crops.image_id))
+
     def sample(self, index: int, rng: np.random.Generator | None) -> dict[str, Any]:
         """The crop `index`; augmented if a generator is given, from which alone all randomness comes."""
         import cv2
@@ -463,9 +455,7 @@ class WholebodyDataset:
                 centre, extent = half
         if flip:
             centre = np.array([image_width - 1 - centre[0], centre[1]])
-        extent = extent * np.clip(
-            1 + options.scale * rng.standard_normal(), 1 - options.scale, 1 + options.scale
-        )
+        extent = extent * np.clip(1 + options.scale * rng.standard_normal(), 1 - options.scale, 1 + options.scale)
         rotation = float(np.clip(rng.standard_normal(), -2, 2)) * options.rotation
         if rng.random() >= options.rotation_probability:
             rotation = 0.0
@@ -481,9 +471,7 @@ class WholebodyDataset:
         69 %.
         """
         prefer_upper = rng.standard_normal() < 0.5
-        chosen = (
-            points[upper] if (prefer_upper and upper.sum() > 2) or (~upper).sum() <= 2 else points[~upper]
-        )
+        chosen = points[upper] if (prefer_upper and upper.sum() > 2) or (~upper).sum() <= 2 else points[~upper]
         if len(chosen) < 2:
             return None
         size = (chosen.max(0) - chosen.min(0)).astype(np.float64)
