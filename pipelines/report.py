@@ -421,7 +421,7 @@ def _markdown_section(section: Section) -> Iterator[str]:
     for part in section.parts:
         yield f"### {_md(part.title)}"
         if isinstance(part, Table):
-            yield _markdown_table(part)
+            yield markdown_table(part)
             if part.note and part.rows:
                 yield _md(part.note)
         elif isinstance(part, Picture):
@@ -433,7 +433,7 @@ def _markdown_section(section: Section) -> Iterator[str]:
         else:
             columns = (part.y_label, "points", "first", "lowest", "highest", "last", f"last {part.x_label}")
             rows = [_curve_row(series) for series in part.drawn]
-            yield _markdown_table(Table(part.title, columns, tuple(rows)))
+            yield markdown_table(Table(part.title, columns, tuple(rows)))
 
 
 def _curve_row(series: Series) -> tuple[Cell, ...]:
@@ -441,7 +441,8 @@ def _curve_row(series: Series) -> tuple[Cell, ...]:
     return (series.name, len(series.x), *map(_short, values))
 
 
-def _markdown_table(table: Table) -> str:
+def markdown_table(table: Table) -> str:
+    """A table without its title and note."""
     if not table.rows:
         return NOT_RUN
     rows = [[_md(_cell(cell, table.digits)) for cell in row] for row in table.rows]

@@ -2,8 +2,11 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
+from pipelines.comparison import Measured, paper_table, published
 from pipelines.layout import Layout
+from pipelines.params import Params
 from pipelines.process import stage_main
 from pipelines.provenance import versions
 from pipelines.report import (
@@ -31,14 +34,14 @@ def main() -> None:
     _, params, layout = begin(__doc__, ())
     out = layout.run("report")
     out.mkdir(parents=True, exist_ok=True)
-    markdown, page = build_report(sections(layout), f"TCFormer, recipe {params.recipe}")
+    markdown, page = build_report(sections(layout, params), f"TCFormer, recipe {params.recipe}")
     (out / "report.md").write_text(markdown, encoding="utf-8")
     (out / "index.html").write_text(page, encoding="utf-8")
     print(f"report: {out / 'index.html'}")
 
 
-def sections(layout: Layout) -> list[Section]:
-    """What the report shows, from the files of ``layout``'s recipe."""
+def sections(layout: Layout, params: Params) -> list[Section]:
+    """What the report shows, from the files of ``layout``'s recipe, made with ``params``."""
     found = {task: read_metrics(layout.run("evaluate", task) / "metrics.json") for task in TASKS}
     classes, pose, face, mesh = (found[task] for task in ("imagenet", "wholebody", "face", "mesh"))
     test = next(iter(mesh)) if mesh else ""  # the first test set
@@ -66,8 +69,26 @@ def sections(layout: Layout) -> list[Section]:
         Section("Results", (summary, wholebody_table(pose), face_table(face), mesh_table(mesh))),
         Section("What the network sees", tuple(seen)),
         Section("Training", tuple(curves)),
+        paper_section(found, params),
         Section("What determined these results", tuple(provenance), folded=True),
     ]
+
+
+def paper_section(found: dict[str, dict[str, Any] | None], params: Params) -> Section:
+    """The paper's tables, with what was measured here if the parameters are one of its experiments'."""
+    metrics = {task: values for task, values in found.items() if values is not None}
+    run = Measured("this run", "", json.loads(params.model_dump_json()), metrics)
+    tables = tuple(paper_table(name, [run]) for name in published()["tables"])
+    text = (
+        "Beside the published figures stand this run's, where its parameters are those of one of the paper's "
+        "experiments. `python -m stages.experiments table` gathers all that DVC holds."
+    )
+    if params.recipe != "paper":
+        text = (
+            f"The figures of the recipe {params.recipe} are those of generated people, not comparable with these; "
+            "they stand under Results. What fills these tables is in docs/experiments.md."
+        )
+    return Section("The paper's tables", tables, text, folded=params.recipe != "paper")
 
 
 def _metric(task: str, name: str, metrics: dict | None, keys: tuple[str, ...], baseline_name: str) -> Metric:

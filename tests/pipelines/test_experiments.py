@@ -1,0 +1,359 @@
+"""Every named experiment fits params.yaml and DVC, and the paper's tables hold what was published and measured."""
+
+import copy
+import dataclasses
+import json
+import re
+import shutil
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ruamel.yaml import YAML
+
+import tcformer
+from pipelines import dvc_experiments
+from pipelines.comparison import Measured, paper_table, published, study_table
+from pipelines.dvc_experiments import queue_command
+from pipelines.experiments import (
+    TABLES,
+    Experiment,
+    check_data,
+    kind_of,
+    load_experiments,
+    measuring_released,
+    params_of,
+    select,
+    starting_from,
+    value_at,
+)
+from pipelines.params import Params, load_params
+from pipelines.report import NOT_RUN, build_report
+from stages.experiments import DOCUMENT, with_table
+from stages.report import paper_section
+from tcformer.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+PARAMS = ROOT / "params.yaml"
+PAPER = ROOT.parent / "shared" / "paper.md"
+EXPERIMENTS = load_experiments()
+TREE = YAML(typ="safe").load(PARAMS.read_text(encoding="utf-8"))
+
+
+def tree_with(experiment: Experiment, **changes: Any) -> dict[str, Any]:
+    """params.yaml as a tree with an experiment's settings, and then others (dots as two underscores)."""
+    tree = copy.deepcopy(TREE)
+    others = {name.replace("__", "."): value for name, value in changes.items()}
+    for name, value in {"recipe": experiment.recipe, **experiment.settings, **others}.items():
+        *sections, leaf = name.split(".")
+        node = tree
+        for key in sections:
+            node = node[key]
+        node[leaf] = value
+    return tree
+
+
+def params_with(experiment: Experiment) -> Params:
+    """The parameters, checked as those of the file are."""
+    return Params.model_validate_json(json.dumps(tree_with(experiment)))
+
+
+def run(experiment: Experiment, metrics: dict[str, Any], when: str = "2026-01-01", **changes: Any) -> Measured:
+    return Measured(experiment.name, when, tree_with(experiment, **changes), {experiment.task: metrics})
+
+
+def cells(table: Any, network: str, figures: str) -> tuple[Any, ...]:
+    return next(row[2:] for row in table.rows if row[:2] == (network, figures))
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_settings_are_parameters(name: str) -> None:
+    experiment = EXPERIMENTS[name]
+    params = params_with(experiment)
+    dumped = json.loads(params.model_dump_json())
+    assert {key: value_at(dumped, key, missing="?") for key in experiment.settings} == experiment.settings
+    stages = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    for stage in experiment.stages:
+        kind, _, task = stage.partition("@")
+        assert task in stages[kind]["foreach"]
+
+
+def test_the_base_of_the_paper_is_what_params_yaml_says() -> None:
+    params = json.loads(load_params(PARAMS).model_dump_json())
+    whole_body = EXPERIMENTS["wholebody-tcformer"].settings
+    assert {name: value_at(params, name) for name in whole_body} == whole_body
+    for name in ("mesh-tcformer", "imagenet-tcformer"):
+        settings = EXPERIMENTS[name].settings
+        assert {key: value_at(params, key) for key in settings} == settings
+
+
+def test_a_wrong_setting_is_told_before_anything_is_queued() -> None:
+    experiment = EXPERIMENTS["wholebody-tcformer"]
+    for key, value, message in (
+        ("paper.network.backbon", "tcformer", "unknown key paper.network.backbon: did you mean backbone?"),
+        ("paper.network.backbone", "tcformr", "no backbone 'tcformr'; did you mean 'tcformer'?"),
+        ("paper.finetune.wholebody.training.epochs", "many", 'epochs is "many": input should be a valid integer'),
+        ("paper.finetune.hands.task.neck", "mta", "unknown key paper.finetune.hands"),
+    ):
+        wrong = dataclasses.replace(experiment, settings={**experiment.settings, key: value})
+        with pytest.raises(UserError, match=re.escape(message)) as caught:
+            params_of(wrong, PARAMS)
+        assert str(caught.value).startswith("experiment wholebody-tcformer in experiments.yaml: ")
+        assert "/tmp" not in str(caught.value)
+
+
+def test_dvc_makes_of_the_overrides_what_was_checked(tmp_path: Path) -> None:
+    hydra = pytest.importorskip("dvc.utils.hydra")
+    weights = tmp_path / "the authors' (best)=1, v2.pth"
+    weights.touch()
+    chosen = [EXPERIMENTS["wholebody-sbl-res152-384"], EXPERIMENTS["study-without-mta-seed2"]]
+    for experiment in [*chosen, measuring_released(EXPERIMENTS["wholebody-tcformer-large-384"], weights)]:
+        path = shutil.copy(PARAMS, tmp_path / "params.yaml")
+        hydra.apply_overrides(path, experiment.overrides())
+        written = json.loads(load_params(path).model_dump_json())
+        settings = {"recipe": experiment.recipe, **experiment.settings}
+        assert {name: value_at(written, name, missing="?") for name in settings} == settings
+
+
+@pytest.mark.parametrize("name", [name for name, experiment in EXPERIMENTS.items() if experiment.recipe == "paper"])
+def test_networks_can_be_built(name: str) -> None:
+    pytest.importorskip("timm")
+    experiment = EXPERIMENTS[name]
+    recipe = params_with(experiment).active
+    network = {**recipe.network.model_options}
+    network.pop("pretrained", None)  # no download
+    section = recipe.pretrain if experiment.task == "imagenet" else getattr(recipe.finetune, experiment.task)
+    chosen = {name: getattr(section.task, name) for name in ("neck", "keypoints") if hasattr(section.task, name)}
+    with torch.device("meta"):
+        tcformer.create_model(
+            recipe.network.backbone, experiment.task, drop_path_rate=section.task.drop_path, **chosen, **network
+        )
+
+
+def test_tables_and_names_choose_experiments() -> None:
+    def chosen(*names: str) -> list[str]:
+        return [experiment.name for experiment in select(names, EXPERIMENTS)]
+
+    assert len(chosen("table1")) == 7 and len(chosen("tableA2")) == 3
+    assert chosen("tableA3") == ["wholebody-tcformer", "wholebody-without-ctm", "wholebody-ctm-topk"]
+    assert chosen("figure8") == chosen("figureA9") == ["wholebody-hand", "wholebody-face"]
+    assert chosen("study-without-mta") == [f"study-without-mta-seed{seed}" for seed in range(3)]
+    assert chosen("study-without-mta-seed1", "study-without-mta-seed1") == ["study-without-mta-seed1"]
+    assert len(chosen("study")) == 9 and chosen(*TABLES) == list(EXPERIMENTS)
+    for wrong, message in (("tabel1", "did you mean table1"), ("study-tcfomer", "did you mean study-tcformer,")):
+        with pytest.raises(UserError, match=message):
+            chosen("table1", wrong)
+
+
+def test_the_study_changes_seeds_and_one_thing() -> None:
+    plain = EXPERIMENTS["study-tcformer-seed0"].settings
+    for name, changes in (
+        ("study-tcformer-seed2", {}),
+        ("study-without-ctm-seed2", {"sample.network.token_reduction": "conv"}),
+        ("study-without-mta-seed2", {"sample.finetune.wholebody.task.neck": "deconv"}),
+    ):
+        seeds = {"sample.pretrain.training.seed": 2, "sample.finetune.wholebody.training.seed": 2}
+        assert EXPERIMENTS[name].settings == {**plain, **seeds, **changes}
+
+
+def test_a_whole_body_experiment_asks_for_no_other_task() -> None:
+    for experiment in EXPERIMENTS.values():
+        for name in experiment.settings:
+            others = {"wholebody", "face", "mesh", "imagenet"} - {experiment.task}
+            assert not others & set(name.split(".")), name
+    command = queue_command(EXPERIMENTS["wholebody-hand"])
+    assert command[:6] == ["dvc", "exp", "run", "--queue", "--name", "wholebody-hand"]
+    assert command[-2:] == ["evaluate@wholebody", "visualize@wholebody"]
+
+
+def test_data_roots_are_asked_for_by_whole_paths(tmp_path: Path) -> None:
+    experiment, path = EXPERIMENTS["face-tcformer-light"], tmp_path / "params.yaml"
+
+    def check(**roots: str) -> None:
+        tree = copy.deepcopy(TREE)
+        for task, root in roots.items():
+            tree["paper"]["data"][task]["root"] = root
+        YAML().dump(tree, path)
+        params = params_of(experiment, path)
+        assert {task: getattr(params.paper.data, task).root for task in roots} == roots
+        check_data(experiment, params)
+
+    with pytest.raises(UserError, match=r"needs paper\.data\.imagenet\.root, which is null"):
+        check()
+    with pytest.raises(UserError, match=r"paper\.data\.face\.root is data/wflw .* give the whole path"):
+        check(imagenet="/data/imagenet", face="data/wflw")
+    check(imagenet="/data/imagenet", face="~/wflw")
+    study = EXPERIMENTS["study-tcformer-seed0"]
+    check_data(study, params_of(study, PARAMS))  # generated data need no root
+
+
+def test_weights_to_measure_or_to_start_from(tmp_path: Path) -> None:
+    weights, ours = tmp_path / "tcformer.pth", tmp_path / "model.safetensors"
+    weights.touch()
+    ours.touch()
+    released = measuring_released(EXPERIMENTS["wholebody-tcformer"], weights)
+    assert released.name == "wholebody-tcformer-released"
+    assert released.settings["paper.finetune.wholebody.initial"] == str(weights)
+    assert released.settings["paper.finetune.wholebody.training.epochs"] == 0
+    assert released.settings["paper.pretrain.training.epochs"] == 0
+    classifier = measuring_released(EXPERIMENTS["imagenet-tcformer"], weights).settings
+    assert classifier["paper.pretrain.initial"] == str(weights) and classifier["paper.pretrain.training.epochs"] == 0
+    started = starting_from(EXPERIMENTS["wholebody-hand"], ours).settings
+    assert started["paper.pretrain.initial"] == str(ours) and started["paper.pretrain.training.epochs"] == 0
+    assert started["paper.finetune.wholebody.training.epochs"] == 210
+    for wrong, message in (
+        (lambda: measuring_released(EXPERIMENTS["mesh-tcformer"], ours), "is a file of this project"),
+        (lambda: measuring_released(EXPERIMENTS["mesh-tcformer"], tmp_path / "x.pth"), "there is no weights file"),
+        (lambda: starting_from(EXPERIMENTS["imagenet-tcformer"], weights), "is a pretraining"),
+    ):
+        with pytest.raises(UserError, match=message):
+            wrong()
+
+
+def test_which_experiment_parameters_are() -> None:
+    tcformer, topk = EXPERIMENTS["wholebody-tcformer"], EXPERIMENTS["wholebody-ctm-topk"]
+    section, pretrain = "paper__finetune__wholebody__{}".format, "paper__pretrain__{}".format
+    assert kind_of(tcformer, tree_with(tcformer)) == "trained"
+    assert kind_of(tcformer, tree_with(tcformer, cluster__workers=8)) == "trained"
+    assert kind_of(tcformer, tree_with(topk)) is None and kind_of(topk, tree_with(tcformer)) is None
+    assert kind_of(tcformer, tree_with(tcformer, recipe="sample")) is None
+    assert kind_of(tcformer, tree_with(tcformer, **{section("training__epochs"): 20})) is None
+    ground_truth = {"paper__evaluate__wholebody__options__boxes": "ground_truth"}
+    assert kind_of(tcformer, tree_with(tcformer, **ground_truth)) is None
+    # A backbone that was trained elsewhere, then fine-tuned here.
+    backbone = {pretrain("initial"): "/w/tcformer.pth", pretrain("training__epochs"): 0}
+    assert kind_of(tcformer, tree_with(tcformer, **backbone)) == "trained"
+    assert kind_of(tcformer, tree_with(tcformer, **{pretrain("training__epochs"): 0})) is None
+    # Measured as it was released, whatever the training parameters say.
+    released = {section("initial"): "/w/pose.pth", section("training__epochs"): 0, section("task__sigma"): 3.0}
+    assert kind_of(tcformer, tree_with(tcformer, **released)) == "released"
+    assert kind_of(tcformer, tree_with(topk, **released)) is None
+    assert kind_of(tcformer, tree_with(tcformer, **{**released, section("task__input_size"): [384, 288]})) is None
+    assert kind_of(tcformer, tree_with(tcformer, **{**released, section("initial"): "/w/ours.safetensors"})) is None
+    classifier = EXPERIMENTS["imagenet-tcformer"]
+    assert kind_of(classifier, tree_with(classifier, **backbone)) == "released"
+    assert kind_of(classifier, tree_with(classifier)) == "trained"
+
+
+def test_no_parameters_are_two_experiments_of_a_table() -> None:
+    for experiment in EXPERIMENTS.values():
+        tree = tree_with(experiment)
+        same = [e.name for e in EXPERIMENTS.values() if e.task == experiment.task and kind_of(e, tree)]
+        assert same == [experiment.name]
+
+
+def test_published_and_measured_stand_side_by_side() -> None:
+    tcformer = EXPERIMENTS["wholebody-tcformer"]
+    parts = {part: {"AP": 0.1, "AR": 0.2} for part in ("body", "foot", "face", "hand", "wholebody")}
+    newer = {**parts, "hand": {"AP": 0.3, "AR": None}}
+    released = {
+        "paper__finetune__wholebody__initial": "/w/pose.pth",
+        "paper__finetune__wholebody__training__epochs": 0,
+    }
+    runs = [
+        run(tcformer, newer, "2026-02-01"),
+        run(tcformer, parts, "2026-01-01"),
+        run(tcformer, {**parts, "body": {"AP": 0.7, "AR": 0.8}}, **released),
+        run(EXPERIMENTS["mesh-tcformer"], {"3dpw": {"pa_mpjpe": 50.0, "mpjpe": 80.0}}),
+    ]
+    table, name = paper_table("table1", runs), "TCFormer, 256 × 192"
+    assert cells(table, name, "published")[0] == "0.691"
+    assert cells(table, name, "released weights, published")[0] == "0.697"
+    assert cells(table, name, "released weights, measured here")[:2] == (0.7, 0.8)
+    assert cells(table, name, "trained here") == (0.1, 0.2, 0.1, 0.2, 0.1, 0.2, 0.3, "-", 0.1, 0.2)
+    assert set(cells(table, "TCFormer without CTM, 256 × 192", "trained here")) == {None}
+    assert not any(row[1].startswith("released") for row in table.rows if "SBL" in str(row[0]))
+    mesh = cells(paper_table("table2", runs), "TCFormer", "trained here")
+    assert mesh == (50.0, 80.0, "-", "-")  # this run had no Human3.6M
+    workspace = run(tcformer, {**parts, "body": {"AP": 0.9, "AR": 0.9}}, "")
+    assert cells(paper_table("table1", [*runs, workspace]), name, "trained here")[0] == 0.9
+
+
+def test_units_are_those_of_the_tables() -> None:
+    light = run(EXPERIMENTS["face-tcformer-light"], {"full": {"NME": 0.0435}, "pose": {"NME": 0.08}})
+    table = paper_table("table3", [light])
+    assert cells(table, "TCFormer-Light", "trained here")[:2] == pytest.approx((4.35, 8.0))
+    classes = run(EXPERIMENTS["imagenet-tcformer"], {"top1": 0.8234})
+    markdown, _ = build_report([paper_section({}, load_params(PARAMS))])
+    assert f"| TCFormer-Light | trained here | {NOT_RUN} |" in markdown
+    assert cells(paper_table("table4", [classes]), "TCFormer", "trained here") == pytest.approx((82.34,))
+
+
+def test_the_study_gives_mean_and_deviation_over_seeds() -> None:
+    values = (0.30, 0.34, 0.35)
+    runs = [
+        run(
+            EXPERIMENTS[f"study-tcformer-seed{seed}"],
+            {"body": {"AP": value}, "wholebody": {"AP": value / 2}, "oks": 0.37},
+        )
+        for seed, value in enumerate(values)
+    ]
+    runs.append(run(EXPERIMENTS["study-without-ctm-seed1"], {"body": {"AP": 0.2}}))
+    rows = {row[:2]: row[2:] for row in study_table(runs).rows}
+    assert len(rows) == 9
+    nano = "tcformer_nano on generated people"
+    expected = (*values, 3, statistics.mean(values), statistics.stdev(values))
+    assert rows[nano, "body AP"] == pytest.approx(expected)
+    assert rows[nano, "mean OKS"] == pytest.approx((0.37, 0.37, 0.37, 3, 0.37, 0.0))
+    assert rows["tcformer_nano without CTM on generated people", "body AP"] == (None, 0.2, None, 1, 0.2, None)
+    assert set(rows["tcformer_nano without MTA on generated people", "mean OKS"]) == {None, 0}
+
+
+def test_the_report_says_that_generated_people_are_another_matter() -> None:
+    params = load_params(PARAMS)
+    measured = {"wholebody": {"body": {"AP": 0.341, "AR": 0.5}}, "mesh": None}
+    sample = paper_section(measured, params)
+    assert sample.folded and "not comparable" in sample.text
+    assert "0.341" not in build_report([sample])[0]
+    paper = paper_section(measured, params.model_copy(update={"recipe": "paper"}))
+    assert not paper.folded and "0.341" in build_report([paper])[0]
+
+
+def test_experiments_and_published_tables_name_each_other() -> None:
+    tables = published()["tables"]
+    assert {*tables, "study"} == set(TABLES) == {name for e in EXPERIMENTS.values() for name in e.tables}
+    for name, table in tables.items():
+        named = {row["experiment"] for row in table["rows"] if "experiment" in row}
+        assert named == {e.name for e in EXPERIMENTS.values() if name in e.tables}
+        assert {EXPERIMENTS[experiment].task for experiment in named} == {table["task"]}
+        for row in table["rows"]:
+            for source in {"paper", "released"} & set(row):
+                assert len(row[source]) == len(table["columns"])
+
+
+@pytest.mark.skipif(not PAPER.is_file(), reason="the paper's text is not beside the repository")
+def test_published_figures_are_as_printed() -> None:
+    printed = [
+        re.findall(r"(?<=\t)(?:<b>)?(?:\d+(?:\.\d+)?|-)(?:</b>)?(?=\t|$)", line)
+        for line in PAPER.read_text(encoding="utf-8").splitlines()
+    ]
+    lines = [[re.sub(r"</?b>", "", cell) for cell in cells] for cells in printed if cells]
+    numbers = [[cell if cell == "-" else float(cell) for cell in line] for line in lines]
+    count = 0
+    for table in published()["tables"].values():
+        for row in table["rows"]:
+            if "paper" in row:
+                length = len(row["paper"])
+                assert any(line[-length:] == row["paper"] for line in numbers), row
+                count += 1
+    assert count == 13 + 6 + 8 + 9 + 3 + 3
+
+
+def test_without_git_the_reason_is_told(tmp_path: Path) -> None:
+    for command in (dvc_experiments.measured, dvc_experiments.present, dvc_experiments.start):
+        with pytest.raises(UserError, match="is no git repository with a commit"):
+            command(tmp_path)
+
+
+def test_the_page_is_current() -> None:
+    page = DOCUMENT.read_text(encoding="utf-8")
+    assert with_table(page) == page, "run python -m stages.experiments document"
+    with pytest.raises(UserError, match="no place for the table"):
+        with_table("nothing")
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", page)
+    assert links and [link for link in links if not (DOCUMENT.parent / link).exists()] == []
+    commands = re.findall(r"python -m stages\.experiments (?:queue|show|table) ((?:[a-z][\w-]* ?)+)", page)
+    named = {word for command in commands for word in command.split()}
+    assert named and select(named, EXPERIMENTS)
