@@ -14,8 +14,8 @@ repro: .venv/.installed
 	$(BIN)/python -m pipelines.shared_ray -- $(BIN)/dvc repro
 
 test: check
-	$(BIN)/python -m pytest -m "not slow"
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 -m slow
 
 check: .venv/.installed
 	$(BIN)/ruff check .

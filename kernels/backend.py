@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -66,6 +67,13 @@ def fastest(device_type: str) -> str:
     if device_type == "cuda":
         return "torch" if _problem("triton", device_type) else "triton"
     return "torch" if device_type != "cpu" or _native_problem() else "native"
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Within, tensors keep their types. Devices without autocast, such as "meta", are as they are."""
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
 
 
 def implementation(operation: str, backend: str) -> ModuleType:

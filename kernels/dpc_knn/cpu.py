@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from kernels.dpc_knn.ragged import cluster_real_tokens
+from kernels.dpc_knn.rounding import negligible
 
 # Up to this many tokens the distances of the whole batch are kept, which then is faster.
 _KEEP_TOKENS = 512
@@ -43,7 +44,7 @@ def _cluster_few_tokens(x: Tensor, norm: Tensor, num_clusters: int, k: int) -> t
     distance = x.new_empty(batch, n, n)
     for i in range(batch):
         _shifted_distances(x[i], x[i], norm[i], out=distance[i])
-    distance.add_(norm[:, :, None]).clamp_(min=0)
+    _exact_zeros(distance.add_(norm[:, :, None]), norm)
     distance.diagonal(dim1=1, dim2=2).zero_()
     near = distance.topk(k, largest=False)[0]  # (B, N, k)
     sparsity = near.sum(2) / (k * c)  # (B, N), density = exp(-sparsity)
@@ -67,6 +68,16 @@ def _cluster_many_tokens(x: Tensor, norm: Tensor, num_clusters: int, k: int) -> 
     assign = _nearest_listed(near, neighbour_cluster, num_clusters)  # (B, N)
     _search_centres(assign, x, norm, centres)
     return centres, torch.where(cluster < num_clusters, cluster, assign)
+
+
+def _exact_zeros(distance: Tensor, norm: Tensor) -> Tensor:
+    """Set to 0, in place, what is negligible in squared distances (B, ...) of images with `norm` (B, N).
+
+    Without B for one image.
+    """
+    limit = negligible(norm)
+    limit = limit.view(limit.shape + (1,) * (distance.ndim - limit.ndim))
+    return distance.clamp_(min=0).masked_fill_(distance < limit, 0)
 
 
 def _rank(sparsity: Tensor) -> Tensor:
@@ -112,7 +123,7 @@ def _nearest(x: Tensor, norm: Tensor, k: int) -> tuple[Tensor, Tensor]:
             _shifted_distances(x[i, rows], x[i], norm[i], out=distance)
             distance.diagonal(start).copy_(-norm[i, rows])  # exactly 0 to itself
             near[i, rows], neighbour[i, rows] = _smallest(distance, k)
-    return near.add_(norm[:, :, None]).clamp_(min=0), neighbour
+    return _exact_zeros(near.add_(norm[:, :, None]), norm), neighbour
 
 
 def _smallest(distance: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -143,8 +154,8 @@ def _search_denser(delta: Tensor, x: Tensor, norm: Tensor, rank: Tensor) -> None
     for i, some in _blocks(delta.isinf()):
         distance = _shifted_distances(x[i, some], x[i], norm[i])  # (some, N)
         denser = rank[i] < rank[i, some, None]
-        nearest = distance.masked_fill_(~denser, torch.inf).amin(1)
-        delta[i, some] = nearest.add_(norm[i, some]).clamp_(min=0)
+        nearest = distance.masked_fill_(~denser, torch.inf).amin(1)  # (some,)
+        delta[i, some] = _exact_zeros(nearest.add_(norm[i, some]), norm[i])
 
 
 def _nearest_listed(near: Tensor, neighbour_cluster: Tensor, num_clusters: int) -> Tensor:
@@ -164,7 +175,12 @@ def _search_centres(assign: Tensor, x: Tensor, norm: Tensor, centres: Tensor) ->
     """Fill in, where `assign` (B, N) is M, the cluster of the nearest of the `centres` (B, M)."""
     for i, some in _blocks(assign == centres.shape[1]):
         distance = _shifted_distances(x[i, some], x[i, centres[i]], norm[i, centres[i]])  # (some, M)
-        assign[i, some] = distance.argmin(1)
+        nearest = distance.argmin(1)
+        # Of several at no distance the first. Such tokens are few, or the image is flat.
+        limit = negligible(norm[i]) - norm[i, some]  # (some,)
+        same = (distance.gather(1, nearest[:, None])[:, 0] < limit).nonzero()[:, 0]
+        nearest[same] = (distance[same] < limit[same, None]).int().argmax(1)
+        assign[i, some] = nearest
 
 
 def _blocks(wanted: Tensor) -> Iterator[tuple[int, Tensor]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels.backend import choose_backend, choose_strict, implementation, in_plain_operators
+from kernels.backend import choose_backend, choose_strict, implementation, in_plain_operators, without_autocast
 from kernels.dpc_knn.ragged import Cluster, cluster_parts
 
 
@@ -58,7 +58,7 @@ def dpc_knn(
     _check(x, num_clusters, k, mask, parts)
     x = x.detach()
     if in_plain_operators(backend) == "portable":
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device):
             return implementation("dpc_knn", "portable").dpc_knn(_precise(x), num_clusters, k, mask, parts)
     return _dpc_knn(x, num_clusters, k, mask, parts, backend or "", choose_strict(strict))
 
@@ -67,7 +67,7 @@ def dpc_knn(
 def _dpc_knn(
     x: Tensor, num_clusters: int, k: int, mask: Tensor | None, parts: Tensor | None, backend: str, strict: bool
 ) -> tuple[Tensor, Tensor]:
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x.device):
         x = _precise(x).contiguous()
         if x.shape[0] == 0:
             return _fake(x, num_clusters, k, mask, parts, backend, strict)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from kernels.dpc_knn.ragged import apportion
+from kernels.dpc_knn.rounding import negligible
 
 Parts = tuple[int, ...]
 
@@ -69,6 +70,12 @@ def _cluster(x: Tensor, num_clusters: int, k: int, mask: Tensor | None) -> tuple
     # Norms from the diagonal, so that a token's distance to itself and to its copies is exactly 0.
     norm = product.flatten(1)[:, index * (n + 1)] / -2  # (B, N)
     distance = (product + norm[:, None] + norm[:, :, None]).clamp(min=0).to(dtype)  # (B, N, N), squared
+    if mask is None:
+        spread = distance[:, 0]  # (B, N)
+    else:
+        first = mask.int().argmax(1, keepdim=True)[:, None].expand(-1, -1, n)  # (B, 1, N), the first real token
+        spread = distance.gather(1, first)[:, 0].masked_fill(~mask, 0)
+    distance = distance.masked_fill(distance < negligible(spread)[:, None, None], 0)
     if mask is not None:
         distance = distance.masked_fill(~mask[:, None], torch.inf)
 

@@ -1,6 +1,7 @@
 """DPC-KNN with its total order, from all pairwise distances: the specification.
 
-Everything is ordered by (value, index): of two equal values the one with the lower index comes first.
+Everything is ordered by (value, index): of two equal values the one with the lower index comes first. Squared
+distances that rounding alone could make count as 0 (see `kernels.dpc_knn.rounding`).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kernels.dpc_knn.ragged import cluster_real_tokens
+from kernels.dpc_knn.rounding import negligible
 
 
 def dpc_knn(x: Tensor, num_clusters: int, k: int, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -24,6 +26,7 @@ def _cluster_image(x: Tensor, num_clusters: int, k: int) -> tuple[Tensor, Tensor
     """Centres (M,) and assignment (N,) of one image's tokens (N, C)."""
     # Differences, not |a|^2 - 2ab + |b|^2, which cancels; row by row, because (N, N, C) is large.
     distance = torch.stack([(token - x).square().sum(1) for token in x])  # (N, N), squared
+    distance.masked_fill_(distance < negligible(distance[0]), 0)
     sparsity = distance.sort(1)[0][:, :k].sum(1) / (k * x.shape[1])  # (N,), density = exp(-sparsity)
 
     order = sparsity.sort(stable=True)[1]  # densest first

@@ -15,7 +15,8 @@ on the device; programs beyond the count end at once, so the host never waits.
 
 Every result is independent of the order in which programs run, there are no atomics, and an image's values do
 not depend on its batch. Tokens that are masked, or whose features are not finite, get an infinite norm: they
-are at an infinite distance from everything and need no further care.
+are at an infinite distance from everything and need no further care. Squared distances that rounding alone could
+make count as 0 (see `kernels.dpc_knn.rounding`), so that equal tokens are taken by their index.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from kernels.dpc_knn.rounding import negligible
 from kernels.triton_launch import Launch, architecture, on_device_of, round_up
 
 # What a search compares its queries with.
@@ -113,22 +115,29 @@ def shift_kernel(x, mask, shift, N, C, HAS_MASK: tl.constexpr, ROWS: tl.constexp
 
 @triton.jit
 def centre_kernel(
-    x, mask, shift, z, norm, N, C, NP, CP,
+    x, mask, first, shift, z, norm, spread, N, C, NP, CP,
     HAS_MASK: tl.constexpr, TF32: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """z (B, NP, CP) = x - shift, padded with zeros; norm (B, NP) of its rows, infinite for what is no real token."""
+    """z (B, NP, CP) = x - shift, padded with zeros; norm (B, NP) of its rows, infinite for what is no real token.
+
+    spread (B, NP): squared distance to token `first`, 0 for what is no real token.
+    """
     b = tl.program_id(1).to(tl.int64)
     token = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     real = token < N
     if HAS_MASK:
         real = real & (tl.load(mask + b * N + token, mask=real, other=0) != 0)
+    origin = x + (b * N + tl.load(first + b)) * C
     total = tl.zeros((ROWS,), tl.float32)
+    moved = tl.zeros((ROWS,), tl.float32)
     broken = tl.zeros((ROWS,), tl.int32)
     for start in range(0, CP, CHANNELS):
         channel = start + tl.arange(0, CHANNELS)
         inside = real[:, None] & (channel < C)[None, :]
         value = tl.load(x + (b * N + token)[:, None] * C + channel[None, :], mask=inside, other=0.0)
         centre = tl.load(shift + b * C + channel, mask=channel < C, other=0.0)
+        from_first = value - tl.load(origin + channel, mask=channel < C, other=0.0)[None, :]
+        moved += tl.sum(tl.where(inside, from_first * from_first, 0.0), 1)
         value = tl.where(inside, value - centre[None, :], 0.0)
         finite = tl.abs(value) < _LARGEST
         broken += tl.sum(tl.where(finite, 0, 1), 1)
@@ -138,7 +147,9 @@ def centre_kernel(
         total += tl.sum(value * value, 1)
         place = (b * NP + token)[:, None] * CP + channel[None, :]
         tl.store(z + place, value, mask=(token < NP)[:, None] & (channel < CP)[None, :])
-    tl.store(norm + b * NP + token, tl.where(real & (broken == 0), total, float("inf")), mask=token < NP)
+    sound = real & (broken == 0)
+    tl.store(norm + b * NP + token, tl.where(sound, total, float("inf")), mask=token < NP)
+    tl.store(spread + b * NP + token, tl.where(sound & (moved < float("inf")), moved, 0.0), mask=token < NP)
 
 
 @triton.jit
@@ -168,7 +179,7 @@ def _insert(best, place, distance, column):
 
 @triton.jit
 def _search_tile(
-    z, norm, sparsity, centres, row, live, first, limit, CP,
+    z, norm, sparsity, centres, row, live, first, limit, same, CP,
     AMONG: tl.constexpr, KEEP: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, CHANNELS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -199,7 +210,8 @@ def _search_tile(
             left = tl.load(z + row[:, None] * CP + channel[None, :])
             right = tl.load(z + token[:, None] * CP + channel[None, :])
             product = tl.dot(left, tl.trans(right), product, input_precision=PRECISION)
-        distance = tl.maximum(row_norm[:, None] + token_norm[None, :] - 2.0 * product, 0.0)
+        distance = row_norm[:, None] + token_norm[None, :] - 2.0 * product
+        distance = tl.where(distance >= same, distance, 0.0)
         if AMONG == _EVERYTHING:
             distance = tl.where(column[None, :] == row[:, None], float("inf"), distance)
         if AMONG == _DENSER:
@@ -213,18 +225,19 @@ def _search_tile(
 
 @triton.jit
 def search_kernel(
-    z, norm, sparsity, centres, query, count, found, NP, CP, M,
+    z, norm, sparsity, centres, query, count, found, negligible, NP, CP, M,
     AMONG: tl.constexpr, KEEP: tl.constexpr, CHUNK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
     CHANNELS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """found (B, NP, KEEP): candidates for the nearest tokens, denser tokens or centres; -1 for none."""
     tile = tl.program_id(0)
     b = tl.program_id(1).to(tl.int64)
+    same = tl.load(negligible + b)
     slot = tile * ROWS + tl.arange(0, ROWS)
     if AMONG == _EVERYTHING:
         place = _search_tile(
-            z + b * NP * CP, norm + b * NP, sparsity, centres, slot, slot < NP, tile * ROWS // COLUMNS, NP, CP,
-            AMONG, KEEP, ROWS, COLUMNS, CHANNELS, PRECISION,
+            z + b * NP * CP, norm + b * NP, sparsity, centres, slot, slot < NP, tile * ROWS // COLUMNS, NP, same,
+            CP, AMONG, KEEP, ROWS, COLUMNS, CHANNELS, PRECISION,
         )  # fmt: skip
         place = tl.where(place < NP, place, -1)
         tl.store(found + (b * NP + slot)[:, None] * KEEP + tl.arange(0, KEEP)[None, :], place)
@@ -236,15 +249,15 @@ def search_kernel(
             row = tl.load(query + b * NP + slot, mask=live, other=0)
             limit = M if AMONG == _CENTRES else NP
             place = _search_tile(
-                z + b * NP * CP, norm + b * NP, sparsity + b * NP, centres + b * M, row, live, 0, limit, CP,
-                AMONG, KEEP, ROWS, COLUMNS, CHANNELS, PRECISION,
+                z + b * NP * CP, norm + b * NP, sparsity + b * NP, centres + b * M, row, live, 0, limit, same,
+                CP, AMONG, KEEP, ROWS, COLUMNS, CHANNELS, PRECISION,
             )  # fmt: skip
             place = tl.where(place < limit, place, -1)
             tl.store(found + (b * NP + slot)[:, None] * KEEP + tl.arange(0, KEEP)[None, :], place, mask=live[:, None])
 
 
 @triton.jit
-def _measure(x, row, token, known, C, ROWS: tl.constexpr, KEEP: tl.constexpr, CHANNELS: tl.constexpr):
+def _measure(x, row, token, known, same, C, ROWS: tl.constexpr, KEEP: tl.constexpr, CHANNELS: tl.constexpr):
     """Squared distances (ROWS, KEEP) from tokens `row` to `token`, as sums of squared differences; else infinite."""
     distance = tl.zeros((ROWS, KEEP), tl.float32)
     for start in range(0, C, CHANNELS):
@@ -254,12 +267,13 @@ def _measure(x, row, token, known, C, ROWS: tl.constexpr, KEEP: tl.constexpr, CH
         right = tl.load(x + token[:, :, None] * C + channel[None, None, :], mask=inside, other=0.0)
         difference = tl.where(inside, left[:, None, :] - right, 0.0)
         distance += tl.sum(difference * difference, 2)
+    distance = tl.where(distance < same, 0.0, distance)
     return tl.where(known, distance, float("inf"))
 
 
 @triton.jit
 def rescore_neighbours_kernel(
-    x, norm, found, near, neighbour, sparsity, N, C, NP,
+    x, norm, found, negligible, near, neighbour, sparsity, N, C, NP,
     K: tl.constexpr, KEEP: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """Measure the candidates, sort them by (distance, index), average the first K distances."""
@@ -269,7 +283,8 @@ def rescore_neighbours_kernel(
     at = tl.load(found + (b * NP + row)[:, None] * KEEP + tl.arange(0, KEEP)[None, :])
     known = (at >= 0) & real[:, None]
     row = tl.where(real, row, 0)
-    distance = _measure(x + b * N * C, row, tl.where(known, at, 0), known, C, ROWS, KEEP, CHANNELS)
+    same = tl.load(negligible + b)
+    distance = _measure(x + b * N * C, row, tl.where(known, at, 0), known, same, C, ROWS, KEEP, CHANNELS)
     at = tl.where(known, at, _NO_INDEX)
     total = tl.zeros((ROWS,), tl.float32)
     count = tl.zeros((ROWS,), tl.float32)
@@ -291,7 +306,7 @@ def rescore_neighbours_kernel(
 
 @triton.jit
 def rescore_search_kernel(
-    x, centres, query, count, found, delta, assign, N, C, NP, M,
+    x, centres, query, count, found, negligible, delta, assign, N, C, NP, M,
     AMONG: tl.constexpr, KEEP: tl.constexpr, CHUNK: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """Measure a search's candidates: delta (B, NP) or assign (B, N) of the tokens that were searched for."""
@@ -309,7 +324,8 @@ def rescore_search_kernel(
         token = tl.where(known, column, 0)
         if AMONG == _CENTRES:
             token = tl.load(centres + b * M + token).to(tl.int32)
-        distance = _measure(x + b * N * C, row, token, known, C, ROWS, KEEP, CHANNELS)
+        same = tl.load(negligible + b)
+        distance = _measure(x + b * N * C, row, token, known, same, C, ROWS, KEEP, CHANNELS)
         least = tl.min(distance, 1)
         if AMONG == _CENTRES:
             first = tl.min(tl.where((distance == least[:, None]) & known, column, _NO_INDEX), 1)
@@ -468,6 +484,7 @@ class _Clustering:
         self.chunk = min(self.sizes.resolve.rows, triton.next_power_of_2(self.np))
 
         self.norm = self._empty()
+        self.spread = self._empty()
         self.sparsity = self._empty()
         self.delta = self._empty()
         self.near = self._empty(self.keep)
@@ -511,17 +528,22 @@ class _Clustering:
         shift_kernel[triton.cdiv(self.c, size.channels), self.batch](
             self.x, mask, shift, self.n, self.c, self.mask is not None, size.rows, size.channels, **size.options
         )
+        if self.mask is None:
+            first = torch.zeros(self.batch, dtype=torch.int64, device=self.x.device)
+        else:
+            first = self.mask.int().argmax(1)
         size = self.sizes.centre
         centre_kernel[triton.cdiv(self.np, size.rows), self.batch](
-            self.x, mask, shift, self.z, self.norm, self.n, self.c, self.np, self.cp,
+            self.x, mask, first, shift, self.z, self.norm, self.spread, self.n, self.c, self.np, self.cp,
             self.mask is not None, not self.strict, size.rows, size.channels, **size.options,
         )  # fmt: skip
+        self.negligible = negligible(self.spread)
 
     def _search(self, among: int, keep: int) -> None:
         size = self.search_size
         search_kernel[self.np // size.rows, self.batch](
             self.z, self.norm, self.sparsity, self.centres, self.query, self.count, self.found,
-            self.np, self.cp, self.num_clusters,
+            self.negligible, self.np, self.cp, self.num_clusters,
             among, keep, self.chunk, size.rows, size.columns, size.channels, "ieee" if self.strict else "tf32",
             **size.options,
         )  # fmt: skip
@@ -529,14 +551,14 @@ class _Clustering:
     def _rescore_neighbours(self) -> None:
         size = self.sizes.rescore
         rescore_neighbours_kernel[self.np // size.rows, self.batch](
-            self.x, self.norm, self.found, self.near, self.neighbour, self.sparsity, self.n, self.c, self.np,
-            self.k, self.keep, size.rows, size.channels, **size.options,
+            self.x, self.norm, self.found, self.negligible, self.near, self.neighbour, self.sparsity,
+            self.n, self.c, self.np, self.k, self.keep, size.rows, size.channels, **size.options,
         )  # fmt: skip
 
     def _rescore_search(self, among: int) -> None:
         size = self.sizes.rescore
         rescore_search_kernel[self.np // size.rows, self.batch](
-            self.x, self.centres, self.query, self.count, self.found, self.delta, self.assign,
+            self.x, self.centres, self.query, self.count, self.found, self.negligible, self.delta, self.assign,
             self.n, self.c, self.np, self.num_clusters,
             among, _KEEP_NEAREST, self.chunk, size.rows, size.channels, **size.options,
         )  # fmt: skip

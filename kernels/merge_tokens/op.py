@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.backend import choose_backend, implementation, in_plain_operators
+from kernels.backend import choose_backend, implementation, in_plain_operators, without_autocast
 from kernels.constants import EPSILON
 from kernels.segments import entry_dots, segment_sum, segment_total, sort_by_row
 
@@ -43,7 +43,7 @@ def merge_tokens(
         )
     if log_weight.dtype != torch.float64:
         log_weight = log_weight.float()
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x.device):
         if plain := in_plain_operators(backend):
             return implementation("merge_tokens", plain).merge_tokens(x, log_weight, assign, num_clusters)
         merged, normalised, _, _ = torch.ops.tcformer.merge_tokens(x, log_weight, assign, num_clusters, backend or "")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.backend import choose_backend, implementation, in_plain_operators
+from kernels.backend import choose_backend, implementation, in_plain_operators, without_autocast
 from kernels.token_conv import cpu, reference
 from kernels.token_map import TokenPlan
 
@@ -78,7 +78,7 @@ def _token_conv(
     backend: str,
 ) -> Tensor:
     size = (map_size[0], map_size[1])
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x.device):
         x = x.contiguous()
         fused = _fused(x, backend)
         if fused and links:
@@ -108,7 +108,7 @@ def _token_conv_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, weight, bias and skip, the last of them of no meaning if there is no skip."""
     size = (map_size[0], map_size[1])
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x.device):
         x, grad = x.contiguous(), grad.contiguous()
         fused = _fused(x, backend)
         if fused and links:

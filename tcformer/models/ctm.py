@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tcformer.models.layers import TokenConv
-from tcformer.models.ops import TokenPlan, dpc_knn, map2token, merge_tokens, token2map
+from tcformer.models.ops import TokenPlan, dpc_knn, map2token, merge_tokens, token2map, without_autocast
 from tcformer.models.tokens import Tokens
 
 
@@ -134,7 +134,7 @@ def nearest_important(x: Tensor, importance: Tensor, num_clusters: int) -> Tenso
 
     Source: TCFormer, supplementary material, table A3.
     """
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x.device):
         x = (x if x.dtype == torch.float64 else x.float()) - x[:, :1]
         first = importance.sort(dim=1, descending=True, stable=True)[1][:, :num_clusters]
         centres = first.sort(dim=1)[0]  # (B, M)

@@ -11,6 +11,7 @@ try:
         token_conv,
         upsample_tokens,
     )
+    from kernels.backend import without_autocast
 except ImportError as error:
     raise ImportError(
         f"TCFormer needs its own package 'kernels' but found none or another project's ({error}): run from the "
@@ -26,4 +27,5 @@ __all__ = [
     "token2map",
     "token_conv",
     "upsample_tokens",
+    "without_autocast",
 ]

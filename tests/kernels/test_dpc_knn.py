@@ -78,6 +78,17 @@ def test_equal_tokens(tokens: int, backend: str) -> None:
     assert assign[0].tolist() == [0, 1, 2] + [0] * (tokens - 3)
 
 
+@pytest.mark.parametrize("backend", ["torch", "native", "portable", "reference"])
+@pytest.mark.parametrize("tokens", [100, 600])
+def test_rounding_does_not_tell_equal_tokens_apart(tokens: int, backend: str) -> None:
+    kinds = torch.randn(6, 24, generator=generator())
+    x = kinds[torch.randint(0, 6, (2, tokens), generator=generator(1))]
+    rounding = 1e-6 * torch.randn(x.shape, generator=generator(2))
+    expected = dpc_knn(x, tokens // 4, backend="reference")
+    for result, wanted in zip(dpc_knn(x + rounding, tokens // 4, backend=backend), expected, strict=True):
+        assert torch.equal(result, wanted)
+
+
 @pytest.mark.parametrize("tokens", [1, 2, 3, 4])
 def test_fewer_tokens_than_neighbours(tokens: int) -> None:
     for clusters in range(1, tokens + 1):

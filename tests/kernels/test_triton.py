@@ -112,6 +112,12 @@ def test_equal_tokens(strict: bool) -> None:
         assert_equal(cluster(x, 30, strict=strict), reference.dpc_knn(x.cpu(), 30, 5))
 
 
+@pytest.mark.parametrize("strict", [True, False])
+def test_rounding_does_not_tell_equal_tokens_apart(strict: bool) -> None:
+    x = normal(6, 24)[integers(6, 2, 100)]
+    assert_equal(cluster(x + 1e-6 * normal(*x.shape, seed=1), 30, strict=strict), reference.dpc_knn(x.cpu(), 30, 5))
+
+
 @pytest.mark.parametrize(("clusters", "strict"), [(10, True), (40, False)])
 def test_masked_tokens_influence_nothing(clusters: int, strict: bool) -> None:
     x = normal(2, 90, 12)

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from ruamel.yaml import YAML
 
+import tcformer
 from pipelines import checkpoint
 from pipelines.engine import HISTORY, train
 from pipelines.launch import run_training, session
@@ -21,7 +23,7 @@ from pipelines.storage import Store
 from pipelines.training import options_of
 from tcformer import synthetic
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]  # one Ray at a time
 ROOT = Path(__file__).resolve().parents[2]
 
 REDUCTION, BACKBONE = "network.token_reduction", "network.backbone"
@@ -103,6 +105,15 @@ def test_each_trains_two_steps(tmp_path: Path) -> None:
             }
         )
 
+    # Weights that are given and not trained any further, such as the authors'.
+    kept = tcformer.create_model("tcformer_nano", "imagenet", num_classes=12)
+    given = tmp_path / "stores" / "kept" / "given.safetensors"
+    tcformer.save_model(kept, given)
+    recipe = parameters(tmp_path, pretrain__training__epochs=0).sample
+    training = recipe.pretrain.training.model_dump(mode="json")
+    as_it_is = {**jobs[CHOICES.index(("imagenet", REDUCTION, "conv"))], "options": options_of(recipe, recipe.pretrain)}
+    jobs.append({**as_it_is, "training": training, "store": str(given.parent), "initial": given.name, "key": "kept"})
+
     def train_all(job: dict[str, Any]) -> None:
         for each in job["jobs"]:
             train({**each, "post": job["post"]})
@@ -110,9 +121,11 @@ def test_each_trains_two_steps(tmp_path: Path) -> None:
     whole = {"name": "every-network", "jobs": jobs, "ray_storage": str(tmp_path / "ray")}
     with session(plain.cluster):
         run_training(train_all, whole, plain.cluster, lambda event: None)
-    for choice, job in zip(CHOICES, jobs, strict=True):
+    for choice, job in zip(CHOICES, jobs, strict=False):
         store = Store(job["store"])
         assert checkpoint.fault(store, checkpoint.FINAL, tmp_path) is None, choice
         history = json.loads((Path(store.root) / checkpoint.FINAL / HISTORY).read_text())
         losses = [row["loss"] for row in history if "loss" in row]
         assert len(losses) >= 2 and all(math.isfinite(loss) for loss in losses), (choice, losses)
+    same = tcformer.load_model(given.parent / checkpoint.FINAL / "model.safetensors").state_dict()
+    assert all(torch.equal(value, same[name]) for name, value in kept.state_dict().items())

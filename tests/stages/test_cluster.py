@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import Workplace
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]  # one Ray at a time
 PORT, DASHBOARD = "26379", "28265"
 
 

@@ -13,7 +13,7 @@ import pytest
 import tcformer
 from tests.conftest import Workplace
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]  # one Ray at a time
 SAMPLES = Path(__file__).resolve().parents[3] / "shared" / "samples"
 
 
@@ -74,23 +74,34 @@ def test_the_graph_runs_records_and_repeats(workplace: Workplace) -> None:
 
 
 def test_a_killed_worker_and_a_killed_driver_change_no_bit(workplace: Workplace) -> None:
-    workplace.run("python", "-m", "stages.prepare", "imagenet")
-    weights = workplace.folder / "runs" / "sample" / "pretrain" / "model.safetensors"
+    initial = workplace.folder / "initial.safetensors"
+    tcformer.save_model(tcformer.create_model("tcformer_nano", "imagenet", num_classes=12), initial)
+    settings = {  # deconvolutions: their BatchNorms' statistics are averaged over the workers
+        "initial": str(initial),
+        "task__neck": "deconv",
+        "training__epochs": 4,
+        "training__checkpoint_every": 2,
+        "training__log_every": 1,
+    }
+    workplace.set(**{f"sample__finetune__wholebody__{name}": value for name, value in settings.items()})
+    workplace.run("python", "-m", "stages.prepare", "wholebody")
+    weights = workplace.folder / "runs" / "sample" / "finetune" / "wholebody" / "model.safetensors"
     curve = weights.with_name("training.csv")
+    stage = ("python", "-m", "stages.finetune", "wholebody")
 
-    workplace.run("python", "-m", "stages.pretrain")
+    workplace.run(*stage)
     undisturbed = digest(weights), digest(curve)
-    assert "already trained" in workplace.run("python", "-m", "stages.pretrain")
+    assert "already trained" in workplace.run(*stage)
     assert (digest(weights), digest(curve)) == undisturbed
 
-    printed = workplace.run("python", "-m", "stages.pretrain", "--fresh", TCFORMER_FAULT="kill:1:3")
+    printed = workplace.run(*stage, "--fresh", TCFORMER_FAULT="kill:1:3")
     assert "resumed after step 2" in printed
     assert (digest(weights), digest(curve)) == undisturbed
 
     # The driver: killed once the first checkpoint is there, before the training ends.
     weights.unlink()
-    process = workplace.start("python", "-m", "stages.pretrain", "--fresh", TCFORMER_FAULT="slow:0:1")
-    store = next((workplace.folder / "runs" / "sample" / "checkpoints").glob("pretrain-*/"))
+    process = workplace.start(*stage, "--fresh", TCFORMER_FAULT="slow:0:1")
+    store = next((workplace.folder / "runs" / "sample" / "checkpoints").glob("finetune-wholebody-*/"))
     deadline = time.monotonic() + 200
     while not (store / "step-00000002" / "manifest.json").exists():
         assert time.monotonic() < deadline and process.poll() is None
@@ -98,7 +109,7 @@ def test_a_killed_worker_and_a_killed_driver_change_no_bit(workplace: Workplace)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
     assert not weights.exists()
-    printed = workplace.run("python", "-m", "stages.pretrain")
+    printed = workplace.run(*stage)
     assert "going on from the checkpoints" in printed and "resumed after step" in printed
     assert (digest(weights), digest(curve)) == undisturbed
 

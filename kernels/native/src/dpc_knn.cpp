@@ -6,6 +6,9 @@
 // nearest of all, and if it holds a centre, the nearest such one is the nearest of all. Only the other tokens are
 // compared again, with the denser tokens or with the centres alone.
 //
+// Those distances only propose, for they cancel: what was found is measured again as a sum of (a - b)^2 in float64,
+// rounded to float32. Lists go a little further than is asked for, as the proposals' order may be wrong at their end.
+//
 // A list is the k least of (distance, index), whatever the order in which they were offered. So threads may share
 // an image's tiles in any way.
 #include <cmath>
@@ -26,6 +29,10 @@ constexpr int kPanel = 2 * kLanes;
 constexpr int kRows = kManyRegisters ? 8 : 4;
 // Panels of this many floats together stay in a core's second-level cache while others are compared with them.
 constexpr int64_t kCachedFloats = 96 * 1024;
+// As in kernels/dpc_knn/rounding.py: squared distances below so many units in the last place of the largest norm are 0.
+constexpr float kNegligible = 16 * std::numeric_limits<float>::epsilon();
+// Neighbours listed beyond those that are asked for.
+constexpr int64_t kSpare = 2;
 
 int64_t padded(int64_t tokens) { return ceil_div(tokens, kPanel) * kPanel; }
 
@@ -35,6 +42,7 @@ struct Panels {
   Buffer<float> values, norms;
   float* data = nullptr;
   float* norm = nullptr;
+  float negligible = 0;  // squared distances below this count as 0
 
   void resize(int64_t num_tokens, int64_t num_channels) {
     tokens = num_tokens;
@@ -73,9 +81,28 @@ void fill_panel(Panels& panels, int64_t p, const float* x, const float* origin, 
   for (int64_t l = here; l < kPanel; ++l) norm[l] = kInfinity;
 }
 
+// Squared distance of two tokens (channels,).
+inline float measure(const float* a, const float* b, int64_t channels) {
+  constexpr int64_t kSums = 16;
+  double sum[kSums] = {};
+  int64_t c = 0;
+  for (; c + kSums <= channels; c += kSums)
+    for (int64_t l = 0; l < kSums; ++l) {
+      const double d = static_cast<double>(a[c + l]) - static_cast<double>(b[c + l]);
+      sum[l] += d * d;
+    }
+  for (; c < channels; ++c) {
+    const double d = static_cast<double>(a[c]) - static_cast<double>(b[c]);
+    sum[c % kSums] += d * d;
+  }
+  for (int64_t half = kSums / 2; half > 0; half /= 2)
+    for (int64_t l = 0; l < half; ++l) sum[l] += sum[l + half];
+  return static_cast<float>(sum[0]);
+}
+
 // Squared distances of kRows tokens, the first at `a` in its panel, to the kPanel tokens of panel `b`.
 inline void distance_tile(const float* a, const float* norm_a, const float* b, const float* norm_b, int64_t channels,
-                          float (&tile)[kRows][kPanel]) {
+                          float negligible, float (&tile)[kRows][kPanel]) {
   Vec sum[kRows][2] = {};
   for (int64_t c = 0; c < channels; ++c, a += kPanel, b += kPanel) {
     const Vec b0 = load(b), b1 = load(b + kLanes);
@@ -91,7 +118,7 @@ inline void distance_tile(const float* a, const float* norm_a, const float* b, c
 #pragma GCC unroll 2
     for (int v = 0; v < 2; ++v) {
       const Vec d = (norm_a[r] + load(norm_b + v * kLanes)) - 2.0f * sum[r][v];
-      store(&tile[r][v * kLanes], d < 0.0f ? Vec{} : d);  // NaN stays NaN and is never nearer than anything
+      store(&tile[r][v * kLanes], d < negligible ? Vec{} : d);  // NaN stays NaN and is never nearer than anything
     }
 }
 
@@ -129,6 +156,24 @@ struct Neighbours {
     worst[token] = ds[k - 1];
   }
 
+  // Replace the distances of one token's list by those of `measured(other)`, and sort it anew.
+  template <class Measured>
+  void rescore(int64_t token, const Measured& measured) {
+    float* const ds = distance + token * k;
+    int32_t* const is = index + token * k;
+    for (int64_t q = 0; q < k && is[q] >= 0; ++q) {
+      const int32_t other = is[q];
+      const float d = measured(other);
+      int64_t place = q;
+      for (; place > 0 && (d < ds[place - 1] || (d == ds[place - 1] && other < is[place - 1])); --place) {
+        ds[place] = ds[place - 1];
+        is[place] = is[place - 1];
+      }
+      ds[place] = d;
+      is[place] = other;
+    }
+  }
+
   // Take over what is nearer in `others`' list of one token; there any order of indices.
   void merge(int64_t token, const Neighbours& others) {
     for (int64_t q = 0; q < k; ++q) {
@@ -155,7 +200,8 @@ void compare_within(const Panels& x, int64_t p, Neighbours& lists) {
   float tile[kRows][kPanel];
   for (int64_t start = 0; start < kPanel; start += kRows) {
     const int64_t first = p * kPanel + start;
-    distance_tile(x.panel(p) + start, x.norm + first, x.panel(p), x.norm + p * kPanel, x.channels, tile);
+    distance_tile(x.panel(p) + start, x.norm + first, x.panel(p), x.norm + p * kPanel, x.channels, x.negligible,
+                  tile);
     for (int64_t r = 0; r < kRows && first + r < x.tokens; ++r) {
       const int64_t i = first + r;
       lists.offer(i, tile[r][start + r] == tile[r][start + r] ? 0.0f : tile[r][start + r], i);
@@ -173,7 +219,8 @@ void compare_between(const Panels& x, int64_t p, int64_t other, Neighbours& list
   const int64_t column = other * kPanel;
   for (int64_t start = 0; start < kPanel; start += kRows) {
     const int64_t first = p * kPanel + start;
-    distance_tile(x.panel(p) + start, x.norm + first, x.panel(other), x.norm + column, x.channels, tile);
+    distance_tile(x.panel(p) + start, x.norm + first, x.panel(other), x.norm + column, x.channels, x.negligible,
+                  tile);
     for (int64_t r = 0; r < kRows; ++r) {
       const float own = lists.worst[first + r];
       const float* const worst = lists.worst + column;
@@ -233,13 +280,18 @@ struct Nearest {
     }
   }
 
-  // Least distance and its column, the first of several; infinity and column 0 if there is none.
-  std::pair<float, int64_t> best(int64_t query) const {
+  // Least distance, as `measured(column)` has it, and its column, the first of several; infinity and column 0 if there
+  // is none. Columns that are further by no more than `rounding` are measured too.
+  template <class Measured>
+  std::pair<float, int64_t> best(int64_t query, float rounding, const Measured& measured) const {
+    const float* const proposed = distance + query * kPanel;
+    const float limit = *std::min_element(proposed, proposed + kPanel) + rounding;
     std::pair<float, int64_t> least{kInfinity, 0};
     for (int64_t l = 0; l < kPanel; ++l) {
-      const float d = distance[query * kPanel + l];
+      if (!(proposed[l] <= limit) || proposed[l] == kInfinity) continue;
       const int64_t column = panel[query * kPanel + l] * kPanel + l;
-      if (d < least.first || (d == least.first && d < kInfinity && column < least.second)) least = {d, column};
+      const float d = measured(column);
+      if (d < least.first || (d == least.first && column < least.second)) least = {d, column};
     }
     return least;
   }
@@ -258,7 +310,8 @@ void search(const Panels& queries, const Panels& columns, const int32_t* limit, 
         const float* const a = queries.panel(first / kPanel) + first % kPanel;
         const int64_t end = std::min(begin + step, ceil_div(limit[last], kPanel));
         for (int64_t p = begin; p < end; ++p) {
-          distance_tile(a, queries.norm + first, columns.panel(p), columns.norm + p * kPanel, columns.channels, tile);
+          distance_tile(a, queries.norm + first, columns.panel(p), columns.norm + p * kPanel, columns.channels,
+                        columns.negligible, tile);
           for (int64_t q = first; q <= last; ++q)
             nearest.offer(q, tile[q - first], static_cast<int32_t>(p), limit[q] - p * kPanel);
         }
@@ -284,7 +337,10 @@ class Clustering {
     // Distances do not change when all tokens move, and are more exact near the origin. One token is subtracted
     // rather than the mean, so that small integers stay integers and equal distances stay equal.
     origin_ = x + real_[0] * channels_;
+    negligible_ = 0;
     fill(all_, n(), [&](int64_t i) { return i; });
+    for (int64_t i = 0; i < n(); ++i) negligible_ = std::max(negligible_, kNegligible * all_.norm[i]);
+    all_.negligible = negligible_;
     list_neighbours();
     rank_by_density();
     find_deltas();
@@ -312,29 +368,42 @@ class Clustering {
   template <class Token>
   void fill(Panels& panels, int64_t count, const Token& token) {
     panels.resize(count, channels_);
+    panels.negligible = negligible_;
     run_tasks(panels.count(), workers_, [&](int64_t p) {
       fill_panel(panels, p, x_, origin_, [&](int64_t i) { return real_[token(i)]; });
     });
   }
 
+  // Squared distance of two of the real tokens.
+  float distance(int64_t i, int64_t j) const {
+    const float d = measure(x_ + real_[i] * channels_, x_ + real_[j] * channels_, channels_);
+    return d < negligible_ ? 0.0f : d;
+  }
+
   void list_neighbours() {
-    const int64_t k = std::min(k_, n());
+    const int64_t k = std::min(k_ + kSpare, n());
     run_tasks(workers_, workers_, [&](int64_t turn) {
       lists_[turn].reset(n(), k);
       compare_panels(all_, turn, workers_, lists_[turn]);
     });
     for (int64_t turn = 1; turn < workers_; ++turn)
       for (int64_t i = 0; i < n(); ++i) lists_[0].merge(i, lists_[turn]);
+    constexpr int64_t kBlock = 64;
+    run_tasks(ceil_div(n(), kBlock), workers_, [&](int64_t block) {
+      for (int64_t i = block * kBlock; i < std::min((block + 1) * kBlock, n()); ++i)
+        lists_[0].rescore(i, [&](int32_t j) { return distance(i, j); });
+    });
   }
 
   void rank_by_density() {
     const Neighbours& lists = lists_[0];
-    const float scale = static_cast<float>(lists.k * channels_);
+    const int64_t k = std::min(k_, n());
+    const float scale = static_cast<float>(k * channels_);
     sparsity_.resize(n());
     keys_.resize(n());
     for (int64_t i = 0; i < n(); ++i) {
       float sum = 0;
-      for (int64_t q = 0; q < lists.k; ++q) sum += lists.distance[i * lists.k + q];
+      for (int64_t q = 0; q < k; ++q) sum += lists.distance[i * lists.k + q];
       sparsity_[i] = sum / scale;  // density = exp(-sparsity)
       uint32_t bits;               // of a float that is not negative: ordered like it
       std::memcpy(&bits, &sparsity_[i], sizeof bits);
@@ -349,11 +418,12 @@ class Clustering {
     }
   }
 
-  // First in the list of token i for which `wanted(j)`, as a place in the list; -1 if there is none.
+  // First among the k nearest of token i for which `wanted(j)`, as a place in the lists; -1 if there is none.
   template <class Wanted>
   int64_t first_listed(int64_t i, const Wanted& wanted) const {
     const Neighbours& lists = lists_[0];
-    for (int64_t q = i * lists.k; q < (i + 1) * lists.k && lists.index[q] >= 0; ++q)
+    const int64_t first = i * lists.k;
+    for (int64_t q = first; q < first + std::min(k_, lists.k) && lists.index[q] >= 0; ++q)
       if (wanted(lists.index[q])) return q;
     return -1;
   }
@@ -373,7 +443,8 @@ class Clustering {
     fill(queries_, static_cast<int64_t>(open_.size()), [&](int64_t q) { return open_[q]; });
     fill(columns_, limit_.back(), [&](int64_t r) { return order_[r]; });
     search(queries_, columns_, limit_.data(), workers_, nearest_);
-    for (size_t q = 0; q < open_.size(); ++q) delta_[open_[q]] = nearest_.best(static_cast<int64_t>(q)).first;
+    for (size_t q = 0; q < open_.size(); ++q)
+      delta_[open_[q]] = nearest(q, [&](int64_t column) { return order_[column]; }).first;
   }
 
   // Those of highest delta * density, in index order.
@@ -413,12 +484,21 @@ class Clustering {
     fill(queries_, static_cast<int64_t>(open_.size()), [&](int64_t q) { return open_[q]; });
     fill(columns_, clusters_, [&](int64_t m) { return chosen_[m]; });
     search(queries_, columns_, limit_.data(), workers_, nearest_);
-    for (size_t q = 0; q < open_.size(); ++q) assign[real_[open_[q]]] = nearest_.best(static_cast<int64_t>(q)).second;
+    for (size_t q = 0; q < open_.size(); ++q)
+      assign[real_[open_[q]]] = nearest(q, [&](int64_t column) { return chosen_[column]; }).second;
+  }
+
+  // Distance and column of the nearest that the last search found for open token q.
+  template <class Token>
+  std::pair<float, int64_t> nearest(size_t q, const Token& token) const {
+    return nearest_.best(static_cast<int64_t>(q), negligible_,
+                         [&](int64_t column) { return distance(open_[q], token(column)); });
   }
 
   const int64_t tokens_, channels_, clusters_, k_, workers_;
   const float* x_ = nullptr;
   const float* origin_ = nullptr;
+  float negligible_ = 0;
   Panels all_, queries_, columns_;
   std::vector<Neighbours> lists_;  // one a worker; in the end all in the first
   Nearest nearest_;

@@ -180,9 +180,6 @@ def test_classifiers_agree_on_sixteen_images(variant: str, tmp_path: Path) -> No
     default = outputs(model, images)[0]
     exact = outputs(copy.deepcopy(model).double(), images.double())[0]
     for logits in own.values():
-        for expected in (portable, exact):
+        for expected in (default, portable, exact):
             assert relative_difference(logits, expected) <= TOLERANCE
             assert torch.equal(logits.argmax(1), expected.argmax(1))
-        # Kernels that compare tokens in float32 decide a near tie otherwise in one of some thirty images.
-        others = [relative_difference(a[None], b[None]) > TOLERANCE for a, b in zip(logits, default, strict=True)]
-        assert sum(others) <= 3

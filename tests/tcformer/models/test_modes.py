@@ -68,6 +68,14 @@ def test_copied() -> None:
     assert all(torch.equal(a, b) for a, b in zip(step(deepcopy(model)), step(model), strict=True))
 
 
+@pytest.mark.parametrize("task", ["imagenet", "wholebody"])
+def test_shapes_alone(task: str) -> None:
+    with torch.device("meta"):
+        model = create_model("tcformer", task)
+    output = model(torch.empty(2, 3, 256, 192, device="meta"))
+    assert output.shape == ((2, 1000) if task == "imagenet" else (2, 133, 64, 48))
+
+
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
 def test_without_gradients(context) -> None:
     model = network("wholebody")
