@@ -21,7 +21,7 @@ from pipelines import checkpoint
 from pipelines.checkpoint import FINAL
 from pipelines.data import localize
 from pipelines.deepspeed_engine import Engine, learning_rate, start_engine
-from pipelines.feed import BatchPlan, steps_in, training_batches, validation_batches
+from pipelines.feed import BatchPlan, BrokenImages, steps_in, training_batches, validation_batches
 from pipelines.params import Training
 from pipelines.storage import Store
 from pipelines.tasks import build_task
@@ -29,7 +29,7 @@ from tcformer.errors import UserError
 from tcformer.models import load_initial, save_model
 from tcformer.tasks.base import Batch, Dataset, Task
 
-WEIGHTS, HISTORY = "model.safetensors", "history.json"
+WEIGHTS, HISTORY, BROKEN = "model.safetensors", "history.json", "broken_images.json"
 FAULT = "TCFORMER_FAULT"  # "kill:<rank>:<step>" (once in a training) or "slow:<rank>:<seconds a step>"
 
 
@@ -47,6 +47,7 @@ class _Loop:
     post: Callable[[dict[str, Any]], None]
     rank: int
     history: list[dict[str, float]] = field(default_factory=list)
+    broken: BrokenImages = field(default_factory=BrokenImages)  # what all workers found up to the last row
 
     def record(self, done: int, values: dict[str, float], **passing: float) -> None:
         """Keep ``values`` in the history and report them; ``passing`` ones, such as the speed, are only reported."""
@@ -75,7 +76,8 @@ def train(job: dict[str, Any]) -> None:
                 **asdict(plan),
             }
         )
-        batches = training_batches(data, plan, loop.rank, training.seed, first, steps, job["loader_processes"])
+        found = BrokenImages()
+        batches = training_batches(data, plan, loop.rank, training.seed, first, steps, job["loader_processes"], found)
         meter = _Meter(engine.device)
         if not steps:
             loop.record(0, _validate(loop))
@@ -96,8 +98,10 @@ def train(job: dict[str, Any]) -> None:
             if done % training.log_every == 0 or done == steps or saves:
                 row = meter.mean_over_workers()
                 _stop_if_not_finite(row["loss"], done, loop.store)
+                _tell_broken(loop, found, data)
                 rate = learning_rate(step, training.optimizer, steps, loop.steps_per_epoch)
-                loop.record(done, {"lr": rate, **row}, images_per_second=meter.rate(plan.global_batch, done))
+                speed, replaced = meter.rate(plan.global_batch, done), float(loop.broken.replaced)
+                loop.record(done, {"lr": rate, **row}, images_per_second=speed, replaced_images=replaced)
             if _validates(done, steps, loop.steps_per_epoch, training):
                 loop.record(done, _validate(loop))
                 meter.restart(done)
@@ -140,6 +144,7 @@ def _resume(loop: _Loop, cache: Path) -> int:
     folder = chosen.folder if loop.rank == 0 else checkpoint.open_verified(loop.store, chosen.name, cache)
     loop.engine.load(folder)
     loop.history = json.loads((folder / HISTORY).read_text())
+    loop.broken = BrokenImages(**json.loads((folder / BROKEN).read_text()))
     return chosen.step
 
 
@@ -150,7 +155,7 @@ def _save(loop: _Loop, step: int) -> None:
     with tempfile.TemporaryDirectory(prefix="tcformer-") as scratch:
         loop.engine.save(Path(scratch))
         if loop.rank == 0:
-            (Path(scratch) / HISTORY).write_text(json.dumps(loop.history))
+            _write_records(loop, Path(scratch))
         digests = checkpoint.upload(loop.store, name, Path(scratch))
     everyone: list[dict[str, str]] = [{} for _ in range(loop.plan.workers)]
     torch.distributed.all_gather_object(everyone, digests)
@@ -161,6 +166,11 @@ def _save(loop: _Loop, step: int) -> None:
     torch.distributed.barrier()
 
 
+def _write_records(loop: _Loop, folder: Path) -> None:
+    (folder / HISTORY).write_text(json.dumps(loop.history))
+    (folder / BROKEN).write_text(json.dumps(asdict(loop.broken), sort_keys=True))
+
+
 def _finish(loop: _Loop, job: dict[str, Any], scratch: Path) -> None:
     """Rank 0 writes the final weights and the history as the store's last, complete entry."""
     _agree_on_buffers(loop)
@@ -169,7 +179,7 @@ def _finish(loop: _Loop, job: dict[str, Any], scratch: Path) -> None:
         folder.mkdir()
         described = {"options": json.dumps(job["options"], sort_keys=True), "training": job["key"]}
         save_model(loop.engine.module, folder / WEIGHTS, described)
-        (folder / HISTORY).write_text(json.dumps(loop.history))
+        _write_records(loop, folder)
         checkpoint.commit(loop.store, FINAL, checkpoint.upload(loop.store, FINAL, folder))
         for name in loop.store.folders():
             if name != FINAL:
@@ -244,6 +254,17 @@ class _Meter:
         rate = 0.0 if self._step is None else (step - self._step) * batch / (now - self._clock)
         self._clock, self._step = now, step
         return rate
+
+
+def _tell_broken(loop: _Loop, found: BrokenImages, data: Dataset) -> None:
+    """Bring together which images each worker had to replace since the last row; too many end the training."""
+    everyone = [found for _ in range(loop.plan.workers)]
+    torch.distributed.all_gather_object(everyone, found)
+    for reason in [reason for part in everyone for reason in loop.broken.add(part)]:
+        loop.post({"kind": "note", "text": f"another sample stands in for a broken one: {reason}"})
+    found.clear()
+    # Not every data set says in how many files its samples are.
+    loop.broken.check(getattr(data, "num_images", len(data)))
 
 
 def _stop_if_not_finite(loss: float, step: int, store: Store) -> None:

@@ -3,18 +3,25 @@
 The order is a pure function of (seed, epoch) and a sample's augmentation of (seed, epoch, index), so the same samples,
 augmented the same way, make up optimiser step s for any number of workers and loader processes, and a training resumes
 at step s by computing it, with nothing saved.
+
+A training image that cannot be decoded is replaced by another sample, which follows from (seed, epoch, index) too. In a
+validation it is an error, since the measure would be that of another set.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from tcformer.data import collate
+from tcformer.data import BrokenImage, collate
 from tcformer.errors import UserError
 from tcformer.tasks.base import Batch, Dataset
+
+REPLACEMENTS = 10  # samples tried in place of a broken one
+LARGEST_BROKEN_SHARE = 1e-3  # of the training set's images
+MOST_TOLD = 10
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,45 @@ class SampleOrder:
         return epoch, int(self._order[offset])
 
 
-class _MicroBatches(torch.utils.data.Dataset[Batch]):
+@dataclass
+class BrokenImages:
+    """Training images that cannot be decoded, and for how many samples others stood in."""
+
+    reasons: dict[str, str] = field(default_factory=dict)  # by file
+    replaced: int = 0
+
+    def add(self, others: "BrokenImages") -> list[str]:
+        """Take in what others found; returns what is wrong with the files that were not known yet."""
+        new = {path: reason for path, reason in sorted(others.reasons.items()) if path not in self.reasons}
+        self.reasons |= new
+        self.replaced += others.replaced
+        return list(new.values())
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.reasons, self.replaced = {}, 0
+
+    def check(self, images: int) -> None:
+        """Raise UserError if more than 0.1 % of a training set's ``images`` are broken. One may be in any set."""
+        allowed = max(1, int(images * LARGEST_BROKEN_SHARE))
+        if len(self.reasons) > allowed:
+            first = sorted(self.reasons)[:MOST_TOLD]
+            raise UserError(
+                f"{len(self.reasons)} of the training set's {images} images cannot be decoded, of which at most "
+                f"{allowed} may be replaced by others (0.1 %, at least one): fetch these files again: "
+                f"{', '.join(first)}{', ...' if len(self.reasons) > len(first) else ''}"
+            )
+
+
+class _Loaded(NamedTuple):
+    """What a loader process hands over. An error travels in it, as PyTorch would wrap a traceback around it."""
+
+    batch: Batch
+    broken: BrokenImages
+    error: UserError | None = None
+
+
+class _MicroBatches(torch.utils.data.Dataset[_Loaded]):
     """Micro batch number -> collated batch; one item is one micro batch, so a loader process works on it whole."""
 
     def __init__(self, data: Dataset, plan: BatchPlan, rank: int, seed: int, first_step: int, steps: int) -> None:
@@ -87,25 +132,65 @@ class _MicroBatches(torch.utils.data.Dataset[Batch]):
     def __len__(self) -> int:
         return (self._steps - self._first_step) * self._plan.accumulation
 
-    def __getitem__(self, number: int) -> Batch:
+    def __getitem__(self, number: int) -> _Loaded:
         step, part = divmod(number, self._plan.accumulation)
         positions = list(self._plan.positions(self._first_step + step, self._rank))[part]
-        samples = []
-        for position in positions:
-            epoch, index = self._order[position]
-            samples.append(self._data.sample(index, np.random.default_rng((self._seed, epoch, index))))
-        return _collate(self._data, samples)
+        broken = BrokenImages()
+        try:
+            samples = [self._sample(*self._order[position], broken) for position in positions]
+            return _Loaded(_collate(self._data, samples), broken)
+        except UserError as error:
+            return _Loaded({}, broken, error)
+
+    def _sample(self, epoch: int, index: int, broken: BrokenImages) -> dict[str, Any]:
+        """Sample ``index`` as augmented in ``epoch``, or another if its image is broken; adds to ``broken``."""
+        identity = (self._seed, epoch, index)
+        try:
+            return self._data.sample(index, np.random.default_rng(identity))
+        except BrokenImage as error:
+            broken.reasons[error.path] = str(error)
+        size = len(self._data)
+        others = np.random.default_rng((*identity, 1)).choice(size, min(REPLACEMENTS, size), replace=False)
+        for attempt, other in enumerate(others.tolist(), 2):
+            try:
+                sample = self._data.sample(other, np.random.default_rng((*identity, attempt)))
+            except BrokenImage as error:
+                broken.reasons[error.path] = str(error)
+            else:
+                broken.replaced += 1
+                return sample
+        raise UserError(
+            f"no image in place of sample {index} of the training set can be decoded, of {len(others)} tried: check "
+            f"the data set's files; the first: {next(iter(broken.reasons.values()))}"
+        )
 
 
 def training_batches(
-    data: Dataset, plan: BatchPlan, rank: int, seed: int, first_step: int, steps: int, processes: int
+    data: Dataset,
+    plan: BatchPlan,
+    rank: int,
+    seed: int,
+    first_step: int,
+    steps: int,
+    processes: int,
+    broken: BrokenImages | None = None,
 ) -> Iterator[Batch]:
-    """This rank's micro batches of steps ``first_step`` to ``steps - 1``, ``plan.accumulation`` a step."""
-    micro_batches = _MicroBatches(data, plan, rank, seed, first_step, steps)
-    return iter(_loader(micro_batches, processes))
+    """This rank's micro batches of steps ``first_step`` to ``steps - 1``, ``plan.accumulation`` a step.
+
+    Images that had to be replaced are added to ``broken`` as their batches are taken.
+
+    Raises:
+        UserError: an image is missing, or no image can be decoded.
+    """
+    for loaded in _loader(_MicroBatches(data, plan, rank, seed, first_step, steps), processes):
+        if loaded.error:
+            raise loaded.error
+        if broken is not None:
+            broken.add(loaded.broken)
+        yield loaded.batch
 
 
-class _Shard(torch.utils.data.Dataset[Batch]):
+class _Shard(torch.utils.data.Dataset[_Loaded]):
     """The validation samples rank, rank + workers, ... without augmentation, in batches."""
 
     def __init__(self, data: Dataset, rank: int, workers: int, batch: int) -> None:
@@ -116,9 +201,12 @@ class _Shard(torch.utils.data.Dataset[Batch]):
     def __len__(self) -> int:
         return len(self._batches)
 
-    def __getitem__(self, number: int) -> Batch:
-        samples = [self._data.sample(index, None) for index in self._batches[number]]
-        return collate(samples)
+    def __getitem__(self, number: int) -> _Loaded:
+        try:
+            samples = [self._data.sample(index, None) for index in self._batches[number]]
+            return _Loaded(collate(samples), BrokenImages())
+        except UserError as error:
+            return _Loaded({}, BrokenImages(), error)
 
 
 def _collate(data: Dataset, samples: list[dict[str, Any]]) -> Batch:
@@ -127,11 +215,18 @@ def _collate(data: Dataset, samples: list[dict[str, Any]]) -> Batch:
 
 
 def validation_batches(data: Dataset, rank: int, workers: int, batch: int, processes: int = 0) -> Iterator[Batch]:
-    """This rank's share of ``data``, without augmentation, each sample once."""
-    return iter(_loader(_Shard(data, rank, workers, batch), processes))
+    """This rank's share of ``data``, without augmentation, each sample once.
+
+    Raises:
+        UserError: an image is missing or cannot be decoded.
+    """
+    for loaded in _loader(_Shard(data, rank, workers, batch), processes):
+        if loaded.error:
+            raise loaded.error
+        yield loaded.batch
 
 
-def _loader(batches: torch.utils.data.Dataset[Batch], processes: int) -> Any:
+def _loader(batches: torch.utils.data.Dataset[_Loaded], processes: int) -> Any:
     return torch.utils.data.DataLoader(
         batches,
         batch_size=None,

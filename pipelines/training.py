@@ -14,13 +14,14 @@ from typing import Any
 
 from pipelines import checkpoint
 from pipelines.data import Prepared
-from pipelines.engine import HISTORY, WEIGHTS, train
+from pipelines.engine import BROKEN, HISTORY, WEIGHTS, train
 from pipelines.launch import Event, run_training, session
 from pipelines.layout import Layout
 from pipelines.params import Params, Recipe, Training, TrainingStage
 from pipelines.progress import Progress
 from pipelines.provenance import code_version, git_revision, sha256_of_file, sha256_of_json, versions
 from pipelines.storage import Store
+from pipelines.tasks import build_task
 from pipelines.tracking import Run
 from tcformer.errors import UserError
 
@@ -122,13 +123,19 @@ def _launch(plan: Plan, params: Params, store: Store, tracked: Run) -> None:
     """Run the training loop on Ray's workers unless its final weights are there."""
     if checkpoint.fault(store, checkpoint.FINAL, _cache(store)) is None:
         return
+    _check_data(plan)
     initial = None
     if plan.initial:
         initial = f"initial{plan.initial.suffix}"
         store.put(plan.initial, initial)
     progress = Progress(plan.stage)
+    told: set[str] = set()
 
     def on_event(event: Event) -> None:
+        if event["kind"] == "note":  # workers that were started again say again what they said since the checkpoint
+            if event["text"] in told:
+                return
+            told.add(event["text"])
         progress.show(event)
         if event["kind"] == "row":
             values = {k: v for k, v in event.items() if k not in ("kind", "step") and isinstance(v, float)}
@@ -153,6 +160,13 @@ def _launch(plan: Plan, params: Params, store: Store, tracked: Run) -> None:
             progress.close()
 
 
+def _check_data(plan: Plan) -> None:
+    """Tell faults of the annotations and missing images before any worker starts: the data sets check themselves."""
+    task = build_task(plan.task, plan.options, plan.data.root)
+    task.train_set()
+    task.val_set()
+
+
 def _collect(plan: Plan, key: str, store: Store, out: Path) -> None:
     """Write the outputs that DVC keeps; their bytes depend on nothing but the training's result."""
     folder = checkpoint.open_verified(store, checkpoint.FINAL, _cache(store))
@@ -166,6 +180,7 @@ def _collect(plan: Plan, key: str, store: Store, out: Path) -> None:
     final = {name: value for name, value in validations[-1].items() if name.startswith("val_")}
     if rows:  # none where no epoch was trained
         final["loss"] = rows[-1]["loss"]
+    final["replaced_images"] = json.loads((folder / BROKEN).read_text())["replaced"]
     (out / "metrics.json").write_text(json.dumps({"steps": validations[-1]["step"], **final}, indent=1))
     (out / "provenance.json").write_text(
         json.dumps({"training": key, "data": plan.data.sha256, "options": plan.options}, indent=1, sort_keys=True)
