@@ -99,7 +99,7 @@ def examine(archive: Path, progress: Progress = ignore) -> Contents:
     limit = _limit(archive)
     with _reading(archive):
         for member in _members(archive, progress):
-            fault = member.fault or _fault_of_name(member.name)
+            fault = member.fault or _fault_of_name(member)
             name = str(PurePosixPath(member.name))
             if fault is None and not member.folder and name in names:
                 fault = "the same name twice"
@@ -131,7 +131,7 @@ def extract(archive: Path, contents: Contents, target: Path, progress: Progress 
         with _reading(archive):
             for member in _members(archive):
                 left -= member.size
-                fault = member.fault or _fault_of_name(member.name)
+                fault = member.fault or _fault_of_name(member)
                 if fault or left < 0:
                     raise UserError(f"it has changed while it was unpacked: {member.name!r:.100}; start again")
                 _write(member, target / member.name, progress)
@@ -184,13 +184,15 @@ def _bomb(archive: Path, limit: int) -> UserError:
     )
 
 
-def _fault_of_name(name: str) -> str | None:
+def _fault_of_name(member: _Member) -> str | None:
+    name = member.name
     path = PurePosixPath(name)
     if path.is_absolute() or name[1:2] == ":":
         return "an absolute path"
     if ".." in path.parts:
         return "a path out of the target"
-    if not path.parts or "\\" in name or any(ord(letter) < 32 for letter in name):
+    unnamed = not path.parts and not member.folder  # "./" is the target itself
+    if unnamed or "\\" in name or any(ord(letter) < 32 for letter in name):
         return "no name of a file"
     return None
 

@@ -5,51 +5,21 @@ import json
 import shutil
 import tarfile
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pipelines.downloads import complete, data_root
 from pipelines.launch import parallel_map, session
+from pipelines.official import Source
 from pipelines.params import Cluster, DataSource
 from pipelines.provenance import sha256_of_file, sha256_of_json
 from pipelines.storage import Store
 from tcformer.errors import UserError
 
 MANIFEST = "manifest.json"
-
-#: What an official data set must hold below its root, and where it comes from.
-OFFICIAL = {
-    "imagenet": (
-        ("train", "val"),
-        "ImageNet-1K (ILSVRC2012) as class folders, from image-net.org after accepting its terms "
-        "(non-commercial research)",
-    ),
-    "wholebody": (
-        (
-            "annotations/coco_wholebody_train_v1.0.json",
-            "annotations/coco_wholebody_val_v1.0.json",
-            "person_detection_results/COCO_val2017_detections_AP_H_56_person.json",
-            "train2017",
-            "val2017",
-        ),
-        "COCO 2017 images from cocodataset.org, COCO-WholeBody V1.0 annotations from its authors' repository "
-        "(non-commercial research), the person detections of SimpleBaseline",
-    ),
-    "face": (
-        (
-            "WFLW_annotations/list_98pt_rect_attr_train_test/list_98pt_rect_attr_train.txt",
-            "WFLW_annotations/list_98pt_rect_attr_train_test/list_98pt_rect_attr_test.txt",
-            "WFLW_images",
-        ),
-        "WFLW's images and face annotations, from its authors' page (non-commercial research)",
-    ),
-    "mesh": (
-        ("body",),
-        "the body models and joint regressors of SMPL, from smpl.is.tue.mpg.de after accepting its licence "
-        "(non-commercial research), and beside them the files that finetune.mesh.task and evaluate.mesh name",
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -108,19 +78,25 @@ def localize(place: dict[str, Any]) -> Path:
     return folder
 
 
-def prepare(task: str, data: DataSource[Any], cluster: Cluster, out: Path) -> None:
-    """Generate ``task``'s data set below ``out``, or check the official one; write the manifest.
+def prepare(task: str, data: DataSource[Any], cluster: Cluster, out: Path, sources: Sequence[Source] = ()) -> None:
+    """Generate ``task``'s data set below ``out``, or unpack, convert and check the official one; write the manifest.
+
+    Args:
+        sources: what the parameters of the mesh task name, see `pipelines.official.mesh_sources`.
 
     Raises:
-        UserError: official files are missing, or the section does not say where they are.
+        UserError: official files are missing, damaged or unsafe, or the section does not say where they are.
     """
-    shutil.rmtree(out, ignore_errors=True)  # images of an earlier, larger set would count as this one's
-    out.mkdir(parents=True)
+    described: dict[str, str]
+    more: dict[str, Any] = {}
     if data.source == "official":
-        root = _check_official(task, data.root)
-        described = {path: _describe(root / path) for path in OFFICIAL[task][0]}
+        root = data_root(task, data.root)
+        inventory = complete(task, root, cluster, sources)
+        described, more = inventory.identities, {"counts": inventory.counts, "identities": inventory.identities}
+        _empty(out)
     else:
         root = out
+        _empty(out)  # images of an earlier, larger set would count as this one's
         _generate(task, data, cluster, out)
         files = sorted(path for path in out.rglob("*") if path.is_file() and path.name != MANIFEST)
         described = {path.relative_to(out).as_posix(): sha256_of_file(path) for path in files}
@@ -130,9 +106,15 @@ def prepare(task: str, data: DataSource[Any], cluster: Cluster, out: Path) -> No
         "root": str(root) if root != out else None,
         "sha256": sha256_of_json(described),
         "files": len(described),
+        **more,
     }
     (out / MANIFEST).write_text(json.dumps(manifest, indent=1))
     print(f"prepare@{task}: {manifest['files']} files, sha256 {str(manifest['sha256'])[:16]}")
+
+
+def _empty(out: Path) -> None:
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
 
 
 def _generate(task: str, data: DataSource[Any], cluster: Cluster, out: Path) -> None:
@@ -143,23 +125,3 @@ def _generate(task: str, data: DataSource[Any], cluster: Cluster, out: Path) -> 
     generate: Any = getattr(synthetic, f"generate_{task}")
     with session(cluster):
         generate(out, data.generate, map=partial(parallel_map, chunk=16, title=f"prepare@{task}"))
-
-
-def _check_official(task: str, given: str | None) -> Path:
-    needed, origin = OFFICIAL[task]
-    if given is None:
-        raise UserError(f"data.{task}.root is null: give the folder that holds {', '.join(needed)} ({origin})")
-    root = Path(given).expanduser().resolve()
-    missing = [path for path in needed if not (root / path).exists()]
-    if missing:
-        raise UserError(f"{root} lacks {', '.join(missing)}: put there {origin}")
-    return root
-
-
-def _describe(path: Path) -> str:
-    """Identity of an official file (its SHA-256) or folder (the names and sizes of its files)."""
-    if path.is_file():
-        return sha256_of_file(path)
-    return sha256_of_json(
-        sorted((p.relative_to(path).as_posix(), p.stat().st_size) for p in path.rglob("*") if p.is_file())
-    )

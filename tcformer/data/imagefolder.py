@@ -66,7 +66,7 @@ def find_classes(root: Path, num_classes: int) -> list[str]:
     Raises:
         UserError: there are not `num_classes` of them.
     """
-    found = {split: _folders(root / split) for split in ("train", "val")}
+    found = {split: class_names(root / split) for split in ("train", "val")}
     classes = sorted(found["train"] | found["val"])
     if len(classes) != num_classes:
         where = f"{root}: {len(classes)} class folders in train and val, expected num_classes = {num_classes}"
@@ -76,7 +76,8 @@ def find_classes(root: Path, num_classes: int) -> list[str]:
     return classes
 
 
-def _folders(folder: Path) -> set[str]:
+def class_names(folder: Path) -> set[str]:
+    """The names of the class folders and class tars of a split."""
     try:
         with os.scandir(folder) as entries:
             return {

@@ -22,7 +22,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from tcformer.data.mesh_files import BOX_UNIT, NUM_POINTS_3D
+from tcformer.data.bodies import BOX_UNIT, NUM_POINTS_3D
 from tcformer.errors import UserError
 
 SUBJECTS: Final = range(1, 9)
@@ -177,11 +177,13 @@ def convert(folder: Path, target: Path, map: Callable[..., Any] = map) -> int:
     """Make SPIN's .npz of the data set below `folder`, and the images that it names; returns the number of people.
 
     Args:
-        map: runs `extract_frames` on the views; the cores of a cluster, for instance.
+        map: runs `extract_frames` on the views that lack images, if any; on the cores of a cluster, for instance.
 
     Raises:
         UserError: see `select` and `extract_frames`.
     """
     views = select(folder)
-    list(map(partial(extract_frames, folder), views))
+    lacking = [view for view in views if not all((folder / name).exists() for name in view.images)]
+    if lacking:
+        list(map(partial(extract_frames, folder), lacking))
     return write_spin(views, target)

@@ -62,6 +62,13 @@ def test_good_archives_are_unpacked(tmp_path: Path, name: str) -> None:
     assert found(tmp_path / "out") == FILES and sum(done) == SIZE
 
 
+def test_an_archive_of_the_folder_itself_is_unpacked(tmp_path: Path) -> None:
+    folders = [special(name, tarfile.DIRTYPE) for name in ("./", "./top", "./top/none")]
+    archive = make_tar(tmp_path / "a.tar", {f"./{name}": data for name, data in FILES.items()}, *folders)
+    extract(archive, examine(archive), tmp_path / "out")
+    assert found(tmp_path / "out") == FILES and (tmp_path / "out/top/none").is_dir()
+
+
 def zip_link(path: Path) -> Path:
     with zipfile.ZipFile(path, "w") as opened:
         info = zipfile.ZipInfo("link")

@@ -1,0 +1,151 @@
+"""A folder of downloads to a data set in its official layout, and what is to be said of such a folder."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pipelines.archives import check_md5, examine, ignore
+from pipelines.inventory import Inventory, take_inventory
+from pipelines.launch import parallel_map, session
+from pipelines.official import MPI_INF_3DHP, Source, missing_message, require, survey, wanted
+from pipelines.params import Cluster, DataSource
+from pipelines.unpacking import checksum, known_checksums, unpack
+from tcformer.body.files import convert_smpl
+from tcformer.data import mpi_inf_3dhp
+from tcformer.errors import UserError
+
+
+def data_root(task: str, given: str | None) -> Path:
+    """The folder of a task's downloads. Raises UserError where the parameters name none."""
+    if given is None:
+        needed = ", ".join(each.path for each in wanted(task, ()))
+        raise UserError(f"data.{task}.root is null: give the folder of the downloads that hold {needed} (docs/data.md)")
+    root = Path(given).expanduser().resolve()
+    if not root.is_dir():
+        raise UserError(f"data.{task}.root: {root} is no folder: make it and put the downloads there (docs/data.md)")
+    return root
+
+
+def complete(task: str, root: Path, cluster: Cluster, sources: Sequence[Source]) -> Inventory:
+    """Bring the downloads below ``root`` to the official layout: unpack, link and convert what is not there yet.
+
+    Returns:
+        What is there then.
+
+    Raises:
+        UserError: anything is missing (files and archives are looked for before anything is done), damaged or unsafe.
+    """
+    items = survey(task, root, sources)
+    require(task, root, items)
+    while any(item.state == "packed" for item in items):  # an archive of body models may lack one that another holds
+        unpack(root, items, cluster, f"prepare@{task}")
+        items = survey(task, root, sources)
+        require(task, root, items)
+    for item in items:
+        if item.state in ("elsewhere", "to convert") and item.found:
+            try:
+                _make(item.found, root / item.wanted.path, cluster, f"prepare@{task}")
+            except OSError as error:
+                raise UserError(
+                    f"{root / item.wanted.path}: cannot be written ({error.strerror}); allow writing, or make room"
+                ) from error
+    inventory = take_inventory(task, root, sources)
+    require(task, root, inventory.missing)
+    for warning in inventory.warnings(task):
+        print(f"prepare@{task}: warning: {root}: {warning}")
+    return inventory
+
+
+def _make(source: Path, target: Path, cluster: Cluster, title: str) -> None:
+    """Make a file of the official layout from what was found in its stead; whole, or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    print(f"{title}: making {target} from {source}", flush=True)
+    if target.name == MPI_INF_3DHP and source.is_dir():
+
+        def spread(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+            with session(cluster):
+                return parallel_map(function, items, title=title)
+
+        mpi_inf_3dhp.convert(source, target, spread)
+        return
+    part = target.with_name(f"part-{target.name}")
+    part.unlink(missing_ok=True)
+    try:
+        if source.suffix == target.suffix:
+            _link(source, part)
+        else:
+            convert_smpl(source, part)
+        part.rename(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same file under a second name, so that it takes no room; a copy where the disk has no links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of what ``check`` tells."""
+
+    state: Literal["there", "ready", "missing", "wrong", "warning"]
+    what: str
+    note: str = ""
+
+    @property
+    def good(self) -> bool:
+        """Whether ``prepare`` would succeed in spite of it."""
+        return self.state not in ("missing", "wrong")
+
+
+def check(task: str, data: DataSource[Any], sources: Sequence[Source] = ()) -> list[Row]:
+    """What ``prepare`` would find, without writing anything.
+
+    "ready" is what it would unpack, link or convert. Archives are read: those with a published checksum take a while.
+    """
+    if data.source == "generated":
+        return [Row("ready", "generated images", "nothing to obtain")]
+    try:
+        root = data_root(task, data.root)
+    except UserError as error:
+        return [Row("missing", "data root", str(error))]
+    items = survey(task, root, sources)
+    rows, known = [], known_checksums(root)
+    for item in items:
+        note = f"from {item.found}" if item.found else item.hint
+        state: Any = item.state if item.state in ("there", "missing") else "ready"
+        rows.append(Row(state, item.wanted.path, note))
+    for path, archive in {item.found: item.archive for item in items if item.found and item.archive}.items():
+        try:
+            if archive.md5:
+                check_md5(path, archive.md5, checksum(path, known, ignore))
+            rows.append(
+                Row("ready", path.name, f"{examine(path).files} files" + (", MD5 right" if archive.md5 else ""))
+            )
+        except UserError as error:
+            rows.append(Row("wrong", path.name, str(error)))
+    if all(item.state == "there" for item in items):
+        rows += _check_contents(task, root, sources)
+    missing = [item for item in items if item.state == "missing"]
+    if missing:
+        rows.append(Row("missing", f"{len(missing)} in all", missing_message(task, root, missing)))
+    return rows
+
+
+def _check_contents(task: str, root: Path, sources: Sequence[Source]) -> list[Row]:
+    try:
+        inventory = take_inventory(task, root, sources)
+    except UserError as error:
+        return [Row("wrong", "annotations", str(error))]
+    rows = [Row("there", name, str(count)) for name, count in inventory.counts.items()]
+    rows += [Row("warning", "counts", warning) for warning in inventory.warnings(task)]
+    if inventory.missing:
+        rows.append(Row("missing", "images", missing_message(task, root, inventory.missing)))
+    return rows
