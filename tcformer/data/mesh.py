@@ -1,7 +1,8 @@
 """Crops of people with the parameters of a body, and mixtures of data sets, as SPIN trains on them.
 
-A crop is a square box around the person, resized to the network's input. 2D points are given in units of half the
-crop, (0, 0) its centre. Augmentation turns and mirrors image, points, 3D joints and pose alike.
+A crop is a square box around the person, resized to the network's input; a large one comes from an image that was
+decoded at a fraction of its size, as SPIN's resizing averages the pixels of large crops too. 2D points are given in
+units of half the crop, (0, 0) its centre. Augmentation turns and mirrors image, points, 3D joints and pose alike.
 
 Source: SPIN's base_dataset.py and mixed_dataset.py (github.com/nkolot/SPIN).
 """
@@ -20,9 +21,9 @@ from numpy.typing import NDArray
 from tcformer.body.files import NUM_JOINTS
 from tcformer.body.joints import NUM_OPENPOSE, SPIN_FLIP
 from tcformer.body.rotations import flip_pose, to_matrix
+from tcformer.data.bodies import BOX_UNIT, Bodies
 from tcformer.data.crops import crop_matrix, transform_points
-from tcformer.data.images import missing_files, normalise, read_image
-from tcformer.data.mesh_files import BOX_UNIT, Bodies
+from tcformer.data.images import missing_files, normalise, read_reduced
 from tcformer.errors import UserError
 
 
@@ -112,16 +113,16 @@ class MeshDataset:
         change = _Change()
         if rng is not None and self.augmentation is not None:
             change = _draw(self.augmentation, rng)
-        image = read_image(self.folder / bodies.image[index])
-        width = image.shape[1]
+        side = BOX_UNIT * bodies.scale[index] * change.scale
+        image = read_reduced(self.folder / bodies.image[index], side / size)
+        width = image.size[1]
         centre = bodies.centre[index]
         if change.flip:
             centre = np.array([width - 1 - centre[0], centre[1]])
-        side = BOX_UNIT * bodies.scale[index] * change.scale
         matrix = crop_matrix(
             centre, (side, side), change.rotation, (size, size), flip_width=width if change.flip else None
         )
-        crop = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR)
+        crop = cv2.warpAffine(image.pixels, matrix @ image.to_full(), (size, size), flags=cv2.INTER_LINEAR)
         if change.brightness != (1.0, 1.0, 1.0):
             crop = np.clip(crop * np.array(change.brightness), 0, 255).astype(np.uint8)
         sample = {

@@ -1,4 +1,4 @@
-"""Files that say how bodies are posed: SPIN's .npz, 3DPW's sequences, EFT's JSON, all to one form.
+"""Files that say how bodies are posed: SPIN's .npz, 3DPW's sequences, EFT's JSON, all to one form (`Bodies`).
 
 SPIN: arrays imgname, center, scale and, if known, part, openpose, S, pose, shape, has_smpl, gender
 (github.com/nkolot/SPIN, datasets/preprocess). 3DPW: a folder of pickles, one a sequence; frames, boxes and poses are
@@ -8,66 +8,39 @@ taken as SPIN's pw3d.py takes them. EFT: pseudo-truth of COCO, MPII, LSPET and o
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tcformer.body.files import GENDERS, NUM_JOINTS, NUM_SHAPES
-from tcformer.body.joints import NUM_OPENPOSE, OPENPOSE_18, SPIN_NAMES
+from tcformer.body.files import NUM_JOINTS, NUM_SHAPES
+from tcformer.body.joints import NUM_OPENPOSE, OPENPOSE_18
 from tcformer.body.rotations import to_axis_angle, to_matrix
 from tcformer.body.unpickle import load_pickle
+from tcformer.data.bodies import (
+    FETCH,
+    NUM_KEYPOINTS,
+    NUM_POINTS_3D,
+    Bodies,
+    boxes_around,
+    check_bodies,
+    genders,
+)
+from tcformer.data.point_files import load_coco, load_lsp, load_mpii
 from tcformer.errors import UserError
 
-Float32 = NDArray[np.float32]
-
-NUM_KEYPOINTS: Final = len(SPIN_NAMES)
-NUM_POINTS_3D: Final = NUM_KEYPOINTS - NUM_OPENPOSE
-
-#: Side of a box of scale 1, pixels.
-BOX_UNIT: Final = 200.0
-
-_MARGIN = 1.2  # SPIN's, of a box around 2D points
 _POSE = 3 * NUM_JOINTS
 
 # The limb joints of SPIN's 24 (right ankle to left wrist) among OpenPose's 18 points.
 _LIMBS_OF_OPENPOSE_18 = (10, 9, 8, 11, 12, 13, 4, 3, 2, 5, 6, 7)
 
-_FETCH = "correct it or fetch the file again"
-
-
-@dataclass(frozen=True, eq=False)
-class Bodies:
-    """The people of a file, one a row."""
-
-    #: image files, relative to the data set's image folder
-    image: tuple[str, ...]
-    #: (N, 2) float64 centre of the box in image pixels
-    centre: NDArray[np.float64]
-    #: (N,) float64 side of the box / 200 pixels
-    scale: NDArray[np.float64]
-    #: (N, 72) axis-angle of SMPL's joints, the root's in the camera's axes; zeros where unknown
-    pose: Float32
-    #: (N, 10) shape coefficients; zeros where unknown
-    shape: Float32
-    #: (N,) bool, whether pose and shape are known
-    has_smpl: NDArray[np.bool_]
-    #: (N, 49, 3) x, y in image pixels, confidence: `tcformer.body.joints.SPIN_NAMES`
-    keypoints: Float32
-    #: (N, 24, 4) x, y, z in metres and the camera's axes, confidence: the last 24 of SPIN_NAMES
-    joints: Float32
-    #: (N,) int64, index in `tcformer.body.files.GENDERS`
-    gender: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.image)
-
 
 def load_bodies(path: Path) -> Bodies:
-    """Read a file or folder of one of the three kinds: .npz (SPIN), .json (EFT) or a folder of sequences (3DPW).
+    """Read a file or folder of any kind that is known, told apart by what it is and by what is in it.
+
+    .npz (SPIN), .json (EFT, COCO's person keypoints, MPII as HRNet lists it), .mat (LSP, LSP-Extended), or a folder of
+    sequences (3DPW).
 
     Raises:
         UserError: it is missing or breaks its format; names the file, the row or record, the field and what was
@@ -75,7 +48,25 @@ def load_bodies(path: Path) -> Bodies:
     """
     if path.is_dir():
         return load_3dpw(path)
-    return load_eft(path) if path.suffix == ".json" else load_spin(path)
+    if path.suffix == ".mat":
+        return load_lsp(path)
+    if path.suffix != ".json":
+        return load_spin(path)
+    content = _read_json(path)
+    if isinstance(content, list):
+        return load_mpii(path, content)
+    if isinstance(content, dict) and isinstance(content.get("annotations"), list) and "images" in content:
+        return load_coco(path, content)
+    return load_eft(path, content)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; get it, or take it out of the mixture") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as JSON ({error}); fetch the file again") from error
 
 
 def load_spin(path: Path) -> Bodies:
@@ -98,7 +89,7 @@ def load_spin(path: Path) -> Bodies:
         raise UserError(f"{path}: cannot be read as .npz of plain arrays ({error}); fetch the file again") from error
     missing = [name for name in ("imgname", "center", "scale") if name not in data]
     if missing:
-        raise UserError(f"{path}: no field {', '.join(missing)}; expected one of SPIN's files; {_FETCH}")
+        raise UserError(f"{path}: no field {', '.join(missing)}; expected one of SPIN's files; {FETCH}")
     count = data["imgname"].size
     names = _texts(path, "imgname", data["imgname"], count)
 
@@ -119,9 +110,9 @@ def load_spin(path: Path) -> Bodies:
         has_smpl=has_smpl,
         keypoints=np.concatenate([openpose, part], 1).astype(np.float32),
         joints=field("S", NUM_POINTS_3D, 4).astype(np.float32),
-        gender=_genders(letters, count),
+        gender=genders(letters, count),
     )
-    _check(bodies, lambda row: f"{path}: row {row} (counted from 0)")
+    check_bodies(bodies, lambda row: f"{path}: row {row} (counted from 0)")
     return bodies
 
 
@@ -132,12 +123,12 @@ def _rows(path: Path, name: str, array: NDArray | None, count: int, shape: tuple
     if array.shape != (count, *shape) or array.dtype.kind not in "fiub":
         raise UserError(
             f"{path}: field '{name}': expected numbers of shape {(count, *shape)}, found {array.dtype} of shape "
-            f"{array.shape}; {_FETCH}"
+            f"{array.shape}; {FETCH}"
         )
     wrong = ~_finite_rows(array)
     if wrong.any():
         raise UserError(
-            f"{path}: row {int(wrong.argmax())} (counted from 0): field '{name}': expected finite numbers; {_FETCH} "
+            f"{path}: row {int(wrong.argmax())} (counted from 0): field '{name}': expected finite numbers; {FETCH} "
             f"({int(wrong.sum())} rows are wrong)"
         )
     return array.astype(np.float64)
@@ -151,30 +142,9 @@ def _texts(path: Path, name: str, array: NDArray, count: int) -> list[str]:
     """A field of one text a row."""
     if array.dtype.kind not in "US" or array.shape != (count,):
         raise UserError(
-            f"{path}: field '{name}': expected one text a row, found {array.dtype} of shape {array.shape}; {_FETCH}"
+            f"{path}: field '{name}': expected one text a row, found {array.dtype} of shape {array.shape}; {FETCH}"
         )
     return [text.decode("utf-8", "replace") if isinstance(text, bytes) else text for text in array.tolist()]
-
-
-def _genders(letters: Sequence[str], count: int) -> NDArray[np.int64]:
-    """(count,) indices in GENDERS; neutral where nothing is said."""
-    names = {"m": GENDERS.index("male"), "f": GENDERS.index("female")}
-    neutral = GENDERS.index("neutral")
-    return np.array([names.get(letter, neutral) for letter in letters] or [neutral] * count, np.int64)
-
-
-def _check(bodies: Bodies, where: Any) -> None:
-    """Raise UserError for the first row whose image name leaves its folder or whose box is empty."""
-    for row, name in enumerate(bodies.image):
-        parts = PurePosixPath(name)
-        if not name or parts.is_absolute() or ".." in parts.parts:
-            raise UserError(
-                f"{where(row)}: image name: expected a path below the image folder, found {name!r}; {_FETCH}"
-            )
-    empty = bodies.scale <= 0
-    if empty.any():
-        row = int(empty.argmax())
-        raise UserError(f"{where(row)}: box: expected a scale above 0, found {bodies.scale[row]:g}; {_FETCH}")
 
 
 def load_3dpw(folder: Path) -> Bodies:
@@ -198,7 +168,7 @@ def load_3dpw(folder: Path) -> Bodies:
             for name, values in sequence.frames(person).items():
                 rows[name].extend(values)
     points = np.array(rows["points"]).reshape(-1, 18, 3)
-    centre, scale = _boxes(points)
+    centre, scale = boxes_around(points)
     keypoints = np.zeros((len(points), NUM_KEYPOINTS, 3), np.float32)
     keypoints[:, list(OPENPOSE_18)] = points
     keypoints[:, NUM_OPENPOSE : NUM_OPENPOSE + len(_LIMBS_OF_OPENPOSE_18)] = points[:, list(_LIMBS_OF_OPENPOSE_18)]
@@ -212,18 +182,10 @@ def load_3dpw(folder: Path) -> Bodies:
         has_smpl=np.ones(count, bool),
         keypoints=keypoints,
         joints=np.zeros((count, NUM_POINTS_3D, 4), np.float32),
-        gender=_genders(rows["gender"], count),
+        gender=genders(rows["gender"], count),
     )
-    _check(bodies, lambda row: f"{folder}: image {bodies.image[row]}")
+    check_bodies(bodies, lambda row: f"{folder}: image {bodies.image[row]}")
     return bodies
-
-
-def _boxes(points: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Centres (N, 2) and scales (N,) of the boxes around the points (N, K, 3) of a confidence above 0."""
-    seen = points[:, :, 2:] > 0
-    low = np.where(seen, points[:, :, :2], np.inf).min(1)
-    high = np.where(seen, points[:, :, :2], -np.inf).max(1)
-    return (low + high) / 2, _MARGIN * (high - low).max(1) / BOX_UNIT
 
 
 class _Sequence:
@@ -234,17 +196,17 @@ class _Sequence:
         keys = ("sequence", "betas", "poses", "genders", "poses2d", "cam_poses", "campose_valid")
         content = load_pickle(path, keys)
         if not isinstance(content, dict):
-            raise UserError(f"{path}: expected a dict with {', '.join(keys)}, found {type(content).__name__}; {_FETCH}")
+            raise UserError(f"{path}: expected a dict with {', '.join(keys)}, found {type(content).__name__}; {FETCH}")
         missing = [key for key in keys if key not in content]
         if missing:
-            raise UserError(f"{path}: no field {', '.join(missing)}; expected a sequence of 3DPW; {_FETCH}")
+            raise UserError(f"{path}: no field {', '.join(missing)}; expected a sequence of 3DPW; {FETCH}")
         self.content = content
         self.people = len(content["poses"])
         for key in ("betas", "genders", "poses2d", "campose_valid"):
             if len(content[key]) != self.people:
                 raise UserError(
                     f"{path}: field '{key}': expected {self.people} people as in 'poses', found {len(content[key])}; "
-                    f"{_FETCH}"
+                    f"{FETCH}"
                 )
         cameras = content["cam_poses"]
         self.camera = self._numbers("cam_poses", cameras, (len(cameras), 4, 4))
@@ -254,7 +216,7 @@ class _Sequence:
         if array.dtype.kind not in "fiub" or array.shape != shape:
             raise UserError(
                 f"{self.path}: field '{field}': expected finite numbers of shape {shape}, found {array.dtype} of shape "
-                f"{array.shape}; {_FETCH}"
+                f"{array.shape}; {FETCH}"
             )
         return array.astype(np.float64)
 
@@ -264,7 +226,7 @@ class _Sequence:
         if wrong.any():
             raise UserError(
                 f"{self.path}: frame {frames[wrong.argmax()]} (counted from 0): field '{field}': expected finite "
-                f"numbers; {_FETCH} ({int(wrong.sum())} frames are wrong)"
+                f"numbers; {FETCH} ({int(wrong.sum())} frames are wrong)"
             )
 
     def frames(self, person: int) -> dict[str, list[Any]]:
@@ -280,7 +242,7 @@ class _Sequence:
         self._check_finite(f"poses[{person}]", pose, frames)
         self._check_finite(f"poses2d[{person}]", points, frames)
         if not np.isfinite(betas).all():
-            raise UserError(f"{self.path}: field 'betas[{person}]': expected finite numbers; {_FETCH}")
+            raise UserError(f"{self.path}: field 'betas[{person}]': expected finite numbers; {FETCH}")
         turned = self.camera[frames, :3, :3] @ to_matrix(pose[frames, :3])
         pose = np.concatenate([to_axis_angle(turned), pose[frames, 3:]], 1)
         return {
@@ -292,37 +254,31 @@ class _Sequence:
         }
 
 
-def load_eft(path: Path) -> Bodies:
-    """Read a JSON of EFT's pseudo-truth. Image names are those of the file, below the data set's image folder.
+def load_eft(path: Path, content: Any) -> Bodies:
+    """EFT's pseudo-truth; `content` is that of the JSON file `path`. Image names are below the data set's image folder.
 
     Raises:
         UserError: see `load_bodies`.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; get it with EFT (github.com/facebookresearch/eft)") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error}); fetch the file again") from error
     if not isinstance(content, dict) or not isinstance(content.get("data"), list):
-        raise UserError(f"{path}: expected an object with the list 'data'; {_FETCH}")
+        raise UserError(f"{path}: expected an object with the list 'data'; {FETCH}")
     records = content["data"]
     fields = {"parm_pose": (24, 3, 3), "parm_shape": (10,), "bbox_center": (2,), "bbox_scale": ()}
     columns: dict[str, list[NDArray]] = {name: [] for name in (*fields, "gt_keypoint_2d")}
     for number, record in enumerate(records):
         where = f"{path}: record {number} (counted from 0)"
         if not isinstance(record, dict):
-            raise UserError(f"{where}: expected an object; {_FETCH}")
+            raise UserError(f"{where}: expected an object; {FETCH}")
         where += f", annotId {record['annotId']}" if "annotId" in record else ""
         if not isinstance(record.get("imageName"), str):
-            raise UserError(f"{where}: field 'imageName': expected a text; {_FETCH}")
+            raise UserError(f"{where}: field 'imageName': expected a text; {FETCH}")
         for name, shape in fields.items():
             columns[name].append(_eft_numbers(where, name, record.get(name), shape))
         points = record.get("gt_keypoint_2d", np.zeros((NUM_KEYPOINTS, 3)))
         columns["gt_keypoint_2d"].append(_eft_numbers(where, "gt_keypoint_2d", points, (NUM_KEYPOINTS, 3)))
         rotation = columns["parm_pose"][-1]
         if np.abs(rotation @ rotation.transpose(0, 2, 1) - np.eye(3)).max() > 0.01:
-            raise UserError(f"{where}: field 'parm_pose': expected rotation matrices; {_FETCH}")
+            raise UserError(f"{where}: field 'parm_pose': expected rotation matrices; {FETCH}")
     count = len(records)
     rotations = np.array(columns["parm_pose"]).reshape(-1, NUM_JOINTS, 3, 3)
     bodies = Bodies(
@@ -334,9 +290,9 @@ def load_eft(path: Path) -> Bodies:
         has_smpl=np.ones(count, bool),
         keypoints=np.array(columns["gt_keypoint_2d"], np.float32).reshape(-1, NUM_KEYPOINTS, 3),
         joints=np.zeros((count, NUM_POINTS_3D, 4), np.float32),
-        gender=_genders([], count),
+        gender=genders([], count),
     )
-    _check(bodies, lambda row: f"{path}: record {row} (counted from 0)")
+    check_bodies(bodies, lambda row: f"{path}: record {row} (counted from 0)")
     return bodies
 
 
@@ -347,6 +303,6 @@ def _eft_numbers(where: str, field: str, values: Any, shape: tuple[int, ...]) ->
         array = np.empty(0, object)
     if array.dtype.kind not in "fi" or array.shape != shape or not np.isfinite(array).all():
         raise UserError(
-            f"{where}: field '{field}': expected finite numbers of shape {shape}, found {values!r:.60}; {_FETCH}"
+            f"{where}: field '{field}': expected finite numbers of shape {shape}, found {values!r:.60}; {FETCH}"
         )
     return array.astype(np.float64)

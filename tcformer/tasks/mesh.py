@@ -21,8 +21,9 @@ from tcformer.body.files import GENDERS, NUM_JOINTS, NUM_SHAPES, Gender
 from tcformer.body.joints import NUM_OPENPOSE
 from tcformer.body.model import Body, BodyJoints, Joints, load_body, load_joints
 from tcformer.body.rotations import nearest_rotation, to_6d, to_matrix
+from tcformer.data.bodies import Bodies
 from tcformer.data.mesh import MeshAugmentation, MeshDataset, MeshMixture, MeshTests
-from tcformer.data.mesh_files import Bodies, load_bodies
+from tcformer.data.mesh_files import load_bodies
 from tcformer.errors import UserError
 from tcformer.metrics.mesh import common_joints, human36m_truth, joint_errors, procrustes, threedpw_truth
 from tcformer.models import Network, NetworkOptions

@@ -17,7 +17,7 @@ from tcformer.body import load_joints
 from tcformer.body.files import GENDERS
 from tcformer.body.joints import OPENPOSE_18, SPIN_NAMES
 from tcformer.body.rotations import to_axis_angle, to_matrix
-from tcformer.data.mesh_files import load_3dpw, load_bodies, load_eft, load_spin
+from tcformer.data.mesh_files import load_3dpw, load_bodies, load_spin
 from tcformer.errors import UserError
 from tcformer.synthetic import GenerateMesh, generate_mesh
 
@@ -108,7 +108,7 @@ def test_bad_spin_files_are_named(changes: dict[str, Any], message: str, tmp_pat
 def test_files_that_are_not_there_or_not_plain(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none\.npz: no such file; run the prepare stage"):
         load_bodies(tmp_path / "none.npz")
-    with pytest.raises(UserError, match="no such file; get it with EFT"):
+    with pytest.raises(UserError, match=r"none\.json: no such file; get it, or take it out"):
         load_bodies(tmp_path / "none.json")
     with pytest.raises(UserError, match=r"no \*\.pkl; expected 3DPW's sequenceFiles"):
         load_bodies(tmp_path)
@@ -257,10 +257,10 @@ def test_eft_fields(tmp_path: Path) -> None:
 )
 def test_bad_records_are_named(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        load_eft(write_eft(tmp_path, eft(), eft(**changes)))
+        load_bodies(write_eft(tmp_path, eft(), eft(**changes)))
     assert "eft.json: record 1" in str(caught.value)
     with pytest.raises(UserError, match="record 0"):
-        load_eft(write_eft(tmp_path, "text"))
+        load_bodies(write_eft(tmp_path, "text"))
 
 
 def test_openpose_18_are_body_25s_points() -> None:

@@ -1,0 +1,116 @@
+"""Every loader on pieces of the real data sets, where they lie beside the repository: counts, coordinates, crops.
+
+With TCFORMER_SHEETS set to a folder the crops with their points are written there, to be looked at.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tcformer.body.joints import NUM_OPENPOSE
+from tcformer.data.face import FaceDataset, face_image_folder, list_file, load_faces
+from tcformer.data.imagefolder import ImageFolderDataset, find_classes
+from tcformer.data.images import denormalise, read_image
+from tcformer.data.mesh import MeshDataset
+from tcformer.data.mesh_files import load_bodies
+from tcformer.data.wholebody import WholebodyDataset, annotated_crops, annotation_file, load_people
+from tcformer.draw import write_png
+
+SAMPLES = Path(__file__).resolve().parents[4] / "shared" / "samples"
+pytestmark = pytest.mark.skipif(not SAMPLES.is_dir(), reason="the real samples are not beside the repository")
+
+
+def write_sheet(name: str, crops: list[np.ndarray]) -> None:
+    """Write up to 24 crops (H, W, 3) of one size as a page."""
+    folder = os.environ.get("TCFORMER_SHEETS")
+    if folder:
+        crops = crops[:24] + [np.zeros_like(crops[0])] * (-len(crops[:24]) % 6)
+        rows = [np.concatenate(crops[i : i + 6], 1) for i in range(0, len(crops), 6)]
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        write_png(Path(folder) / f"{name}.png", np.concatenate(rows))
+
+
+def dotted(image: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """The normalised crop (3, H, W) as a picture with the points (K, 2) on it, in rainbow order."""
+    picture = np.ascontiguousarray(denormalise(image))
+    colours = cv2.applyColorMap(np.linspace(0, 255, len(points)).astype(np.uint8)[:, None], cv2.COLORMAP_RAINBOW)
+    for (x, y), colour in zip(points, colours[:, 0], strict=True):
+        if x or y:
+            cv2.circle(picture, (round(float(x)), round(float(y))), 3, tuple(map(int, colour[::-1])), -1, cv2.LINE_AA)
+    return picture
+
+
+@pytest.mark.parametrize(
+    ("file", "images", "people", "points"),
+    [
+        ("lspet/joints.mat", "lspet/images", 400, 4866),
+        ("mpii/annot/valid.json", "mpii/images", 3, 48),  # of five people the three with all points
+        ("coco/annotations/person_keypoints_train2017.json", "coco/train2017", 16, None),
+        ("coco/annotations/person_keypoints_val2017.json", "coco/val2017", 11, None),
+    ],
+)
+def test_people_with_points_alone(file: str, images: str, people: int, points: int | None) -> None:
+    bodies = load_bodies(SAMPLES / file)
+    assert len(bodies) == people and not bodies.has_smpl.any()
+    known = bodies.keypoints[:, :, 2] > 0
+    assert not known[:, :NUM_OPENPOSE].any(), "OpenPose's points are known to none of these files"
+    if points is not None:
+        assert known.sum() == points
+    outside = 0
+    for name, row, labelled in zip(bodies.image, bodies.keypoints, known, strict=True):
+        height, width = read_image(SAMPLES / images / name).shape[:2]
+        x, y = row[labelled, 0], row[labelled, 1]
+        outside += int(((x < -1) | (y < -1) | (x > width) | (y > height)).sum())
+    assert outside <= (1 if "lspet" in file else 0), "one point of LSP-Extended lies outside, as its authors have it"
+
+    data = MeshDataset(bodies, SAMPLES / images, 112)
+    crops = []
+    for index in range(min(24, len(data))):
+        sample = data.sample(index, None)
+        where = sample["keypoints"][NUM_OPENPOSE:]
+        assert np.abs(where[where[:, 2] > 0, :2]).max() < 1.2, "people lie within their boxes, or nearly"
+        crops.append(dotted(sample["image"], np.where(where[:, 2:] > 0, (where[:, :2] + 1) * 56, 0)))
+    write_sheet(file.split("/")[0] + "-" + Path(file).stem, crops)
+
+
+def test_persons() -> None:
+    root = SAMPLES / "coco_wholebody"
+    people = load_people(annotation_file(root, "val"))
+    assert len(people) == 26 and len(people.images) == 5
+    crops = annotated_crops(people)
+    assert len(crops) == 24, "those with a labelled point"
+    data = WholebodyDataset(crops, root / "val2017", (256, 192), 1.25)
+    pages = []
+    for index in range(len(data)):
+        sample = data.sample(index, None)
+        assert sample["image"].shape == (3, 256, 192)
+        pages.append(dotted(sample["image"], sample["points"]))
+    write_sheet("coco_wholebody", pages)
+
+
+def test_faces() -> None:
+    root = SAMPLES / "wflw"
+    faces = load_faces(list_file(root, "test"))
+    assert len(faces) == 4 and len(set(faces.names)) == 2
+    data = FaceDataset(faces, face_image_folder(root), (128, 128), 1.25)
+    pages = []
+    for index in range(4):
+        sample = data.sample(index, None)
+        assert (sample["points"] >= 0).all() and (sample["points"] < 128).all()
+        pages.append(dotted(sample["image"], sample["points"]))
+    write_sheet("wflw", pages)
+
+
+def test_classes() -> None:
+    root = SAMPLES / "imagenet"
+    pages = []
+    for split, count in (("train", 96), ("val", 24)):
+        data = ImageFolderDataset(root, split, find_classes(root, 120), 112, 0.875)
+        assert len(data) == count
+        pages += [denormalise(data.sample(index, None)["image"]) for index in range(0, count, 8)]
+    write_sheet("imagenet", pages)
