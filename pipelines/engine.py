@@ -263,8 +263,8 @@ def _tell_broken(loop: _Loop, found: BrokenImages, data: Dataset) -> None:
     for reason in [reason for part in everyone for reason in loop.broken.add(part)]:
         loop.post({"kind": "note", "text": f"another sample stands in for a broken one: {reason}"})
     found.clear()
-    # Not every data set says in how many files its samples are.
-    loop.broken.check(getattr(data, "num_images", len(data)))
+    if loop.broken.reasons:  # the number of files is counted anew each time; of classes' images it is that of samples
+        loop.broken.check(getattr(data, "num_images", len(data)))
 
 
 def _stop_if_not_finite(loss: float, step: int, store: Store) -> None:

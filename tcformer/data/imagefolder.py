@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from tcformer.data.batch import collate
 from tcformer.data.class_archives import SUFFIX, Member, read_index, read_member
@@ -157,20 +158,23 @@ class ImageFolderDataset:
         """The image `index`; augmented if a generator is given, from which alone all randomness comes."""
         from PIL.Image import fromarray
 
-        image = fromarray(self.read(index))
+        pixels = self.read(index)
         sample: dict[str, Any] = {"label": int(self.labels[index]), "index": index}
         if rng is None or self.augmentation is None:
-            sample["image"] = normalise(np.asarray(centre_crop(image, self.size, self.crop_fraction)))
+            sample["image"] = normalise(np.asarray(centre_crop(fromarray(pixels), self.size, self.crop_fraction)))
         else:
-            sample["image"] = self._augmented(image, self.augmentation, rng)
+            sample["image"] = self._augmented(pixels, self.augmentation, rng)
             sample["mix"] = int(rng.integers(2**63))
         return sample
 
-    def _augmented(self, image: Image, options: ImageAugmentation, rng: np.random.Generator) -> NDArray[np.float32]:
-        from PIL.Image import Resampling, Transpose
+    def _augmented(
+        self, pixels: NDArray[np.uint8], options: ImageAugmentation, rng: np.random.Generator
+    ) -> NDArray[np.float32]:
+        from PIL.Image import Transpose, fromarray
 
-        box = random_crop_box(image.size, options.crop_area, options.crop_aspect, rng)
-        image = image.crop(box).resize((self.size, self.size), Resampling.BICUBIC)
+        height, width = pixels.shape[:2]
+        left, top, right, bottom = random_crop_box((width, height), options.crop_area, options.crop_aspect, rng)
+        image = fromarray(resize(pixels[top:bottom, left:right], self.size))
         if rng.random() < options.flip_probability:
             image = image.transpose(Transpose.FLIP_LEFT_RIGHT)
         if options.rand_augment > 0:
@@ -241,6 +245,17 @@ def centre_crop(image: Image, size: int, crop_fraction: float) -> Image:
         width, height = int(short * width / height), short
     left, top = round((width - size) / 2), round((height - size) / 2)
     return image.resize((width, height), Resampling.BICUBIC).crop((left, top, left + size, top + size))
+
+
+def resize(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """(H, W, 3) to (size, size, 3), bicubic with antialiasing.
+
+    PyTorch's for bytes, which takes a quarter of Pillow's time and differs from it in 2 % of the values, seldom by more
+    than one; test images are resized by Pillow itself.
+    """
+    planes = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    resized = F.interpolate(planes, (size, size), mode="bicubic", antialias=True)
+    return resized[0].permute(1, 2, 0).numpy()
 
 
 def random_crop_box(

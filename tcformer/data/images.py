@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +27,9 @@ IMAGE_STD: Final = (0.229, 0.224, 0.225)
 _SCALE = (1.0 / (255.0 * np.array(IMAGE_STD))).astype(np.float32)
 _OFFSET = (-np.array(IMAGE_MEAN) / np.array(IMAGE_STD)).astype(np.float32)
 
+
+_JPEG = b"\xff\xd8"
+_NOT_RGB = ("CMYK", "YCCK")
 
 # Pillow converts these to RGB as their names say; what number of an "I" or "F" is white, it cannot know.
 _MODES: Final = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
@@ -55,11 +59,56 @@ def read_image(path: Path | str) -> NDArray[np.uint8]:
         ImageError: the file cannot be read; the message names it.
         BrokenImage: it is truncated or no image; likewise.
     """
+    return decode_image(_bytes_of(path), path)
+
+
+def _bytes_of(path: Path | str) -> bytes:
     try:
-        data = Path(path).read_bytes()
+        return Path(path).read_bytes()
     except OSError as error:
         raise ImageError(f"image {path}: cannot be read ({error.strerror}); put the file back") from error
-    return decode_image(data, path)
+
+
+@dataclass(frozen=True)
+class ReducedImage:
+    """An image that may be smaller than its file says."""
+
+    #: (h, w, 3) uint8 RGB
+    pixels: NDArray[np.uint8]
+    #: 1, 2, 4 or 8 pixels of the file along each axis are one of `pixels`
+    factor: int
+    #: height, width of the file's image
+    size: tuple[int, int]
+
+    def to_full(self) -> NDArray[np.float64]:
+        """(3, 3), places in `pixels` to places in the file's image; pixel centres lie on whole numbers in both."""
+        shift = (self.factor - 1) / 2
+        return np.array([[self.factor, 0, shift], [0, self.factor, shift], [0, 0, 1]], np.float64)
+
+
+def read_reduced(path: Path | str, ratio: float) -> ReducedImage:
+    """Read an image of which a part is to be shrunk by `ratio`: a JPEG at 1/2, 1/4 or 1/8 if that is still enough.
+
+    libjpeg then computes fewer pixels, each from the frequencies that fit into it: near to the mean of those it stands
+    for. Other kinds of files are read whole.
+
+    Raises:
+        ImageError, BrokenImage: see `read_image`.
+    """
+    data = _bytes_of(path)
+    factor = next((f for f in (8, 4, 2) if f <= ratio), 1)
+    if factor > 1 and data[:2] == _JPEG:
+        import simplejpeg
+
+        try:
+            height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
+            if colorspace not in _NOT_RGB:
+                least = {"min_height": -(-height // factor), "min_width": -(-width // factor), "min_factor": factor}
+                return ReducedImage(simplejpeg.decode_jpeg(data, "RGB", **least), factor, (height, width))
+        except ValueError:
+            pass  # as in `decode_image`
+    pixels = decode_image(data, path)
+    return ReducedImage(pixels, 1, (pixels.shape[0], pixels.shape[1]))
 
 
 def decode_image(data: bytes, name: Path | str) -> NDArray[np.uint8]:
@@ -68,12 +117,12 @@ def decode_image(data: bytes, name: Path | str) -> NDArray[np.uint8]:
     Raises:
         BrokenImage: the data are truncated or no image.
     """
-    if data[:2] == b"\xff\xd8":
+    if data[:2] == _JPEG:
         import simplejpeg
 
         try:
             colorspace = simplejpeg.decode_jpeg_header(data)[2]
-            if colorspace not in ("CMYK", "YCCK"):
+            if colorspace not in _NOT_RGB:
                 return simplejpeg.decode_jpeg(data, "RGB")
         except ValueError:
             pass  # a flaw that Pillow reads through (stray bytes), or one that it will refuse as well
@@ -120,9 +169,10 @@ def _listed(folder: Path) -> set[str]:
 
 def normalise(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     """(H, W, 3) uint8 RGB -> (3, H, W) float32, ImageNet mean 0 and standard deviation 1."""
-    out = np.empty((3, *image.shape[:2]), np.float32)
+    planes = np.ascontiguousarray(image.transpose(2, 0, 1))  # bytes are quicker to move than floats to gather
+    out = np.empty(planes.shape, np.float32)
     for channel in range(3):
-        np.multiply(image[:, :, channel], _SCALE[channel], out=out[channel])
+        np.multiply(planes[channel], _SCALE[channel], out=out[channel])
         out[channel] += _OFFSET[channel]
     return out
 
