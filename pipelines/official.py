@@ -134,6 +134,12 @@ ORIGINS: dict[str, tuple[Origin, ...]] = {
             ),
         ),
         Origin(
+            "Human3.6M's annotations in SPIN's form, which are made from the data set (see docs/data.md)",
+            "http://vision.imar.ro/human3.6m",
+            "academic use, after registration",
+            ("dataset_extras/h36m",),
+        ),
+        Origin(
             "SPIN's dataset_extras (MPI-INF-3DHP's file can be made from the data set, see docs/data.md)",
             "https://github.com/nkolot/SPIN",
             f"{_RESEARCH}, as of the data sets that they describe",
@@ -288,10 +294,11 @@ def _look(task: str, root: Path, each: Wanted) -> Item:
     if model:
         return Item(each, "to convert", model)
     hint = ""
-    for archive in (archive for origin in ORIGINS[task] for archive in origin.archives):
+    origin = origin_of(task, each.path)
+    for archive in origin.archives if origin else ():
         inside = each.path == archive.gives or each.path.startswith(f"{archive.gives}/")
-        if not inside and not (each.path.startswith("body/") and archive in _archives_of(task, each.path)):
-            continue  # of body models it is only known that they are somewhere in their archives
+        if not inside and not each.path.startswith("body/"):
+            continue  # of what is in body/ it is only known that it is somewhere in its archives
         packed = _find(root, archive)
         if packed and not is_there(root / archive.gives):
             return Item(each, "packed", packed, archive)
@@ -302,11 +309,6 @@ def _look(task: str, root: Path, each: Wanted) -> Item:
         if mpi_inf_3dhp.is_complete(folder):
             return Item(each, "to convert", folder)
     return Item(each, "missing", hint=hint)
-
-
-def _archives_of(task: str, path: str) -> tuple[Archive, ...]:
-    origin = origin_of(task, path)
-    return origin.archives if origin else ()
 
 
 def is_there(path: Path) -> bool:

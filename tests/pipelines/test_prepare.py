@@ -483,6 +483,14 @@ def test_body_models_are_unpacked_and_converted_once(bodies: Path, monkeypatch: 
     assert run("mesh", bodies, sources=[MIXED, TESTED]) == manifest
 
 
+def test_human36m_is_known_not_to_be_among_spins_files(bodies: Path) -> None:
+    shutil.move(bodies / "dataset_extras", bodies / "away")
+    (bodies / "dataset_extras.tar.gz").write_bytes(tar_of({"dataset_extras/one.npz": b""}, "w:gz"))
+    with pytest.raises(UserError, match=r"lacks 1 of .*\n  dataset_extras/h36m_train.npz .*\n.*vision.imar.ro"):
+        run("mesh", bodies, sources=[MIXED, source("dataset_extras/h36m_train.npz", "pictures")])
+    assert not (bodies / "dataset_extras").exists()
+
+
 def test_a_malicious_model_is_refused(bodies: Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
@@ -605,3 +613,12 @@ def test_several_archives_are_unpacked_through_ray(face: Path, monkeypatch: pyte
     run("face", face)
     assert mapped == [2, 2]
     assert (face / "WFLW_images/0--Parade/0.jpg").read_bytes() == jpeg(0)
+
+
+def test_the_page_on_data_knows_every_publisher_and_archive() -> None:
+    page = (ROOT / "docs/data.md").read_text()
+    for origins in ORIGINS.values():
+        for origin in origins:
+            assert f"| {origin.page} | {origin.licence} |" in page, origin.title
+            for archive in origin.archives:
+                assert f"`{archive.name}`" in page, archive.name
