@@ -2,8 +2,10 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +17,7 @@ from pipelines.params import Cluster, DataSource
 from pipelines.unpacking import checksum, known_checksums, unpack
 from tcformer.body.files import convert_smpl
 from tcformer.data import mpi_inf_3dhp
+from tcformer.data.mesh_files import load_spin
 from tcformer.errors import UserError
 
 
@@ -46,12 +49,13 @@ def complete(task: str, root: Path, cluster: Cluster, sources: Sequence[Source])
         require(task, root, items)
     for item in items:
         if item.state in ("elsewhere", "to convert") and item.found:
-            try:
-                _make(item.found, root / item.wanted.path, cluster, f"prepare@{task}")
-            except OSError as error:
-                raise UserError(
-                    f"{root / item.wanted.path}: cannot be written ({error.strerror}); allow writing, or make room"
-                ) from error
+            target = root / item.wanted.path
+            print(f"prepare@{task}: making {target} from {item.found}", flush=True)
+            with _writing(target):
+                _make(item.found, target)
+    for source in sources:
+        if Path(source.annotations).name == MPI_INF_3DHP:
+            _extract_frames(root / source.annotations, root / source.images, cluster, f"prepare@{task}")
     inventory = take_inventory(task, root, sources)
     require(task, root, inventory.missing)
     for warning in inventory.warnings(task):
@@ -59,17 +63,19 @@ def complete(task: str, root: Path, cluster: Cluster, sources: Sequence[Source])
     return inventory
 
 
-def _make(source: Path, target: Path, cluster: Cluster, title: str) -> None:
+@contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise UserError(f"{target}: cannot be written ({error.strerror}); allow writing, or make room") from error
+
+
+def _make(source: Path, target: Path) -> None:
     """Make a file of the official layout from what was found in its stead; whole, or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    print(f"{title}: making {target} from {source}", flush=True)
-    if target.name == MPI_INF_3DHP and source.is_dir():
-
-        def spread(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
-            with session(cluster):
-                return parallel_map(function, items, title=title)
-
-        mpi_inf_3dhp.convert(source, target, spread)
+    if source.is_dir():
+        mpi_inf_3dhp.convert(source, target)
         return
     part = target.with_name(f"part-{target.name}")
     part.unlink(missing_ok=True)
@@ -81,6 +87,14 @@ def _make(source: Path, target: Path, cluster: Cluster, title: str) -> None:
         part.rename(target)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _extract_frames(annotations: Path, folder: Path, cluster: Cluster, title: str) -> None:
+    """Take the images that MPI-INF-3DHP's annotations name out of the videos, where they are not there yet."""
+    frames = mpi_inf_3dhp.missing_frames(folder, load_spin(annotations).image)
+    if frames:
+        with _writing(folder), session(cluster):
+            parallel_map(partial(mpi_inf_3dhp.extract_frames, folder), frames, title=f"{title}: videos")
 
 
 def _link(source: Path, target: Path) -> None:

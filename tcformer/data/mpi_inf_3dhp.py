@@ -13,9 +13,9 @@ sorted. SPIN's own file also holds SMPL fits and OpenPose's points, which cannot
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,26 +39,30 @@ _TAKEN = (4, 18, 19, 20, 23, 24, 25, 3, 5, 6, 7, 9, 10, 11, 14, 15, 16)
 #: Their places among SPIN's 24.
 _PLACES = (14, 3, 4, 5, 2, 1, 0, 16, 12, 17, 18, 9, 10, 11, 8, 7, 6)
 _ROOT = 0  # the pelvis among those taken
+_FRAME = re.compile(r"(S\d/Seq\d/imageFrames/video_\d+)/frame_(\d{6})\.jpg")
 
 
 @dataclass(frozen=True, eq=False)
 class View:
     """The frames of one camera that are taken."""
 
-    #: below the data set's folder: the video, and the folder of its frames
-    video: str
-    frames: str
-    #: (N,) from 1
-    numbers: NDArray[np.int64]
+    #: (N,) images below the data set's folder
+    images: tuple[str, ...]
     #: (N, 17, 2) pixels
     points: NDArray[np.float64]
     #: (N, 17, 3) millimetres, camera axes
     joints: NDArray[np.float64]
 
-    @property
-    def images(self) -> list[str]:
-        """(N,) names below the data set's folder."""
-        return [f"{self.frames}/frame_{number:06d}.jpg" for number in self.numbers.tolist()]
+
+@dataclass(frozen=True)
+class Frames:
+    """Frames of a video that are images of their own."""
+
+    #: below the data set's folder: the video, and the folder of its frames
+    video: str
+    folder: str
+    #: from 1
+    numbers: tuple[int, ...]
 
 
 def is_complete(folder: Path) -> bool:
@@ -86,7 +90,8 @@ def select(folder: Path) -> list[View]:
             inside = np.flatnonzero(((flat >= 0) & (flat < IMAGE_SIDE)).all(1))
             rows = inside[-counted % EVERY :: EVERY]
             counted += len(inside)
-            views.append(View(f"{video}.avi", frames, rows + 1, points[camera][rows], joints[camera][rows]))
+            images = tuple(f"{frames}/frame_{row + 1:06d}.jpg" for row in rows.tolist())
+            views.append(View(images, points[camera][rows], joints[camera][rows]))
     return views
 
 
@@ -125,29 +130,42 @@ def _length(video: Path, frames: Path) -> int:
     return max(numbers)
 
 
-def extract_frames(folder: Path, view: View) -> int:
-    """Write the images of a view that are missing from its video; returns their number.
+def missing_frames(folder: Path, images: Iterable[str]) -> list[Frames]:
+    """Which of the named images are not there though their video is, for each video.
+
+    Args:
+        folder: the data set's.
+        images: as in SPIN's .npz, below the folder.
+    """
+    numbers: dict[str, list[int]] = {}
+    for name in images:
+        match = _FRAME.fullmatch(name)
+        if match and not (folder / name).exists():
+            numbers.setdefault(match[1], []).append(int(match[2]))
+    found = (Frames(f"{v.replace('imageFrames', 'imageSequence')}.avi", v, tuple(numbers[v])) for v in sorted(numbers))
+    return [frames for frames in found if (folder / frames.video).is_file()]
+
+
+def extract_frames(folder: Path, frames: Frames) -> None:
+    """Write frames of a video below `folder` as images.
 
     Raises:
-        UserError: the video is missing, or ends before a frame that is taken.
+        UserError: the video ends before one of them.
     """
     import cv2
 
-    wanted = {n: folder / name for n, name in zip(view.numbers.tolist(), view.images) if not (folder / name).exists()}
-    if not wanted:
-        return 0
-    (folder / view.frames).mkdir(parents=True, exist_ok=True)
-    video = cv2.VideoCapture(str(folder / view.video))
-    for number in range(1, max(wanted) + 1):
+    (folder / frames.folder).mkdir(parents=True, exist_ok=True)
+    video = cv2.VideoCapture(str(folder / frames.video))
+    last = max(frames.numbers)
+    for number in range(1, last + 1):
         if not video.grab():
             raise UserError(
-                f"{folder / view.video}: expected at least {max(wanted)} frames, found {number - 1}; fetch it again"
+                f"{folder / frames.video}: expected at least {last} frames, found {number - 1}; fetch it again"
             )
-        if number in wanted:
-            part = wanted[number].with_name(f"part-{number}.jpg")  # renamed when written: a crash leaves no half image
+        if number in frames.numbers:
+            part = folder / frames.folder / f"part-{number}.jpg"  # renamed when written: no half image after a crash
             cv2.imwrite(str(part), video.retrieve()[1])
-            part.rename(wanted[number])
-    return len(wanted)
+            part.rename(part.with_name(f"frame_{number:06d}.jpg"))
 
 
 def write_spin(views: Sequence[View], target: Path) -> int:
@@ -173,17 +191,10 @@ def write_spin(views: Sequence[View], target: Path) -> int:
     return len(points)
 
 
-def convert(folder: Path, target: Path, map: Callable[..., Any] = map) -> int:
-    """Make SPIN's .npz of the data set below `folder`, and the images that it names; returns the number of people.
-
-    Args:
-        map: runs `extract_frames` on the views that lack images, if any; on the cores of a cluster, for instance.
+def convert(folder: Path, target: Path) -> int:
+    """Make SPIN's .npz of the data set below `folder`; returns the number of people. See `missing_frames`.
 
     Raises:
-        UserError: see `select` and `extract_frames`.
+        UserError: see `select`.
     """
-    views = select(folder)
-    lacking = [view for view in views if not all((folder / name).exists() for name in view.images)]
-    if lacking:
-        list(map(partial(extract_frames, folder), lacking))
-    return write_spin(views, target)
+    return write_spin(select(folder), target)

@@ -12,9 +12,11 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -539,7 +541,20 @@ def test_mpi_inf_3dhp_is_made_from_its_originals(bodies: Path, monkeypatch: pyte
             (folder / f"frame_{number:06d}.jpg").write_bytes(jpeg(number))
     manifest = run("mesh", bodies, sources=[MIXED, named])
     assert manifest["counts"]["dataset_extras/mpi_inf_3dhp_train.npz people"] == 4
-    assert len(load_spin(bodies / "dataset_extras/mpi_inf_3dhp_train.npz")) == 4
+    name = load_spin(bodies / "dataset_extras/mpi_inf_3dhp_train.npz").image[0]
+    assert name == "S1/Seq1/imageFrames/video_0/frame_000001.jpg"
+    # A frame that is only in its video.
+    (bodies / "mpi_inf_3dhp" / name).unlink()
+    with pytest.raises(UserError, match=f"lacks 1 .*\n  mpi_inf_3dhp/{name}"):
+        run("mesh", bodies, sources=[MIXED, named])
+    (sequence / "imageSequence").mkdir()
+    video = cv2.VideoWriter(str(sequence / "imageSequence/video_0.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 25, (64, 48))
+    video.write(np.full((48, 64, 3), 90, np.uint8))
+    video.release()
+    monkeypatch.setattr("pipelines.downloads.session", lambda cluster: nullcontext())
+    monkeypatch.setattr("pipelines.downloads.parallel_map", lambda function, items, title: list(map(function, items)))
+    run("mesh", bodies, sources=[MIXED, named])
+    assert cv2.imread(str(bodies / "mpi_inf_3dhp" / name)).shape == (48, 64, 3)
 
 
 def test_sources_know_their_lines() -> None:
@@ -550,6 +565,27 @@ def test_sources_know_their_lines() -> None:
     for source in found:
         line = int(source.named_at.removeprefix("params.yaml:"))
         assert any(source.annotations in text for text in lines[line - 1 : line + 2])
+
+
+# What is generated stays as it was
+
+
+def test_manifests_of_generated_data_keep_their_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def generate(task: str, data: Any, cluster: Cluster, out: Path) -> None:
+        (out / "WFLW_images").mkdir()
+        (out / "WFLW_images/a.jpg").write_bytes(b"abc")
+
+    monkeypatch.setattr("pipelines.data._generate", generate)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/older.jpg").touch()
+    made = DataSource(source="generated", root=None, generate=None)
+    prepare("face", made, CLUSTER, tmp_path / "out")
+    abc = hashlib.sha256(b"abc").hexdigest()
+    digest = hashlib.sha256(json.dumps({"WFLW_images/a.jpg": abc}, separators=(",", ":")).encode()).hexdigest()
+    assert (tmp_path / "out" / MANIFEST).read_text() == (
+        f'{{\n "task": "face",\n "source": "generated",\n "root": null,\n "sha256": "{digest}",\n "files": 1\n}}'
+    )
+    assert check("face", made) == [Row("ready", "generated images", "nothing to obtain")]
 
 
 # --check, and several archives at a time

@@ -1,6 +1,6 @@
 """MPI-INF-3DHP from its own files: made here in its layout, with few frames."""
 
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from scipy.io import savemat
 from tcformer.body.joints import SPIN_NAMES
 from tcformer.data import mpi_inf_3dhp
 from tcformer.data.mesh_files import load_spin
-from tcformer.data.mpi_inf_3dhp import CAMERAS, convert, extract_frames, is_complete, select
+from tcformer.data.mpi_inf_3dhp import CAMERAS, convert, extract_frames, is_complete, missing_frames, select
 from tcformer.errors import UserError
 
 FRAMES = 7
@@ -118,16 +118,18 @@ def test_frames_come_from_the_videos_where_they_are_missing(tmp_path: Path, monk
     assert convert(tmp_path, tmp_path / "out.npz") == 17  # (8 x 21 - 1) / 10, rounded up
     names = load_spin(tmp_path / "out.npz").image
     assert names[:3] == tuple(f"S3/Seq2/imageFrames/video_0/frame_{n:06d}.jpg" for n in (1, 11, 21))
+    assert not list(tmp_path.rglob("*.jpg"))
+    lacking = missing_frames(tmp_path, [*names, "S3/Seq2/imageFrames/video_9/frame_000001.jpg", "other.jpg"])
+    assert [frames.video for frames in lacking] == [f"S3/Seq2/imageSequence/video_{camera}.avi" for camera in CAMERAS]
+    for frames in lacking:
+        extract_frames(tmp_path, frames)
     for name in names:
         image = cv2.imread(str(tmp_path / name))
         assert image.shape == (48, 64, 3) and abs(image.mean() - 10 * int(name[-10:-4])) < 3
     assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.jpg")} == set(names)
-    assert sum(map(partial(extract_frames, tmp_path), select(tmp_path))) == 0
-    (tmp_path / names[-1]).unlink()
-    view = next(view for view in select(tmp_path) if names[-1] in view.images)
-    (tmp_path / view.video).write_bytes(b"")
-    with pytest.raises(UserError, match=r"video_8.avi: expected at least \d+ frames, found 0"):
-        extract_frames(tmp_path, view)
+    assert missing_frames(tmp_path, names) == []
+    with pytest.raises(UserError, match=r"video_8.avi: expected at least 22 frames, found 21"):
+        extract_frames(tmp_path, replace(lacking[-1], numbers=(22,)))
 
 
 def test_wrong_annotations_are_told(tmp_path: Path) -> None:
