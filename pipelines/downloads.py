@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from pipelines.archives import check_md5, examine, ignore
+from pipelines.archives import check_md5, examine, ignore, require_space
 from pipelines.inventory import Inventory, take_inventory
 from pipelines.launch import parallel_map, session
-from pipelines.official import MPI_INF_3DHP, Source, missing_message, require, survey, wanted
+from pipelines.official import MPI_INF_3DHP, Item, Source, missing_message, require, survey, wanted
 from pipelines.params import Cluster, DataSource
-from pipelines.unpacking import checksum, known_checksums, unpack
+from pipelines.unpacking import checksum, unpack
 from tcformer.body.files import convert_smpl
 from tcformer.data import mpi_inf_3dhp
 from tcformer.data.mesh_files import load_spin
@@ -131,25 +131,35 @@ def check(task: str, data: DataSource[Any], sources: Sequence[Source] = ()) -> l
     except UserError as error:
         return [Row("missing", "data root", str(error))]
     items = survey(task, root, sources)
-    rows, known = [], known_checksums(root)
+    rows = []
     for item in items:
         note = f"from {item.found}" if item.found else item.hint
         state: Any = item.state if item.state in ("there", "missing") else "ready"
         rows.append(Row(state, item.wanted.path, note))
-    for path, archive in {item.found: item.archive for item in items if item.found and item.archive}.items():
-        try:
-            if archive.md5:
-                check_md5(path, archive.md5, checksum(path, known, ignore))
-            rows.append(
-                Row("ready", path.name, f"{examine(path).files} files" + (", MD5 right" if archive.md5 else ""))
-            )
-        except UserError as error:
-            rows.append(Row("wrong", path.name, str(error)))
+    rows += _check_archives(root, items)
     if all(item.state == "there" for item in items):
         rows += _check_contents(task, root, sources)
     missing = [item for item in items if item.state == "missing"]
     if missing:
         rows.append(Row("missing", f"{len(missing)} in all", missing_message(task, root, missing)))
+    return rows
+
+
+def _check_archives(root: Path, items: Sequence[Item]) -> list[Row]:
+    rows, contents = [], []
+    for path, archive in {item.found: item.archive for item in items if item.found and item.archive}.items():
+        try:
+            if archive.md5:
+                check_md5(path, archive.md5, checksum(root, path, ignore))
+            contents.append(examine(path))
+            checked = ", MD5 right" if archive.md5 else ""
+            rows.append(Row("ready", path.name, f"{contents[-1].files} files{checked}"))
+        except UserError as error:
+            rows.append(Row("wrong", path.name, str(error)))
+    try:
+        require_space(root, contents)
+    except UserError as error:
+        rows.append(Row("wrong", "disk", str(error)))
     return rows
 
 

@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,6 @@ WORK = ".tcformer"
 
 #: Bytes of archives from which several are worth the start of a Ray.
 PARALLEL_FROM = 1 << 28
-
-_CHECKSUMS = "checksums.json"
 
 
 @dataclass(frozen=True)
@@ -55,12 +52,8 @@ def unpack(root: Path, items: Sequence[Item], cluster: Cluster, title: str) -> N
         return
     size = sum(job.path.stat().st_size for job in jobs)
     with _work_folder(root) as work, _mapping(cluster, len(jobs) > 1 and size >= PARALLEL_FROM) as each:
-        known = known_checksums(root)
         with shown(f"{title}: checking {len(jobs)} archives", work / "meters", size):
-            examined = each(partial(_examine, known=known), jobs)
-        stamps = {job.path.name: [*_stamp(job.path), md5] for job, (_, md5) in zip(jobs, examined) if md5}
-        (work / _CHECKSUMS).write_text(json.dumps(known | stamps, indent=1))
-        contents = [found for found, _ in examined]
+            contents = each(_examine, jobs)
         require_space(root, contents)
         print(f"{title}: unpacking {', '.join(job.path.name for job in jobs)}", flush=True)
         with shown(f"{title}: unpacking", work / "meters", sum(found.size for found in contents)):
@@ -103,12 +96,20 @@ def _mapping(cluster: Cluster, parallel: bool) -> Iterator[Callable[..., list[An
         yield parallel_map
 
 
-def known_checksums(root: Path) -> dict[str, Any]:
-    """Checksums that were found before: name -> size, time of change, MD5."""
+def checksum(root: Path, path: Path, progress: Callable[[int], None]) -> str:
+    """MD5 of an archive; read anew only if the archive has changed since it was last found."""
     try:
-        return dict(json.loads((root / WORK / _CHECKSUMS).read_text()))
+        size, changed, found = json.loads(_note(root, path).read_text())
+        if [size, changed] == _stamp(path):
+            return str(found)
     except (OSError, ValueError):
-        return {}
+        pass  # never found, or not written to the end
+    return md5_of_file(path, progress)
+
+
+def _note(root: Path, path: Path) -> Path:
+    """Where an archive's checksum is kept."""
+    return root / WORK / f"{path.name}.md5.json"
 
 
 def _stamp(path: Path) -> list[int]:
@@ -116,37 +117,41 @@ def _stamp(path: Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns]
 
 
-def checksum(path: Path, known: dict[str, Any], progress: Callable[[int], None]) -> str:
-    """MD5 of a file; computed only if the file has changed since it was last found."""
-    entry = known.get(path.name, [])
-    return str(entry[2]) if entry[:2] == _stamp(path) else md5_of_file(path, progress)
-
-
-def _examine(job: Packed, known: dict[str, Any]) -> tuple[Contents, str | None]:
-    meter, found = Meter(job.meter), None
+def _examine(job: Packed) -> Contents:
+    meter = Meter(job.meter)
     if job.archive.md5:
-        found = checksum(job.path, known, meter)
+        stamp, found = _stamp(job.path), checksum(job.root, job.path, meter)
+        _note(job.root, job.path).write_text(json.dumps([*stamp, found]))
         check_md5(job.path, job.archive.md5, found)
-    contents = examine(job.path, ignore if found else meter)
+    contents = examine(job.path, ignore if job.archive.md5 else meter)
     if not contents.files:
         raise UserError(f"{job.path}: holds no files; fetch it again from its publisher")
-    return contents, found
+    return contents
 
 
 def _unpack(pair: tuple[Packed, Contents]) -> None:
     job, contents = pair
-    meter = Meter(job.meter)
     part = job.root / WORK / "parts" / job.archive.name
+    try:
+        _write(job, contents, part)
+        _place(part, job.root / job.archive.gives)
+    except OSError as error:
+        raise UserError(
+            f"{job.path}: cannot be unpacked below {job.root} ({error.strerror}); allow writing there, or make room"
+        ) from error
+
+
+def _write(job: Packed, contents: Contents, part: Path) -> None:
+    meter = Meter(job.meter)
     if job.archive.how == "validation":
         classes = validation_classes(job.root / str(job.archive.needs))
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         sort_validation(job.path, classes, part, meter)
-    else:
-        extract(job.path, contents, part, meter)
+        return
+    extract(job.path, contents, part, meter)
     if job.archive.how == "classes":
         _index_classes(job.path, part)
-    _place(part, job.root / job.archive.gives)
 
 
 def _index_classes(archive: Path, folder: Path) -> None:
@@ -160,7 +165,10 @@ def _index_classes(archive: Path, folder: Path) -> None:
 
 
 def _place(part: Path, target: Path) -> None:
-    """Rename what was unpacked: the folder of the target's name in it, or all of it if there is none."""
+    """Rename what was unpacked: the folder of the target's name in it, or all of it if there is none.
+
+    What lies beside such a folder in the archive (a readme, for instance) is not kept.
+    """
     source = part / target.name
     source = source if source.is_dir() else part
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -215,10 +215,17 @@ def test_checksums_are_remembered_until_the_file_changes(imagenet: Path, monkeyp
         with pytest.raises(UserError, match="stopped"):
             run("imagenet", imagenet)
         assert len(computed) == expected
+    assert all(row.good for row in check("imagenet", section(imagenet))) and len(computed) == 3
     os.utime(imagenet / "ILSVRC2012_img_train.tar", (1, 1))
     with pytest.raises(UserError, match="stopped"):
         run("imagenet", imagenet)
     assert computed[3:] == ["ILSVRC2012_img_train.tar"]
+    # One wrong archive does not make the others be read again.
+    (imagenet / "ILSVRC2012_img_val.tar").write_bytes(b"damaged")
+    for _ in range(2):
+        with pytest.raises(UserError, match="expected the published MD5"):
+            run("imagenet", imagenet)
+    assert computed[4:] == ["ILSVRC2012_img_val.tar"]
 
 
 def test_an_outer_tar_of_other_things_is_refused(imagenet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -606,6 +613,12 @@ def test_check_tells_and_writes_nothing(face: Path) -> None:
     assert states(rows)["WFLW_images"] == "missing" and "wywu.github.io" in rows[-1].note
     assert sorted(face.parent.rglob("*")) == [path for path in before if path.name != "WFLW_images.tar.gz"]
     assert states(check("face", section(None))) == {"data root": "missing"}
+
+
+def test_check_tells_of_too_small_a_disk(face: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(face)._replace(free=1000)
+    monkeypatch.setattr("pipelines.archives.shutil.disk_usage", lambda path: usage)
+    assert [row.what for row in check("face", section(face)) if not row.good] == ["disk"]
 
 
 def test_check_counts_what_is_complete(face: Path) -> None:
