@@ -206,11 +206,9 @@ class ImageFolderDataset:
             if len(samples) % 2:
                 raise ValueError(f"expected an even number of samples to mix in pairs, got {len(samples)}")
             strength = (options.mixup, options.cutmix, options.cutmix_probability)
-            pairs = [
-                mix_pair(images[i : i + 2], targets[i : i + 2], *strength, np.random.default_rng(seeds[i]))
-                for i in range(0, len(samples), 2)
-            ]
-            images, targets = (torch.cat(parts) for parts in zip(*pairs))
+            for i in range(0, len(samples), 2):
+                pair, rng = slice(i, i + 2), np.random.default_rng(seeds[i])
+                images[pair], targets[pair] = mix_pair(images[pair], targets[pair], *strength, rng)
         return {**batch, "image": images, "targets": targets}
 
 

@@ -124,7 +124,8 @@ class MeshDataset:
         )
         crop = cv2.warpAffine(image.pixels, matrix @ image.to_full(), (size, size), flags=cv2.INTER_LINEAR)
         if change.brightness != (1.0, 1.0, 1.0):
-            crop = np.clip(crop * np.array(change.brightness), 0, 255).astype(np.uint8)
+            table = np.clip(np.arange(256)[:, None] * change.brightness, 0, 255).astype(np.uint8)  # (256, 3)
+            crop = cv2.LUT(crop, table[:, None])
         sample = {
             "image": normalise(crop),
             "keypoints": _move_points(bodies.keypoints[index], matrix, size, change),
