@@ -130,6 +130,14 @@ class ImageFolderDataset:
             raise UserError(
                 f"{self.folder}: no images found; expected <class>/<image>; run the prepare stage or set the data root"
             )
+        labelled = set(labels)
+        empty = [name for label, name in enumerate(classes) if label not in labelled]
+        # A split may lack a class; a folder or tar of one without an image was not unpacked or copied whole.
+        if broken := sorted(class_names(self.folder) & set(empty)):
+            raise UserError(
+                f"{self.folder}: {len(broken)} of {len(classes)} classes hold no image: {listing(broken)}; unpack them "
+                f"again, or take them away"
+            )
         self._names: NDArray[np.bytes_] = np.array([os.fsencode(member.name) for member in members])
         self._places: NDArray[np.int64] = np.array([member[1:] for member in members], np.int64)  # offset, size
         self.labels: NDArray[np.int64] = np.array(labels, np.int64)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tcformer.data import BrokenImage, ImageError, load_bodies, load_faces, load_people
+from tcformer.data import BrokenImage, ImageError, ImageFolderDataset, load_bodies, load_faces, load_people
 from tcformer.data.images import decode_image, missing_files, read_image
 from tcformer.data.mesh import MeshDataset
 from tcformer.data.wholebody import annotated_crops, annotation_file
@@ -143,6 +143,18 @@ def test_missing_files_of_several_folders(tmp_path: Path) -> None:
     names = ["a/1.jpg", "z.jpg", "a/b/2.jpg", "3.jpg", "c/1.jpg", "a/2.jpg", "z.jpg"]
     assert missing_files(tmp_path, names) == ["a/2.jpg", "c/1.jpg", "z.jpg"]
     assert missing_files(tmp_path / "nowhere", ["1.jpg"]) == ["1.jpg"]
+
+
+def test_classes_without_an_image_are_told(tmp_path: Path, pixels: np.ndarray) -> None:
+    classes = [f"n{i:08d}" for i in range(14)]
+    for name in classes[:-1]:  # the last class has no folder in this split
+        (tmp_path / "train" / name).mkdir(parents=True)
+    Image.fromarray(pixels).save(tmp_path / "train" / classes[3] / "a.JPEG")
+    with pytest.raises(UserError, match=r"train: 12 of 14 classes hold no image: n00000000, .*, n00000010, \.\.\.;"):
+        ImageFolderDataset(tmp_path, "train", classes, 8, 0.875)
+    for name in classes[:-1]:
+        Image.fromarray(pixels).save(tmp_path / "train" / name / "a.JPEG")
+    assert len(ImageFolderDataset(tmp_path, "train", classes, 8, 0.875)) == 13
 
 
 # Whole-body annotations. What is wrong in them: test_wholebody_data.py.
