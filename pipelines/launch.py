@@ -239,13 +239,14 @@ def parallel_map(
     import ray
     from tqdm import tqdm
 
-    def apply(part: list[Any]) -> list[Any]:
+    def apply(function: Callable[[Any], Any], part: list[Any]) -> list[Any]:
         return [function(item) for item in part]
 
     todo = list(items)
     remote = ray.remote(num_cpus=1, num_gpus=1 if gpus else 0)(apply)
     parts = [todo[start : start + chunk] for start in range(0, len(todo), chunk)]
-    pending = {remote.remote(part): index for index, part in enumerate(parts)}
+    shared = ray.put(function)  # as an object, since it may hold a network's weights, which no task may
+    pending = {remote.remote(shared, part): index for index, part in enumerate(parts)}
     results: list[list[Any]] = [[] for _ in parts]
     with tqdm(total=len(todo), desc=title, unit="item", mininterval=1, disable=not title) as bar:
         waiting = list(pending)

@@ -1,5 +1,6 @@
 """A workplace: the repository's code in a folder of its own, with parameters small enough for a test."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -62,6 +63,33 @@ class Workplace:
         printed, _ = process.communicate(timeout=1200)
         assert process.returncode == status, printed
         return printed
+
+
+@pytest.fixture(scope="session")
+def shared_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Environment in which stages join one Ray, as those of `make repro` do, rather than start their own."""
+    folder = tmp_path_factory.mktemp("ray")
+    wait = (
+        "import json, os, sys; "
+        "print(json.dumps({name: value for name, value in os.environ.items() if 'RAY' in name}), flush=True); "
+        "sys.stdin.read()"
+    )
+    command = [sys.executable, "-m", "pipelines.shared_ray", "--", sys.executable, "-c", wait]
+    with (folder / "errors").open("w") as errors:
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+        )
+        assert process.stdin and process.stdout
+        try:
+            for line in process.stdout:
+                if line.startswith("{"):
+                    yield json.loads(line)
+                    break
+            else:
+                raise AssertionError((folder / "errors").read_text())
+        finally:
+            process.stdin.close()
+            process.wait(timeout=60)
 
 
 @pytest.fixture

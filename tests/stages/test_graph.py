@@ -21,13 +21,13 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def stages_run_by(workplace: Workplace, *command: str) -> set[str]:
-    printed = workplace.run(*command)
+def stages_run_by(workplace: Workplace, *command: str, **environment: str) -> set[str]:
+    printed = workplace.run(*command, **environment)
     return {line.split("'")[1] for line in printed.splitlines() if line.startswith("Running stage")}
 
 
 @pytest.mark.timeout(1500)
-def test_the_graph_runs_records_and_repeats(workplace: Workplace) -> None:
+def test_the_graph_runs_records_and_repeats(workplace: Workplace, shared_ray: dict[str, str]) -> None:
     workplace.run("git", "init", "-q")
     workplace.run("dvc", "init", "-q")
     workplace.run("python", "-m", "pipelines.shared_ray", "--", "dvc", "repro")
@@ -65,7 +65,7 @@ def test_the_graph_runs_records_and_repeats(workplace: Workplace) -> None:
     workplace.set(cluster__workers=1, tracking__experiment="another")
     assert stages_run_by(workplace, "dvc", "repro") == set(), "where things run is no result"
     workplace.set(sample__finetune__wholebody__training__optimizer__lr=0.001)
-    assert stages_run_by(workplace, "dvc", "repro") == {
+    assert stages_run_by(workplace, "dvc", "repro", **shared_ray) == {
         "finetune@wholebody",
         "evaluate@wholebody",
         "visualize@wholebody",
@@ -73,7 +73,7 @@ def test_the_graph_runs_records_and_repeats(workplace: Workplace) -> None:
     }
 
 
-def test_a_killed_worker_and_a_killed_driver_change_no_bit(workplace: Workplace) -> None:
+def test_a_killed_worker_and_a_killed_driver_change_no_bit(workplace: Workplace, shared_ray: dict[str, str]) -> None:
     initial = workplace.folder / "initial.safetensors"
     tcformer.save_model(tcformer.create_model("tcformer_nano", "imagenet", num_classes=12), initial)
     settings = {  # deconvolutions: their BatchNorms' statistics are averaged over the workers
@@ -84,16 +84,17 @@ def test_a_killed_worker_and_a_killed_driver_change_no_bit(workplace: Workplace)
         "training__log_every": 1,
     }
     workplace.set(**{f"sample__finetune__wholebody__{name}": value for name, value in settings.items()})
-    workplace.run("python", "-m", "stages.prepare", "wholebody")
+    workplace.run("python", "-m", "stages.prepare", "wholebody", **shared_ray)
     weights = workplace.folder / "runs" / "sample" / "finetune" / "wholebody" / "model.safetensors"
     curve = weights.with_name("training.csv")
     stage = ("python", "-m", "stages.finetune", "wholebody")
 
-    workplace.run(*stage)
+    workplace.run(*stage, **shared_ray)
     undisturbed = digest(weights), digest(curve)
-    assert "already trained" in workplace.run(*stage)
+    assert "already trained" in workplace.run(*stage, **shared_ray)
     assert (digest(weights), digest(curve)) == undisturbed
 
+    # The fault reaches the workers of a Ray that the stage starts itself.
     printed = workplace.run(*stage, "--fresh", TCFORMER_FAULT="kill:1:3")
     assert "resumed after step 2" in printed
     assert (digest(weights), digest(curve)) == undisturbed
@@ -109,16 +110,16 @@ def test_a_killed_worker_and_a_killed_driver_change_no_bit(workplace: Workplace)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
     assert not weights.exists()
-    printed = workplace.run(*stage)
+    printed = workplace.run(*stage, **shared_ray)
     assert "going on from the checkpoints" in printed and "resumed after step" in printed
     assert (digest(weights), digest(curve)) == undisturbed
 
 
-def test_an_exception_in_a_worker_is_told_at_once(workplace: Workplace) -> None:
-    workplace.run("python", "-m", "stages.prepare", "imagenet")
+def test_an_exception_in_a_worker_is_told_at_once(workplace: Workplace, shared_ray: dict[str, str]) -> None:
+    workplace.run("python", "-m", "stages.prepare", "imagenet", **shared_ray)
     workplace.set(sample__pretrain__training__optimizer__lr=1e30, sample__pretrain__training__optimizer__clip_norm=None)
     started = time.monotonic()
-    printed = workplace.run("python", "-m", "stages.pretrain", status=2)
+    printed = workplace.run("python", "-m", "stages.pretrain", status=2, **shared_ray)
     assert "error: the loss is" in printed and "lower the learning rate" in printed
     assert "Traceback" not in printed
     assert "resumed" not in printed and time.monotonic() - started < 120
@@ -132,7 +133,7 @@ def test_a_mistyped_parameter_starts_nothing(workplace: Workplace) -> None:
 
 
 @pytest.mark.skipif(not (SAMPLES / "coco_wholebody").is_dir(), reason="the real samples are not beside the repository")
-def test_real_images_by_changing_the_data_root_alone(workplace: Workplace) -> None:
+def test_real_images_by_changing_the_data_root_alone(workplace: Workplace, shared_ray: dict[str, str]) -> None:
     tcformer.save_model(
         tcformer.create_model("tcformer_nano", task="wholebody"),
         workplace.folder / "runs" / "sample" / "finetune" / "wholebody" / "model.safetensors",
@@ -140,8 +141,8 @@ def test_real_images_by_changing_the_data_root_alone(workplace: Workplace) -> No
     )
     root = str(SAMPLES / "coco_wholebody")
     workplace.set(sample__evaluate__wholebody__data_root=root, sample__visualize__wholebody__data_root=root)
-    workplace.run("python", "-m", "stages.evaluate", "wholebody")
+    workplace.run("python", "-m", "stages.evaluate", "wholebody", **shared_ray)
     runs = workplace.folder / "runs" / "sample"
     assert set(json.loads((runs / "evaluate" / "wholebody" / "metrics.json").read_text())["body"]) >= {"AP", "AR"}
-    workplace.run("python", "-m", "stages.visualize", "wholebody")
+    workplace.run("python", "-m", "stages.visualize", "wholebody", **shared_ray)
     assert (runs / "visualize" / "wholebody" / "tokens.png").stat().st_size > 10_000

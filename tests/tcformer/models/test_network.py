@@ -118,6 +118,14 @@ def test_constant_images(task: str, value: float) -> None:
     assert torch.equal(model(images), output)
 
 
+@pytest.mark.parametrize("task", ["imagenet", "wholebody"])
+@torch.no_grad()
+def test_ten_runs_are_identical(task: str) -> None:
+    model, images = nano(task), torch.cat([smooth_images(2, 96, 72), torch.full((1, 3, 96, 72), 0.7)])
+    first = model(images)
+    assert all(torch.equal(model(images), first) for _ in range(9))
+
+
 @torch.no_grad()
 def test_a_constant_image_does_not_depend_on_its_batch() -> None:
     # The layers' rounding depends on the batch and the threads; it must not decide between equal tokens.

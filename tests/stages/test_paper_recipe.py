@@ -1,0 +1,130 @@
+"""The paper's recipe, all of it, on pieces of the real data sets in their official layouts.
+
+Nothing is changed but data roots, how long is trained, and how many samples make up a batch. Of the mesh task's data
+no real piece is at hand: bodies, 3DPW, Human3.6M and MPI-INF-3DHP are generated in their formats, and EFT's poses of
+real people are made up.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ruamel.yaml import YAML
+
+from tcformer.body.rotations import to_matrix
+from tcformer.data.mesh_files import load_bodies
+from tcformer.synthetic import GenerateMesh, generate_mesh
+from tests.conftest import Workplace
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]  # one Ray at a time
+SAMPLES = Path(__file__).resolve().parents[3] / "shared" / "samples"
+
+
+def link(place: Path, target: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to(target, target_is_directory=target.is_dir())
+
+
+def imagenet(root: Path) -> Path:
+    """Real images of 120 classes; the folders of the other 880 are there and empty."""
+    names = {name for name, _ in json.loads((SAMPLES / "imagenet" / "imagenet_class_index.json").read_text()).values()}
+    assert len(names) == 1000
+    for split in ("train", "val"):
+        for name in names:
+            real = SAMPLES / "imagenet" / split / name
+            if real.is_dir():
+                link(root / split / name, real)
+            else:
+                (root / split / name).mkdir(parents=True, exist_ok=True)
+    return root
+
+
+def wholebody(root: Path) -> Path:
+    """The real validation images, for training as well."""
+    real = SAMPLES / "coco_wholebody"
+    for split in ("train", "val"):
+        annotations = root / "annotations" / f"coco_wholebody_{split}_v1.0.json"
+        link(annotations, real / "annotations" / "coco_wholebody_val_v1.0.json")
+        link(root / f"{split}2017", real / "val2017")
+    link(root / "person_detection_results", real / "person_detection_results")
+    return root
+
+
+def face(root: Path) -> Path:
+    """The four real faces, for training as well."""
+    lists = "WFLW_annotations/list_98pt_rect_attr_train_test"
+    for split in ("train", "test"):
+        place = root / lists / f"list_98pt_rect_attr_{split}.txt"
+        link(place, SAMPLES / "wflw" / lists / "list_98pt_rect_attr_test.txt")
+    link(root / "WFLW_images", SAMPLES / "wflw" / "WFLW_images")
+    return root
+
+
+def mesh(root: Path) -> Path:
+    """Generated people under the names of Human3.6M, MPI-INF-3DHP and 3DPW, and real ones with made-up poses."""
+    options = YAML(typ="safe").load((Path(__file__).parents[2] / "params.yaml").read_text())["sample"]["data"]["mesh"]
+    small = {**options["generate"], "train_images": 8, "test_images": 4}
+    ranges = {name: tuple(value) for name, value in small.items() if isinstance(value, list)}
+    generate_mesh(root, GenerateMesh(**{**small, **ranges}))
+    for name in ("h36m_train", "h36m_valid_protocol2", "mpi_inf_3dhp_train"):
+        shutil.copy(root / "dataset_extras" / "generated_train.npz", root / "dataset_extras" / f"{name}.npz")
+    for name in ("h36m", "mpi_inf_3dhp"):
+        link(root / name, root / "generated")
+    link(root / "3DPW" / "sequenceFiles" / "validation", root / "3DPW" / "sequenceFiles" / "test")
+    poses = load_bodies(root / "dataset_extras" / "generated_train.npz").pose
+    for fits, points, images, place in (
+        ("COCO2014-All-ver01", "coco/annotations/person_keypoints_train2017.json", "coco/train2017", "coco/train2014"),
+        ("MPII_ver01", "mpii/annot/valid.json", "mpii/images", "mpii/images"),
+        ("LSPet_train_ver10", "lspet/joints.mat", "lspet/images", "hr-lspet"),
+    ):
+        link(root / place, SAMPLES / images)
+        people = load_bodies(SAMPLES / points)
+        records = [
+            {
+                "imageName": people.image[row],
+                "bbox_center": people.centre[row].tolist(),
+                "bbox_scale": float(people.scale[row]),
+                "parm_pose": to_matrix(poses[row % len(poses)].reshape(24, 3).astype(np.float64)).tolist(),
+                "parm_shape": [0.0] * 10,
+                "gt_keypoint_2d": people.keypoints[row].tolist(),
+            }
+            for row in range(min(8, len(people)))
+        ]
+        path = root / "eft_fit" / f"{fits}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps({"ver": 1, "data": records}))
+    return root
+
+
+@pytest.mark.timeout(1500)
+@pytest.mark.skipif(not SAMPLES.is_dir(), reason="the real samples are not beside the repository")
+def test_on_pieces_of_the_real_data(workplace: Workplace, shared_ray: dict[str, str], tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"recipe": "paper"}
+    for task, make in {"imagenet": imagenet, "wholebody": wholebody, "face": face, "mesh": mesh}.items():
+        changes[f"paper__data__{task}__root"] = str(make(tmp_path / "real" / task))
+        training = "pretrain" if task == "imagenet" else f"finetune__{task}"
+        changes[f"paper__{training}__training__epochs"] = 1
+        changes[f"paper__{training}__training__global_batch"] = 8 if task != "imagenet" else 48
+        changes[f"paper__{training}__training__micro_batch"] = 4
+    workplace.set(**changes)
+    workplace.run("git", "init", "-q")
+    workplace.run("dvc", "init", "-q")
+    workplace.run("dvc", "repro", **shared_ray)
+
+    runs = workplace.folder / "runs" / "paper"
+    found = {
+        task: json.loads((runs / "evaluate" / task / "metrics.json").read_text())
+        for task in ("imagenet", "wholebody", "face", "mesh")
+    }
+    assert found["imagenet"]["count"] == 24
+    assert found["wholebody"]["wholebody"]["AP"] >= 0
+    assert found["face"]["full"]["count"] == 4
+    assert found["mesh"]["3dpw"]["count"] == 4 and found["mesh"]["h36m"]["count"] == 8
+    steps = {task: (runs / "finetune" / task / "training.csv").is_file() for task in ("wholebody", "face", "mesh")}
+    assert all(steps.values())
+    assert "TCFormer" in (runs / "report" / "report.md").read_text()
