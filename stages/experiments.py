@@ -99,11 +99,10 @@ def queue(arguments: argparse.Namespace) -> None:
         check_data(experiment, values)
     present = dvc_experiments.present(ROOT)
     for experiment in chosen:
-        if experiment.name in present:
-            print(
-                f"{experiment.name}: {present[experiment.name]} already; to run it anew, remove it first (dvc exp "
-                f"remove {experiment.name}, or dvc queue remove {experiment.name})"
-            )
+        state = present.get(experiment.name)
+        if state:
+            remove = "dvc exp remove" if state == "success" else "dvc queue remove"
+            print(f"{experiment.name}: there already ({state}); to run it anew, `{remove} {experiment.name}` first")
             continue
         dvc_experiments.queue(experiment, ROOT)
         print(f"{experiment.name}: queued")
@@ -124,10 +123,13 @@ def table(arguments: argparse.Namespace) -> None:
     runs = dvc_experiments.measured(ROOT)
     tables = tuple(study_table(runs) if name == "study" else paper_table(name, runs) for name in arguments.names)
     markdown, _ = build_report([Section("Published and measured", tables)], "TCFormer, the paper's tables")
-    if arguments.output:
-        arguments.output.write_text(markdown, encoding="utf-8")
-    else:
+    if not arguments.output:
         print(markdown, end="")
+        return
+    try:
+        arguments.output.write_text(markdown, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{arguments.output} cannot be written ({error.strerror}): give a file in a folder") from None
 
 
 def document(arguments: argparse.Namespace) -> None:
