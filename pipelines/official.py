@@ -39,6 +39,10 @@ class Archive:
     #: below the root: a folder that must be there before
     needs: str | None = None
 
+    def holds(self, path: str) -> bool:
+        """Whether a path below the root lies in what it unpacks to."""
+        return path == self.gives or path.startswith(f"{self.gives}/")
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -272,7 +276,7 @@ class Item:
     #: the archive that holds it, the file to link to or to convert from
     found: Path | None = None
     archive: Archive | None = None
-    #: why it is missing although something is there
+    #: why it counts as missing though there is something of that name
     hint: str = ""
 
 
@@ -293,22 +297,21 @@ def _look(task: str, root: Path, each: Wanted) -> Item:
     model = _published_model(root, each.path)
     if model:
         return Item(each, "to convert", model)
-    hint = ""
     origin = origin_of(task, each.path)
     for archive in origin.archives if origin else ():
-        inside = each.path == archive.gives or each.path.startswith(f"{archive.gives}/")
-        if not inside and not each.path.startswith("body/"):
-            continue  # of what is in body/ it is only known that it is somewhere in its archives
         packed = _find(root, archive)
-        if packed and not is_there(root / archive.gives):
+        # Of what is in body/ it is only known that it is somewhere in its archives.
+        if (
+            packed
+            and not is_there(root / archive.gives)
+            and (archive.holds(each.path) or each.path.startswith("body/"))
+        ):
             return Item(each, "packed", packed, archive)
-        if packed and inside:
-            hint = f"remove {root / archive.gives} to have {packed.name} unpacked again"
     if each.source and each.path == each.source.annotations and Path(each.path).name == MPI_INF_3DHP:
         folder = root / each.source.images
         if mpi_inf_3dhp.is_complete(folder):
             return Item(each, "to convert", folder)
-    return Item(each, "missing", hint=hint)
+    return Item(each, "missing")
 
 
 def is_there(path: Path) -> bool:
@@ -380,4 +383,8 @@ def missing_message(task: str, root: Path, missing: Sequence[Item]) -> str:
         names = ", ".join(archive.name for archive in origin.archives)
         what = f"put {names}, or what they unpack to, in {root}" if names else f"put them in {root} under these names"
         lines.append(f"{origin.title}: from {origin.page} (licence: {origin.licence}); {what}")
+        for archive in origin.archives:
+            packed = _find(root, archive)
+            if packed and any(archive.holds(item.wanted.path) for item in missing):
+                lines.append(f"{packed} is there: remove {root / archive.gives} to have it unpacked again")
     return "\n".join(lines)

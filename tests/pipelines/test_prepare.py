@@ -308,12 +308,14 @@ def test_missing_images_are_told(face: Path) -> None:
     message = str(told.value)
     assert "lacks 2 of the files" in message and "WFLW_images/0--Parade/1.jpg\n" in message
     assert "WFLW_images/0--Parade/2.jpg (it is empty)" in message and "wywu.github.io" in message
+    assert f"WFLW_images.tar.gz is there: remove {face / 'WFLW_images'} to have it unpacked again" in message
+    assert "WFLW_annotations.tar.gz is there" not in message
 
 
 def test_a_folder_that_lacks_something_is_not_written_over(face: Path) -> None:
     (face / "WFLW_annotations").mkdir()
     (face / "WFLW_annotations/notes.txt").write_text("mine")
-    with pytest.raises(UserError, match=r"remove .*WFLW_annotations to have WFLW_annotations.tar.gz unpacked again"):
+    with pytest.raises(UserError, match=r"WFLW_annotations.tar.gz is there: remove .*WFLW_annotations to have"):
         run("face", face)
     assert [path.name for path in (face / "WFLW_annotations").iterdir()] == ["notes.txt"]
 
