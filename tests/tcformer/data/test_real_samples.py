@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from tcformer.body.joints import NUM_OPENPOSE
 from tcformer.data.face import FaceDataset, face_image_folder, list_file, load_faces
@@ -20,6 +21,7 @@ from tcformer.data.mesh import MeshDataset
 from tcformer.data.mesh_files import load_bodies
 from tcformer.data.wholebody import WholebodyDataset, annotated_crops, annotation_file, load_people
 from tcformer.draw import write_png
+from tcformer.models.heads import MeshHead
 
 SAMPLES = Path(__file__).resolve().parents[4] / "shared" / "samples"
 pytestmark = pytest.mark.skipif(not SAMPLES.is_dir(), reason="the real samples are not beside the repository")
@@ -114,3 +116,32 @@ def test_classes() -> None:
         assert len(data) == count
         pages += [denormalise(data.sample(index, None)["image"]) for index in range(0, count, 8)]
     write_sheet("imagenet", pages)
+
+
+def test_mean_parameters_of_hmr() -> None:
+    with np.load(SAMPLES / "smpl_misc" / "smpl_mean_params.npz") as file:
+        pose, shape, camera = (torch.from_numpy(file[name]) for name in ("pose", "shape", "cam"))
+    head = MeshHead(32)
+    head.set_mean(pose, shape, camera)
+    for parameter in head.parameters():
+        parameter.data.zero_()
+    with torch.no_grad():
+        found = head(torch.zeros(1, 32))
+    rotations = found.rotations[0]
+    torch.testing.assert_close(rotations @ rotations.mT, torch.eye(3).expand(24, 3, 3), rtol=0, atol=1e-5)
+    torch.testing.assert_close(rotations[0], torch.diag(torch.tensor([1.0, -1.0, -1.0])), rtol=0, atol=1e-5)
+    torch.testing.assert_close(found.shape[0], shape)
+    torch.testing.assert_close(found.camera[0], torch.tensor([0.9, 0.0, 0.0]))
+
+
+@pytest.mark.parametrize(
+    ("file", "size"),
+    [
+        ("persons/astronaut.png", (512, 512)),
+        ("persons/grace_hopper.jpg", (600, 512)),
+        ("lsp/spin_examples/im1010.jpg", (192, 153)),
+    ],
+)
+def test_single_pictures(file: str, size: tuple[int, int]) -> None:
+    image = read_image(SAMPLES / file)
+    assert image.shape == (*size, 3) and image.dtype == np.uint8 and image.std() > 20
