@@ -66,7 +66,7 @@ class DataSource(Section, Generic[Options]):
     """Where a task's images come from."""
 
     source: Literal["generated", "official"]
-    root: str | None  # official: the folder that holds what `pipelines.data.OFFICIAL` names
+    root: str | None  # official: folder of downloads, packed or unpacked; see docs/data.md
     generate: Options | None
 
 
