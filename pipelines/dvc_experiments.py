@@ -1,5 +1,6 @@
 """DVC's experiments through its command line: queue them, start the queue, read what they measured."""
 
+import copy
 import json
 import os
 import re
@@ -11,8 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ruamel.yaml import YAML
+
 from pipelines.comparison import Measured
-from pipelines.experiments import Experiment
+from pipelines.experiments import Experiment, value_at
 from tcformer.errors import UserError
 from tcformer.tasks import TASKS
 
@@ -60,12 +63,14 @@ def present(repository: Path) -> dict[str, str]:
 def measured(repository: Path) -> list[Measured]:
     """What the workspace, the current commit, and all experiments with the commits that they started from measured.
 
+    Each measurement comes with the parameters that made it, which params.yaml beside it may not have any more.
+
     Raises:
         UserError: DVC refuses.
     """
     commits = _show(repository, _starting_points(repository))
     states = [*commits, *(entry["revs"][0] for entry in _entries(commits) if entry["revs"])]
-    return [run for state in states if (run := _measured(state)) is not None]
+    return [run for state in states for run in _measured(state, repository)]
 
 
 def _entries(commits: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -73,17 +78,48 @@ def _entries(commits: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         yield from commit.get("experiments") or ()
 
 
-def _measured(state: Mapping[str, Any]) -> Measured | None:
+def _measured(state: Mapping[str, Any], repository: Path) -> Iterator[Measured]:
     data = state.get("data") or {}
-    params = (data.get("params") or {}).get("params.yaml", {}).get("data")
-    if not params:
-        return None
-    found = {}
-    for task in TASKS:
-        file = (data.get("metrics") or {}).get(f"runs/{params.get('recipe')}/evaluate/{task}/metrics.json", {})
-        if file.get("data"):
-            found[task] = file["data"]
-    return Measured(state.get("name") or state["rev"], data.get("timestamp") or "", params, found)
+    params = (data.get("params") or {}).get("params.yaml", {}).get("data") or {}
+    recipe, files = params.get("recipe"), data.get("metrics") or {}
+    found = {task: files.get(f"runs/{recipe}/evaluate/{task}/metrics.json", {}).get("data") for task in TASKS}
+    if not any(found.values()):
+        return
+    committed = state["rev"] != "workspace"
+    lock = _locked_params(state["rev"], repository) if committed else {}
+    for task, metrics in found.items():
+        if metrics and (committed or _made_the_weights(params, task, repository)):
+            made = _with_locked(params, lock, task)
+            yield Measured(state.get("name") or state["rev"], data.get("timestamp") or "", made, {task: metrics})
+
+
+def _locked_params(commit: str, repository: Path) -> dict[str, dict[str, Any]]:
+    """Stage -> parameters with which a commit's outputs were made, from its dvc.lock."""
+    stages = YAML(typ="safe").load(_run(["git", "show", f"{commit}:dvc.lock"], repository).output or "{}").get("stages")
+    return {name: stage.get("params", {}).get("params.yaml", {}) for name, stage in (stages or {}).items()}
+
+
+def _with_locked(params: Mapping[str, Any], lock: Mapping[str, Mapping[str, Any]], task: str) -> dict[str, Any]:
+    tree = copy.deepcopy(dict(params))
+    for stage in (f"prepare@{task}", "pretrain", f"finetune@{task}", f"evaluate@{task}"):
+        for name, value in lock.get(stage, {}).items():
+            *sections, leaf = name.split(".")
+            node = tree
+            for key in sections:
+                node = node.setdefault(key, {})
+            node[leaf] = value
+    return tree
+
+
+def _made_the_weights(params: Mapping[str, Any], task: str, repository: Path) -> bool:
+    """Whether the weights in the workspace are of the network and task options that params.yaml has now."""
+    recipe = params["recipe"]
+    section = "pretrain" if task == "imagenet" else f"finetune.{task}"
+    path = repository / "runs" / recipe / section.replace(".", "/") / "provenance.json"
+    if not path.is_file():
+        return False
+    options = {**value_at(params, f"{recipe}.{section}.task"), "network": params[recipe]["network"]}
+    return json.loads(path.read_text(encoding="utf-8"))["options"] == options
 
 
 def _starting_points(repository: Path) -> list[str]:

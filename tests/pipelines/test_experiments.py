@@ -347,6 +347,36 @@ def test_without_git_the_reason_is_told(tmp_path: Path) -> None:
             command(tmp_path)
 
 
+def test_committed_figures_come_with_the_parameters_that_made_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, now = EXPERIMENTS["wholebody-tcformer"], EXPERIMENTS["wholebody-ctm-topk"]
+    paper = tree_with(made)["paper"]
+    pose = paper["finetune"]["wholebody"]
+    lock = {
+        "pretrain": {"paper.network": paper["network"], "paper.pretrain": paper["pretrain"]},
+        "finetune@wholebody": {"paper.network": paper["network"], "paper.finetune.wholebody": pose},
+    }
+    stages = {name: {"params": {"params.yaml": values}} for name, values in lock.items()}
+    said = dvc_experiments._Said(0, json.dumps({"stages": stages}), "")
+    monkeypatch.setattr(dvc_experiments, "_run", lambda command, repository: said)
+    figures = {"body": {"AP": 0.5}}
+    state = {
+        "rev": "0123abc",
+        "name": "main",
+        "data": {
+            "timestamp": "2026-01-01",
+            "params": {"params.yaml": {"data": tree_with(now)}},
+            "metrics": {
+                "runs/paper/evaluate/wholebody/metrics.json": {"data": figures},
+                "runs/paper/evaluate/face/metrics.json": {"error": {"type": "FileNotFoundError"}},
+            },
+        },
+    }
+    (found,) = dvc_experiments._measured(state, ROOT)
+    assert found.metrics == {"wholebody": figures} and found.when == "2026-01-01"
+    assert kind_of(made, found.params) == "trained" and kind_of(now, found.params) is None
+    assert list(dvc_experiments._measured({**state, "rev": "workspace"}, ROOT / "docs")) == []
+
+
 def test_the_page_is_current() -> None:
     page = DOCUMENT.read_text(encoding="utf-8")
     assert with_table(page) == page, "run python -m stages.experiments document"

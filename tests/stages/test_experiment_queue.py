@@ -53,14 +53,19 @@ def test_tables_take_what_the_metrics_files_say(repository: Workplace) -> None:
     measured = evaluate_wholebody(
         SAMPLES / "annotations/coco_wholebody_val_v1.0.json", SAMPLES / "results/example_pred.json"
     )
-    metrics = repository.folder / "runs" / "sample" / "evaluate" / "wholebody" / "metrics.json"
-    metrics.parent.mkdir(parents=True)
-    metrics.write_text(json.dumps(measured))
     settings = load_experiments()["study-without-ctm-seed1"].settings
     repository.set(**{name.replace(".", "__"): value for name, value in settings.items()})
+    provenance = {"options": repository.options("finetune", "wholebody")}
+    for place, content in (("evaluate/wholebody/metrics", measured), ("finetune/wholebody/provenance", provenance)):
+        path = repository.folder / "runs" / "sample" / f"{place}.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(content))
     printed = repository.run(*COMMAND, "table", "study", "table1")
     row = next(line for line in printed.splitlines() if "without CTM on generated people | whole-body AP" in line)
     value = f"{measured['wholebody']['AP']:.3f}"
     assert [cell.strip() for cell in row.split("|")[3:9]] == ["not run", value, "not run", "1", value, "not run"]
     trained = [line for line in printed.splitlines() if "| trained here |" in line]
     assert trained and not any(value in line for line in trained), "generated people are not in the paper's tables"
+    # Parameters that were changed after the training did not make these figures.
+    repository.set(sample__network__token_reduction="ctm")
+    assert value not in repository.run(*COMMAND, "table", "study")
