@@ -81,7 +81,7 @@ def paper_section(found: dict[str, dict[str, Any] | None], params: Params) -> Se
     tables = tuple(paper_table(name, [run]) for name in published()["tables"])
     text = (
         "Beside the published figures stand this run's, where its parameters are those of one of the paper's "
-        "experiments. `python -m stages.experiments table` gathers all that DVC holds."
+        "experiments; python -m stages.experiments table gathers all that DVC holds."
     )
     if params.recipe != "paper":
         text = (
