@@ -222,9 +222,10 @@ class WholebodyTask:
         return measures
 
     def _measures(self, people: People, predictions: list[dict[str, Any]]) -> dict[str, Any]:
-        parts, everything = SUBSETS[self.options.keypoints], self.options.keypoints == "all"
+        # Of hands alone also the published figure, the mean of left and right.
+        shown, everything = (*SUBSETS[self.options.keypoints], self.options.keypoints), self.options.keypoints == "all"
         found = evaluate_wholebody(people, self.suppress(predictions))
-        measures: dict[str, Any] = {part: found[part] for part in found if part in parts or everything}
+        measures: dict[str, Any] = {part: found[part] for part in found if part in shown or everything}
         if self.evaluation.boxes == "ground_truth" and everything:
             measures["oks"] = wholebody_oks(people, predictions)
         return measures
