@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipelines.downloads import complete, data_root
 from pipelines.launch import parallel_map, session
-from pipelines.official import Source
+from pipelines.official.catalogue import Source
+from pipelines.official.downloads import complete, data_root
 from pipelines.params import Cluster, DataSource
 from pipelines.provenance import sha256_of_file, sha256_of_json
 from pipelines.storage import Store
@@ -82,7 +82,7 @@ def prepare(task: str, data: DataSource[Any], cluster: Cluster, out: Path, sourc
     """Generate ``task``'s data set below ``out``, or unpack, convert and check the official one; write the manifest.
 
     Args:
-        sources: what the parameters of the mesh task name, see `pipelines.official.mesh_sources`.
+        sources: what the parameters of the mesh task name, see `pipelines.official.catalogue.mesh_sources`.
 
     Raises:
         UserError: official files are missing, damaged or unsafe, or the section does not say where they are.

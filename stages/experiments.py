@@ -8,10 +8,11 @@ python -m stages.experiments table table1
 import argparse
 from pathlib import Path
 
-from pipelines import dvc_experiments
-from pipelines.comparison import paper_table, study_table
-from pipelines.dvc_experiments import queue_command, shell
-from pipelines.experiments import (
+from pipelines.layout import PARAMS
+from pipelines.paper import dvc_experiments
+from pipelines.paper.comparison import paper_table, study_table
+from pipelines.paper.dvc_experiments import queue_command, shell
+from pipelines.paper.experiments import (
     TABLES,
     Experiment,
     check_data,
@@ -21,7 +22,6 @@ from pipelines.experiments import (
     select,
     starting_from,
 )
-from pipelines.layout import PARAMS
 from pipelines.params import load_params
 from pipelines.process import stage_main
 from pipelines.provenance import ROOT

@@ -8,9 +8,9 @@ import argparse
 from typing import Any
 
 from pipelines.data import prepare
-from pipelines.downloads import check
 from pipelines.layout import PARAMS, Layout
-from pipelines.official import Source, mesh_sources
+from pipelines.official.catalogue import Source, mesh_sources
+from pipelines.official.downloads import check
 from pipelines.params import load_params
 from pipelines.process import stage_main
 from tcformer.tasks import TASKS

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipelines.comparison import Measured, paper_table, published
 from pipelines.layout import Layout
+from pipelines.paper.comparison import Measured, paper_table, published
 from pipelines.params import Params
 from pipelines.process import stage_main
 from pipelines.provenance import versions

@@ -14,10 +14,10 @@ import torch
 from ruamel.yaml import YAML
 
 import tcformer
-from pipelines import dvc_experiments
-from pipelines.comparison import Measured, paper_table, published, study_table
-from pipelines.dvc_experiments import queue_command
-from pipelines.experiments import (
+from pipelines.paper import dvc_experiments
+from pipelines.paper.comparison import Measured, paper_table, published, study_table
+from pipelines.paper.dvc_experiments import queue_command
+from pipelines.paper.experiments import (
     TABLES,
     Experiment,
     check_data,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.experiments import load_experiments, value_at
+from pipelines.paper.experiments import load_experiments, value_at
 from tcformer.metrics import evaluate_wholebody
 from tests.conftest import Workplace
 

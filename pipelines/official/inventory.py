@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipelines.official import Item, Source, Wanted, wanted
+from pipelines.official.catalogue import Item, Source, Wanted, wanted
 from pipelines.provenance import sha256_of_file, sha256_of_json
 from tcformer.data.face import face_image_folder, list_file, load_faces
 from tcformer.data.imagefolder import class_images, class_names

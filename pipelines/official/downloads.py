@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from pipelines.archives import check_md5, examine, ignore, require_space
-from pipelines.inventory import Inventory, take_inventory
 from pipelines.launch import parallel_map, session
-from pipelines.official import MPI_INF_3DHP, Item, Source, missing_message, require, survey, wanted
+from pipelines.official.archives import check_md5, examine, ignore, require_space
+from pipelines.official.catalogue import MPI_INF_3DHP, Item, Source, missing_message, require, survey, wanted
+from pipelines.official.inventory import Inventory, take_inventory
+from pipelines.official.unpacking import checksum, unpack
 from pipelines.params import Cluster, DataSource
-from pipelines.unpacking import checksum, unpack
 from tcformer.body.files import convert_smpl
 from tcformer.data import mpi_inf_3dhp
 from tcformer.data.mesh_files import load_spin

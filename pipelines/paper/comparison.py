@@ -12,7 +12,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from pipelines.experiments import Experiment, kind_of, load_experiments, value_at
+from pipelines.paper.experiments import Experiment, kind_of, load_experiments, value_at
 from pipelines.report import Cell, Table
 
 PUBLISHED = Path(__file__).with_name("published.yaml")

@@ -11,9 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.archives import Contents, Meter, check_md5, examine, extract, ignore, md5_of_file, require_space, shown
 from pipelines.launch import parallel_map, session
-from pipelines.official import Archive, Item
+from pipelines.official.archives import (
+    Contents,
+    Meter,
+    check_md5,
+    examine,
+    extract,
+    ignore,
+    md5_of_file,
+    require_space,
+    shown,
+)
+from pipelines.official.catalogue import Archive, Item
 from pipelines.params import Cluster
 from tcformer.data.class_archives import SUFFIX, WNID, sort_validation, validation_classes, write_index
 from tcformer.errors import UserError

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML
 
-from pipelines.comparison import Measured
-from pipelines.experiments import Experiment, value_at
+from pipelines.paper.comparison import Measured
+from pipelines.paper.experiments import Experiment, value_at
 from tcformer.errors import UserError
 from tcformer.tasks import TASKS
 

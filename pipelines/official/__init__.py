@@ -1,0 +1,1 @@
+"""Official data sets: what their publishers give, unpacked safely, converted and checked."""
