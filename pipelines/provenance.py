@@ -41,11 +41,12 @@ def sha256_of_files(folder: Path, names: Iterable[str]) -> str:
 
 
 def code_version() -> str:
-    """SHA-256 of the Python sources that can change what a training computes: not of those that launch or record it."""
+    """SHA-256 of the sources that can change what a training computes: not of those that launch or record it."""
     names = [
         str(path.relative_to(ROOT))
         for place in TRAINING_CODE
-        for path in ((ROOT / place).rglob("*.py") if (ROOT / place).is_dir() else [ROOT / place])
+        for path in ((ROOT / place).rglob("*") if (ROOT / place).is_dir() else [ROOT / place])
+        if path.suffix in (".py", ".cpp", ".h")
     ]
     return sha256_of_files(ROOT, names)
 
