@@ -1,21 +1,29 @@
 # make repro   build the environment, then run the recipe named in params.yaml through DVC
-# make test    build the environment, then run lint, type checks and all tests
+# make test    build the environment, then run lint, type checks and tests
+# make test-long   tests of whole recipes: the paper's on pieces of real data, each network, exported files
 # make check   lint and type checks alone
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 # Every child finds the project's own tools first, whatever environment the shell is in.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Two processes of one thread each: the tests' tensors are small.
+TWO := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: repro test check clean
+.PHONY: repro test test-long check clean
 
 repro: .venv/.installed
 	$(BIN)/python -m pipelines.shared_ray -- $(BIN)/dvc repro
 
 test: check
-	$(BIN)/python -m pytest -n 2 -m "not slow"
-	$(BIN)/python -m pytest -n 2 -m slow
+	$(TWO) -m "not slow"
+	$(TWO) -m "slow and not pipeline and not long"
+	$(BIN)/python -m pytest -m "pipeline and not long"
+
+test-long: .venv/.installed
+	$(TWO) -m "long and not pipeline"
+	$(BIN)/python -m pytest -m "long and pipeline"
 
 check: .venv/.installed
 	$(BIN)/ruff check .

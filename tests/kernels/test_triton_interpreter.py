@@ -20,7 +20,8 @@ FEW = "(random_features and shape0) or image_without or segment_sum or row_dot o
 
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="this process interprets itself")
 @pytest.mark.parametrize(
-    ("selected", "least"), [pytest.param(FEW, 15, id="few"), pytest.param("test", 60, id="all", marks=pytest.mark.slow)]
+    ("selected", "least"),
+    [pytest.param(FEW, 15, id="few"), pytest.param("test", 60, id="all", marks=[pytest.mark.slow, pytest.mark.long])],
 )
 def test_kernels_in_the_interpreter(selected: str, least: int) -> None:
     pytest.importorskip("triton")

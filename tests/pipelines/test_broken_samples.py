@@ -319,6 +319,8 @@ def test_missing_images_are_told_before_ray_starts(
 
 
 @pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.pipeline
 def test_a_training_goes_on_with_one_broken_image_and_ends_with_two(workplace: Workplace) -> None:
     """Through the stage, Ray and DeepSpeed; one worker is killed, and the count is that of an undisturbed training."""
     workplace.run("python", "-m", "stages.prepare", "imagenet")

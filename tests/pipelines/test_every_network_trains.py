@@ -23,7 +23,7 @@ from pipelines.storage import Store
 from pipelines.training import options_of
 from tcformer import synthetic
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]  # one Ray at a time
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.pipeline]
 ROOT = Path(__file__).resolve().parents[2]
 
 REDUCTION, BACKBONE = "network.token_reduction", "network.backbone"

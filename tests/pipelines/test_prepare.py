@@ -652,6 +652,7 @@ def test_the_stage_prints_a_table_and_exits(
 
 
 @pytest.mark.slow
+@pytest.mark.pipeline
 def test_several_archives_are_unpacked_through_ray(face: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mapped: list[int] = []
 

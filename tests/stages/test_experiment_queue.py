@@ -9,7 +9,7 @@ from pipelines.paper.experiments import load_experiments, value_at
 from tcformer.metrics import evaluate_wholebody
 from tests.conftest import Workplace
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.pipeline]
 SAMPLES = Path(__file__).resolve().parents[3] / "shared" / "samples" / "coco_wholebody"
 COMMAND = ("python", "-m", "stages.experiments")
 CHOSEN = ("study-tcformer-seed0", "study-without-mta-seed2")

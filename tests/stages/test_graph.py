@@ -13,7 +13,7 @@ import pytest
 import tcformer
 from tests.conftest import Workplace
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]  # one Ray at a time
+pytestmark = [pytest.mark.slow, pytest.mark.pipeline]
 SAMPLES = Path(__file__).resolve().parents[3] / "shared" / "samples"
 
 

@@ -21,7 +21,7 @@ from tcformer.data.mesh_files import load_bodies
 from tcformer.synthetic import GenerateMesh, generate_mesh
 from tests.conftest import Workplace
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]  # one Ray at a time
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.pipeline]
 SAMPLES = Path(__file__).resolve().parents[3] / "shared" / "samples"
 
 

@@ -167,6 +167,7 @@ def test_user_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("onnx")
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("variant", ["tcformer_light", "tcformer"])
 def test_classifiers_agree_on_sixteen_images(variant: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
