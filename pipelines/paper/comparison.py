@@ -20,6 +20,7 @@ NOTHING = "-"  # where a source gives no figure, or a network has no such measur
 
 _SOURCES = {"paper": "published", "released": "released weights, published"}
 _KINDS = {"released": "released weights, measured here", "trained": "trained here"}
+_FIGURES = (*_SOURCES.values(), *_KINDS.values())
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def published(path: Path = PUBLISHED) -> dict[str, Any]:
 
 
 def paper_table(name: str, runs: Iterable[Measured], path: Path = PUBLISHED) -> Table:
-    """A table of the paper, with a row for each network and origin of its figures.
+    """A table of the paper, with a row for each measure of a network and a column for each origin of its figure.
 
     Args:
         name: of one of `published()["tables"]`.
@@ -55,20 +56,21 @@ def paper_table(name: str, runs: Iterable[Measured], path: Path = PUBLISHED) -> 
     table, experiments, measured = published(path)["tables"][name], load_experiments(), tuple(runs)
     rows: list[tuple[Cell, ...]] = []
     for row in table["rows"]:
-        for source, title in _SOURCES.items():
-            if source in row:
-                rows.append((row["network"], title, *(_shown(v, table["digits"]) for v in row[source])))
+        origins: list[list[Cell]] = []
+        for source in _SOURCES:
+            origins.append([_shown(v, table["digits"]) for v in row.get(source, [NOTHING] * len(table["columns"]))])
         experiment = experiments.get(row.get("experiment", ""))
-        if experiment is None:
-            continue
-        for kind in _KINDS if "released" in row else ("trained",):
-            rows.append((row["network"], _KINDS[kind], *_figures(experiment, kind, measured, table)))
-    columns = ("network", "figures", *table["columns"])
+        for kind in _KINDS:
+            if experiment is None or (kind == "released" and "released" not in row):
+                origins.append([NOTHING] * len(table["columns"]))
+            else:
+                origins.append(_figures(experiment, kind, measured, table))
+        rows += [(row["network"], measure, *cells) for measure, *cells in zip(table["columns"], *origins, strict=True)]
     return Table(
         table["title"],
-        columns,
+        ("network", "measure", *_FIGURES),
         tuple(rows),
-        align="ll" + "r" * len(table["columns"]),
+        align="ll" + "r" * len(_FIGURES),
         digits=table["digits"],
         note=f"{table['unit']} {NOTHING}: no figure. Published: {table['source']}; released weights: the authors' "
         "repository. Trained here: also from given weights of the backbone.",
