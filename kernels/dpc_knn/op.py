@@ -26,9 +26,9 @@ def dpc_knn(
     distance. The M tokens of highest density * delta are the centres; each token joins its nearest centre, a
     centre itself.
 
-    Of equal values the lower index comes first, everywhere; there is no noise. An image's clusters depend on
-    that image alone. Computed in float32, for float64 inputs in float64, also under autocast. Not
-    differentiable.
+    Of equal values the lower index comes first, everywhere; there is no noise. Distances that rounding alone could
+    make count as none (see `kernels.dpc_knn.rounding`). An image's clusters depend on that image alone. Computed in
+    float32, for float64 inputs in float64, also under autocast. Not differentiable.
 
     Args:
         x: (B, N, C) token features, any floating dtype and layout, N >= 1.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,3 +82,16 @@ def boxes_around(points: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float
     low = np.where(seen, points[:, :, :2], np.inf).min(1)
     high = np.where(seen, points[:, :, :2], -np.inf).max(1)
     return (low + high) / 2, MARGIN * (high - low).max(1) / BOX_UNIT
+
+
+def numbers(where: str, field: str, values: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """A field of a JSON record as an array. Raises UserError unless it holds finite numbers of the shape."""
+    try:
+        array = np.array(values)
+    except ValueError:  # lists of different lengths
+        array = np.empty(0, object)
+    if array.dtype.kind not in "fi" or array.shape != shape or not np.isfinite(array).all():
+        raise UserError(
+            f"{where}: field '{field}': expected finite numbers of shape {shape}, found {values!r:.60}; {FETCH}"
+        )
+    return array.astype(np.float64)

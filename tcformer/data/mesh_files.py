@@ -26,6 +26,7 @@ from tcformer.data.bodies import (
     boxes_around,
     check_bodies,
     genders,
+    numbers,
 )
 from tcformer.data.point_files import load_coco, load_lsp, load_mpii
 from tcformer.errors import UserError
@@ -273,9 +274,9 @@ def load_eft(path: Path, content: Any) -> Bodies:
         if not isinstance(record.get("imageName"), str):
             raise UserError(f"{where}: field 'imageName': expected a text; {FETCH}")
         for name, shape in fields.items():
-            columns[name].append(_eft_numbers(where, name, record.get(name), shape))
+            columns[name].append(numbers(where, name, record.get(name), shape))
         points = record.get("gt_keypoint_2d", np.zeros((NUM_KEYPOINTS, 3)))
-        columns["gt_keypoint_2d"].append(_eft_numbers(where, "gt_keypoint_2d", points, (NUM_KEYPOINTS, 3)))
+        columns["gt_keypoint_2d"].append(numbers(where, "gt_keypoint_2d", points, (NUM_KEYPOINTS, 3)))
         rotation = columns["parm_pose"][-1]
         if np.abs(rotation @ rotation.transpose(0, 2, 1) - np.eye(3)).max() > 0.01:
             raise UserError(f"{where}: field 'parm_pose': expected rotation matrices; {FETCH}")
@@ -294,15 +295,3 @@ def load_eft(path: Path, content: Any) -> Bodies:
     )
     check_bodies(bodies, lambda row: f"{path}: record {row} (counted from 0)")
     return bodies
-
-
-def _eft_numbers(where: str, field: str, values: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    try:
-        array = np.array(values)
-    except ValueError:  # lists of different lengths
-        array = np.empty(0, object)
-    if array.dtype.kind not in "fi" or array.shape != shape or not np.isfinite(array).all():
-        raise UserError(
-            f"{where}: field '{field}': expected finite numbers of shape {shape}, found {values!r:.60}; {FETCH}"
-        )
-    return array.astype(np.float64)

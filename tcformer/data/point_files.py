@@ -8,6 +8,7 @@ made up.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ from tcformer.data.bodies import (
     boxes_around,
     check_bodies,
     genders,
+    numbers,
 )
 from tcformer.errors import UserError
 
@@ -86,9 +88,9 @@ def load_mpii(path: Path, records: list[Any]) -> Bodies:
     names, points, centres, scales = [], [], [], []
     for number, record in enumerate(records):
         where = f"{path}: record {number} (counted from 0)"
-        joints = _numbers(where, record, "joints", (16, 2))
-        seen = _numbers(where, record, "joints_vis", (16,)) > 0
-        centre, scale = _numbers(where, record, "center", (2,)), _numbers(where, record, "scale", ())
+        field = partial(_field, where, _record(where, record))
+        joints, seen = field("joints", (16, 2)), field("joints_vis", (16,)) > 0
+        centre, scale = field("center", (2,)), field("scale", ())
         if not isinstance(record.get("image"), str):
             raise UserError(f"{where}: field 'image': expected a text; {FETCH}")
         if not seen.all():
@@ -108,14 +110,20 @@ def load_coco(path: Path, content: dict[str, Any]) -> Bodies:
     Raises:
         UserError: a field is missing or has the wrong form.
     """
-    files = {image["id"]: image["file_name"] for image in content["images"]}
+    files = {}
+    for number, image in enumerate(content["images"]):
+        where = f"{path}: image {number} (counted from 0)"
+        if not isinstance(_record(where, image).get("file_name"), str) or "id" not in image:
+            raise UserError(f"{where}: expected an 'id' and a 'file_name'; {FETCH}")
+        files[image["id"]] = image["file_name"]
     names, points, centres, scales = [], [], [], []
     for number, record in enumerate(content["annotations"]):
-        where = f"{path}: annotation {record.get('id', f'number {number} (counted from 0)')}"
+        number_of = f"number {number} (counted from 0)"
+        where = f"{path}: annotation {_record(f'{path}: annotation {number_of}', record).get('id', number_of)}"
         if record.get("iscrowd"):
             continue
-        flat = _numbers(where, record, "keypoints", (51,)).reshape(17, 3)
-        left, top, width, height = _numbers(where, record, "bbox", (4,))
+        flat = _field(where, record, "keypoints", (51,)).reshape(17, 3)
+        left, top, width, height = _field(where, record, "bbox", (4,))
         if not (flat[_LIMBS_OF_COCO, 2] > 0).all():
             continue
         if record.get("image_id") not in files:
@@ -127,19 +135,14 @@ def load_coco(path: Path, content: dict[str, Any]) -> Bodies:
     return _bodies(path, names, np.array(points), COCO_17, np.array(centres), np.array(scales))
 
 
-def _numbers(where: str, record: Any, field: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
+def _field(where: str, record: dict[str, Any], name: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    return numbers(where, name, record.get(name), shape)
+
+
+def _record(where: str, record: Any) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise UserError(f"{where}: expected an object; {FETCH}")
-    try:
-        array = np.array(record.get(field))
-    except ValueError:  # lists of different lengths
-        array = np.empty(0, object)
-    if array.dtype.kind not in "fi" or array.shape != shape or not np.isfinite(array).all():
-        raise UserError(
-            f"{where}: field '{field}': expected finite numbers of shape {shape}, found {record.get(field)!r:.60}; "
-            f"{FETCH}"
-        )
-    return array.astype(np.float64)
+    return record
 
 
 def _check_finite(path: Path, values: NDArray[np.float64], where: Callable[[int], str]) -> None:

@@ -19,7 +19,8 @@ class Dataset(Protocol):
     """Samples by index.
 
     A data set may have a method `collate(samples) -> Batch` to use instead of `tcformer.data.collate`; it
-    then wants the samples in their order, and in an even number if it mixes them.
+    then wants the samples in their order, and in an even number if it mixes them. It may have a property
+    `num_images`, the image files among which the samples are, where that is not the number of samples.
     """
 
     def __len__(self) -> int: ...

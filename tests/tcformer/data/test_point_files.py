@@ -99,6 +99,8 @@ def test_coco_people_have_all_limbs(tmp_path: Path) -> None:
         (coco(bbox=[1, 2, float("nan"), 4]), "annotation 7: field 'bbox'"),
         (coco(bbox=[1, 2, 0, 0]), "image a.jpg: box: expected a scale above 0"),
         (coco(image_id=4), "annotation 7: field 'image_id': expected one of the images, found 4"),
+        ({**coco(), "annotations": ["text"]}, r"annotation number 0 .*expected an object"),
+        ({**coco(), "images": [{"id": 3}]}, r"image 0 .*expected an 'id' and a 'file_name'"),
         (mpii(joints=[[1, 2]]), r"record 0 .*field 'joints': expected finite numbers of shape \(16, 2\)"),
         (mpii(image=None), "record 0 .*field 'image': expected a text"),
         (mpii(image="../b.jpg"), "expected a path below the image folder"),
