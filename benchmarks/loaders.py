@@ -80,7 +80,7 @@ def main() -> None:
             rows.append(row | measure(data, options.batches, options.repeats))
             if task in CHOICES:
                 choices.append({"task": task} | compare(data, *CHOICES[task], options.batches * BATCH, options.repeats))
-    report("Training samples of the paper's recipes, one thread", "loaders", rows, device)
+    report("Training samples of the paper's recipes, one thread", "loaders-speed", rows, device)
     report("Choices in the loaders, ms a sample", "loaders-choices", choices, device)
 
 

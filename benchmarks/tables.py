@@ -1,4 +1,4 @@
-"""Put what was measured into kernels/README.md: `python -m benchmarks.tables`, after the other benchmarks.
+"""Put what was measured into the pages that show it: `python -m benchmarks.tables`, after the other benchmarks.
 
 Between `<!-- results: NAME -->` and `<!-- end of results -->` comes a table of each results/NAME-<device>.csv.
 """
@@ -11,16 +11,18 @@ from pathlib import Path
 
 from benchmarks.measure import RESULTS
 
-README = Path(__file__).parents[1] / "kernels/README.md"
+ROOT = Path(__file__).parents[1]
+PAGES = (ROOT / "kernels/README.md", ROOT / "docs/data.md")
 _BLOCK = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end of results -->)", re.DOTALL)
 # The same in all rows, so they are said once, above the table.
 _ABOUT = ("device", "date", "torch")
 
 
 def main() -> None:
-    """Rewrite the file's tables."""
-    text = README.read_text(encoding="utf-8")
-    README.write_text(_BLOCK.sub(lambda m: m[1] + tables(m[2]) + m[3], text), encoding="utf-8")
+    """Rewrite the pages' tables."""
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        page.write_text(_BLOCK.sub(lambda m: m[1] + tables(m[2]) + m[3], text), encoding="utf-8")
 
 
 def tables(name: str) -> str:
