@@ -22,7 +22,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from tcformer.data.bodies import BOX_UNIT, NUM_POINTS_3D
+from tcformer.data.bodies import NUM_POINTS_3D, boxes_around
 from tcformer.errors import UserError
 
 SUBJECTS: Final = range(1, 9)
@@ -33,7 +33,6 @@ IMAGE_SIDE: Final = 2048
 
 _CAMERAS_OF_A_SEQUENCE = 14
 _NUM_JOINTS = 28
-_MARGIN = 1.2
 #: Of the 28 joints: pelvis; left hip, knee, ankle; right; spine, neck, head, top; left shoulder, elbow, wrist; right.
 _TAKEN = (4, 18, 19, 20, 23, 24, 25, 3, 5, 6, 7, 9, 10, 11, 14, 15, 16)
 #: Their places among SPIN's 24.
@@ -173,14 +172,14 @@ def write_spin(views: Sequence[View], target: Path) -> int:
     number. Joints are in metres from the pelvis."""
     points = np.concatenate([view.points for view in views])
     joints = np.concatenate([view.joints for view in views]) / 1000
-    low, high = points.min(1), points.max(1)
+    centre, scale = boxes_around(np.concatenate([points, np.ones((*points.shape[:2], 1))], 2))
     part, joints_24 = np.zeros((len(points), NUM_POINTS_3D, 3)), np.zeros((len(points), NUM_POINTS_3D, 4))
     part[:, _PLACES, :2], part[:, _PLACES, 2] = points, 1
     joints_24[:, _PLACES, :3], joints_24[:, _PLACES, 3] = joints - joints[:, _ROOT, None], 1
     fields: dict[str, Any] = {
         "imgname": np.array([name for view in views for name in view.images], np.str_),
-        "center": (low + high) / 2,
-        "scale": _MARGIN * (high - low).max(1) / BOX_UNIT,
+        "center": centre,
+        "scale": scale,
         "part": part,
         "S": joints_24,
     }
