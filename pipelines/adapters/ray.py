@@ -234,7 +234,7 @@ def parallel_map(
     parts = [todo[start : start + chunk] for start in range(0, len(todo), chunk)]
     shared = ray.put(
         function
-    )  # as an object: it may contain a network's weights, which are too large for a task's arguments
+    )  # an object, because it may contain weights that are too large for an argument
     pending = {remote.remote(shared, part): index for index, part in enumerate(parts)}
     results: list[list[Any]] = [[] for _ in parts]
     with tqdm(total=len(todo), desc=title, unit="item", mininterval=1, disable=not title) as bar:

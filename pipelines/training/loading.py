@@ -50,7 +50,7 @@ class BrokenImages:
 
 
 class _Loaded(NamedTuple):
-    """What a loader process returns. An error is a value in it, because PyTorch would add a traceback to its message."""
+    """What a loader process returns; an error is a value in it, because PyTorch would add a traceback to a message."""
 
     batch: Batch
     broken: BrokenImages
@@ -79,7 +79,7 @@ class _MicroBatches(torch.utils.data.Dataset[_Loaded]):
             return _Loaded({}, broken, error)
 
     def _sample(self, epoch: int, index: int, broken: BrokenImages) -> dict[str, Any]:
-        """The sample `index` with the augmentation of `epoch`, or another one if its image is broken; adds to `broken`."""
+        """The sample `index` as augmented in `epoch`, or another one if its image is broken; adds to `broken`."""
         identity = (self._seed, epoch, index)
         try:
             return self._data.sample(index, np.random.default_rng(identity))
