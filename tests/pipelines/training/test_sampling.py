@@ -104,5 +104,5 @@ def test_micro_batches_hold_whole_pairs(
 def test_pairs_that_no_micro_batch_can_hold_are_refused() -> None:
     with pytest.raises(UserError, match="global_batch = 6 cannot be shared by 2 workers and the groups of 2 samples"):
         BatchPlan.divide(global_batch=6, largest_micro_batch=3, workers=2, group=2)
-    with pytest.raises(UserError, match="micro_batch = 1 holds no group of 2 samples .*: choose at least 2"):
+    with pytest.raises(UserError, match=r"micro_batch = 1 holds no group of 2 samples .*: choose at least 2"):
         BatchPlan.divide(global_batch=8, largest_micro_batch=1, workers=2, group=2)
