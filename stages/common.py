@@ -1,24 +1,71 @@
 """What every stage begins with: its arguments and the parameters."""
 
 import argparse
+import os
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
+from pipelines.datasets.prepared import Prepared
+from pipelines.driver.run import TrainingPlan, run
 from pipelines.layout import PARAMS, Layout
 from pipelines.params import Params, load_params
+from pipelines.process import LOCAL
+from pipelines.training.loop import WEIGHTS
+from tcformer.tasks import PRETRAINING
 
-#: Tasks that start from the pretrained backbone.
-FINETUNED = ("wholebody", "face", "mesh")
+
+@dataclass(frozen=True)
+class Start:
+    """What a stage was started with.
+
+    Attributes:
+        task: from the command line; "" for a stage without one.
+        fresh: whether --fresh was given.
+        params: of params.yaml.
+        layout: the folders of the recipe.
+    """
+
+    task: str
+    fresh: bool
+    params: Params
+    layout: Layout
 
 
-def begin(
-    description: str | None, tasks: Sequence[str], *flags: tuple[str, str]
-) -> tuple[argparse.Namespace, Params, Layout]:
-    """Parse the command line (a task, where the stage has several, and boolean flags) and read params.yaml."""
+def begin(description: str | None, tasks: Sequence[str] = (), fresh: bool = False, local: bool = False) -> Start:
+    """Parse the command line and read params.yaml.
+
+    Args:
+        description: for --help.
+        tasks: the values of the argument TASK; none: there is no such argument.
+        fresh: whether the stage has the option --fresh.
+        local: whether the stage has the option --local.
+    """
     parser = argparse.ArgumentParser(description=description)
     if tasks:
         parser.add_argument("task", choices=tasks)
-    for name, meaning in flags:
-        parser.add_argument(name, action="store_true", help=meaning)
+    if fresh:
+        parser.add_argument("--fresh", action="store_true", help="remove the checkpoints of an unfinished training")
+    if local:
+        parser.add_argument("--local", action="store_true", help="work in this process, without Ray: for a debugger")
     arguments = parser.parse_args()
+    if getattr(arguments, "local", False):
+        os.environ[LOCAL] = "1"
     params = load_params(PARAMS)
-    return arguments, params, Layout(params.recipe)
+    return Start(getattr(arguments, "task", ""), getattr(arguments, "fresh", False), params, Layout(params.recipe))
+
+
+def train(start: Start, task: str) -> None:
+    """Train `task` as the parameters say: what `pretrain` and `finetune` do."""
+    params, layout = start.params, start.layout
+    section = params.active.training_of(task)
+    pretrained = None if task == PRETRAINING else layout.training(PRETRAINING) / WEIGHTS
+    initial = Path(section.initial) if section.initial else pretrained
+    data = Prepared.open(layout.data(task))
+    plan = TrainingPlan(params.active.spec_of(task), section.training, data, initial)
+    run(plan, params, layout.training(task), start.fresh)
+
+
+def data_root(start: Start, other: str | None) -> Path:
+    """The dataset that a stage reads: `other`, which the parameters name, or what `prepare` made."""
+    return Path(other) if other else Prepared.open(start.layout.data(start.task)).root

@@ -12,8 +12,10 @@ import re
 import sys
 import threading
 import time
+from collections.abc import Mapping
+from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsFloat, TypeGuard
 
 from pipelines.layout import home
 
@@ -34,7 +36,7 @@ def default_uri() -> str:
 
 
 def legal_name(name: str) -> str:
-    """``name`` with the characters that MLflow refuses replaced: "AP@0.5" becomes "AP_0.5"."""
+    """`name` with the characters that MLflow refuses replaced: "AP@0.5" becomes "AP_0.5"."""
     return re.sub(r"[^\w\-. :/]", "_", name)
 
 
@@ -47,6 +49,11 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{name}"] = value
     return flat
+
+
+def _is_number(value: object) -> TypeGuard[SupportsFloat]:
+    """Whether a value is a number of any type, NumPy's among them; True and False are none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 class Run:
@@ -83,9 +90,13 @@ class Run:
         self._sender = threading.Thread(target=self._send, name="mlflow", daemon=True)
         self._sender.start()
 
-    def metrics(self, values: dict[str, float], step: int = 0) -> None:
-        """Record finite values; others are left out, MLflow would store a made-up number."""
-        finite = {legal_name(name): float(value) for name, value in values.items() if math.isfinite(value)}
+    def metrics(self, values: Mapping[str, object], step: int = 0) -> None:
+        """Record the finite numbers among `values`.
+
+        Texts and nulls are no metrics, and for infinities and NaN MLflow would store a made-up number.
+        """
+        numbers = {name: float(value) for name, value in values.items() if _is_number(value)}
+        finite = {legal_name(name): value for name, value in numbers.items() if math.isfinite(value)}
         self._write({"do": "metrics", "values": finite, "step": step, "time": int(time.time() * 1000)})
 
     def artifact(self, path: Path, folder: str = "") -> None:
