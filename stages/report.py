@@ -10,9 +10,9 @@ from stages.common import begin
 
 def main() -> None:
     """Run the stage."""
-    _, params, layout = begin(__doc__, ())
-    report = gather(layout, params, versions())
-    out = layout.run("report")
+    start = begin(__doc__)
+    report = gather(start.layout, start.params, versions())
+    out = start.layout.run("report")
     out.mkdir(parents=True, exist_ok=True)
     (out / "report.md").write_text(to_markdown(report), encoding="utf-8")
     (out / "index.html").write_text(to_html(report), encoding="utf-8")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 
 from pipelines.layout import Layout
 from pipelines.paper.comparison import MeasuredRun, paper_table, published
-from pipelines.params import Params, training_section
+from pipelines.params import Params
 from pipelines.report.parts import Curve, Part, Picture, Report, Section
 from pipelines.report.read import history_series, read_history, read_json_object
 from pipelines.report.tables import mapping_table, summary_table
@@ -65,7 +64,7 @@ def curves_section(layout: Layout) -> Section:
     """The losses of each training over its steps."""
     curves = []
     for task, entry in TASKS.items():
-        folder = _training_folder(layout, task)
+        folder = layout.training(task)
         lines = (
             history_series(read_history(folder / "training.csv"), "loss", "training"),
             history_series(read_history(folder / "validation.csv"), "val_loss", "validation"),
@@ -96,15 +95,10 @@ def provenance_section(layout: Layout, versions: Mapping[str, str]) -> Section:
     """The fingerprint and the data of each training, and the versions of what ran it."""
     trainings = {}
     for task in TASKS:
-        folder = _training_folder(layout, task)
+        folder = layout.training(task)
         provenance = read_json_object(folder / "provenance.json")
         if provenance is not None:
             trainings[f"{folder.name} training"] = provenance["training"]
             trainings[f"{folder.name} data sha256"] = provenance["data"]
     tables = (mapping_table("Data and trainings", trainings), mapping_table("Versions", versions))
     return Section("What determined these results", tables, folded=True)
-
-
-def _training_folder(layout: Layout, task: str) -> Path:
-    stage, _, finetuned = training_section(task).partition(".")
-    return layout.run(stage, finetuned)

@@ -56,7 +56,7 @@ def test_tables_take_what_the_metrics_files_say(repository: Workplace) -> None:
     )
     settings = load_experiments()["study-without-ctm-seed1"].settings
     repository.set(**{name.replace(".", "__"): value for name, value in settings.items()})
-    provenance = {"options": repository.options("finetune", "wholebody")}
+    provenance = {"options": json.loads(repository.options("wholebody"))}
     for place, content in (("evaluate/wholebody/metrics", measured), ("finetune/wholebody/provenance", provenance)):
         path = repository.folder / "runs" / "sample" / f"{place}.json"
         path.parent.mkdir(parents=True)
