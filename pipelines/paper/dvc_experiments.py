@@ -113,8 +113,12 @@ def runs_in(state: Mapping[str, Any], repository: Path) -> Iterator[MeasuredRun]
     lock = _locked_params(state["rev"], repository) if committed else {}
     for task, metrics in found.items():
         if metrics and (committed or _weights_fit_params(task, recipe, repository)):
-            name, commit_time = state.get("name") or state["rev"], data.get("timestamp") or ""
-            yield MeasuredRun(name, commit_time, _with_locked(params, lock, task), {task: metrics})
+            yield MeasuredRun(
+                name=state.get("name") or state["rev"],
+                commit_time=data.get("timestamp") or "",
+                params=_with_locked(params, lock, task),
+                metrics={task: metrics},
+            )
 
 
 def _locked_params(commit: str, repository: Path) -> dict[str, dict[str, Any]]:

@@ -76,7 +76,8 @@ def curves_section(layout: Layout) -> Section:
 def paper_section(metrics: Mapping[str, Metrics | None], params: Params) -> Section:
     """The paper's tables, with this run's figures if its parameters are those of one of the paper's experiments."""
     measured = {task: values for task, values in metrics.items() if values is not None}
-    run = MeasuredRun("this run", "", json.loads(params.model_dump_json()), measured)
+    tree = json.loads(params.model_dump_json())
+    run = MeasuredRun(name="this run", commit_time="", params=tree, metrics=measured)
     tables = tuple(paper_table(name, [run]) for name in published()["tables"])
     if params.recipe == "paper":
         text = (

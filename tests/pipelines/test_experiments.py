@@ -1,4 +1,4 @@
-"""Every named experiment fits params.yaml and DVC, and the paper's tables hold what was published and measured."""
+"""Every named experiment fits params.yaml and DVC, and the paper's tables show what was published and measured."""
 
 import copy
 import dataclasses
@@ -62,8 +62,15 @@ def params_with(experiment: Experiment) -> Params:
     return Params.model_validate_json(json.dumps(tree_with(experiment)))
 
 
-def run(experiment: Experiment, metrics: dict[str, Any], when: str = "2026-01-01", **changes: Any) -> MeasuredRun:
-    return MeasuredRun(experiment.name, when, tree_with(experiment, **changes), {experiment.task: metrics})
+def run(
+    experiment: Experiment, metrics: dict[str, Any], commit_time: str = "2026-01-01", **changes: Any
+) -> MeasuredRun:
+    return MeasuredRun(
+        name=experiment.name,
+        commit_time=commit_time,
+        params=tree_with(experiment, **changes),
+        metrics={experiment.task: metrics},
+    )
 
 
 def cells(table: Any, network: str, figures: str) -> tuple[Any, ...]:
@@ -112,7 +119,7 @@ def test_a_wrong_setting_is_reported_before_anything_is_queued() -> None:
         assert "/tmp" not in str(caught.value)
 
 
-def test_dvc_makes_of_the_overrides_what_was_checked(tmp_path: Path) -> None:
+def test_dvc_writes_the_settings_that_were_checked(tmp_path: Path) -> None:
     hydra = pytest.importorskip("dvc.utils.hydra")
     weights = tmp_path / "the authors' (best)=1, v2.pth"
     weights.touch()
@@ -166,7 +173,7 @@ def test_the_study_changes_seeds_and_one_thing() -> None:
         assert EXPERIMENTS[name].settings == {**plain, **seeds, **changes}
 
 
-def test_a_whole_body_experiment_asks_for_no_other_task() -> None:
+def test_an_experiment_sets_parameters_of_its_own_task_only() -> None:
     for experiment in EXPERIMENTS.values():
         for name in experiment.settings:
             others = {"wholebody", "face", "mesh", "imagenet"} - {experiment.task}
@@ -199,7 +206,7 @@ def test_data_roots_must_be_absolute_paths(tmp_path: Path) -> None:
     check_data_roots(study, params_of(study, PARAMS))  # generated data need no root
 
 
-def test_weights_to_measure_or_to_start_from(tmp_path: Path) -> None:
+def test_weights_to_evaluate_or_to_start_from(tmp_path: Path) -> None:
     weights, ours = tmp_path / "tcformer.pth", tmp_path / "model.safetensors"
     weights.touch()
     ours.touch()
@@ -225,7 +232,7 @@ def test_weights_to_measure_or_to_start_from(tmp_path: Path) -> None:
             wrong()
 
 
-def test_which_experiment_parameters_are() -> None:
+def test_parameters_tell_how_a_figure_was_obtained() -> None:
     tcformer, topk = EXPERIMENTS["wholebody-tcformer"], EXPERIMENTS["wholebody-ctm-topk"]
     section, pretrain = "paper__finetune__wholebody__{}".format, "paper__pretrain__{}".format
     assert origin_of(tcformer, tree_with(tcformer)) == "trained"
@@ -250,7 +257,7 @@ def test_which_experiment_parameters_are() -> None:
     assert origin_of(classifier, tree_with(classifier)) == "trained"
 
 
-def test_no_parameters_are_two_experiments_of_a_table() -> None:
+def test_parameters_belong_to_one_experiment_only() -> None:
     for experiment in EXPERIMENTS.values():
         tree = tree_with(experiment)
         same = [e.name for e in EXPERIMENTS.values() if e.task == experiment.task and origin_of(e, tree)]
@@ -266,8 +273,8 @@ def test_published_and_measured_stand_side_by_side() -> None:
         "paper__finetune__wholebody__training__epochs": 0,
     }
     runs = [
-        run(tcformer, newer, "2026-02-01"),
-        run(tcformer, parts, "2026-01-01"),
+        run(tcformer, newer, commit_time="2026-02-01"),
+        run(tcformer, parts, commit_time="2026-01-01"),
         run(tcformer, {**parts, "body": {"AP": 0.7, "AR": 0.8}}, **released),
         run(EXPERIMENTS["mesh-tcformer"], {"3dpw": {"pa_mpjpe": 50.0, "mpjpe": 80.0}}),
     ]
@@ -281,7 +288,7 @@ def test_published_and_measured_stand_side_by_side() -> None:
     assert set(cells(table, "OpenPose, 480 × 480", "trained here")) == {"-"}, "no experiment of ours"
     mesh = cells(paper_table("table2", runs), "TCFormer", "trained here")
     assert mesh == (50.0, 80.0, "-", "-")  # this run had no Human3.6M
-    workspace = run(tcformer, {**parts, "body": {"AP": 0.9, "AR": 0.9}}, "")
+    workspace = run(tcformer, {**parts, "body": {"AP": 0.9, "AR": 0.9}}, commit_time="")
     assert cells(paper_table("table1", [*runs, workspace]), name, "trained here")[0] == 0.9
 
 
@@ -316,7 +323,7 @@ def test_the_study_gives_mean_and_deviation_over_seeds() -> None:
     assert set(rows["tcformer_nano without MTA on generated people", "mean OKS"]) == {None, 0}
 
 
-def test_the_report_says_that_generated_people_are_another_matter() -> None:
+def test_figures_of_generated_people_stay_out_of_the_papers_tables() -> None:
     params = load_params(PARAMS)
     measured = {"wholebody": {"body": {"AP": 0.341, "AR": 0.5}}, "mesh": None}
     sample = paper_section(measured, params)
