@@ -7,6 +7,7 @@ from pipelines.provenance import ROOT
 from tcformer.tasks import PRETRAINING
 
 PARAMS = ROOT / "params.yaml"
+WEIGHTS = "model.safetensors"
 
 
 def home() -> Path:
@@ -32,6 +33,10 @@ class Layout:
     def training(self, task: str) -> Path:
         """Outputs of the training of a task."""
         return self.run("pretrain") if task == PRETRAINING else self.run("finetune", task)
+
+    def weights(self, task: str) -> Path:
+        """The weights that the training of a task leaves."""
+        return self.training(task) / WEIGHTS
 
     @property
     def checkpoints(self) -> Path:

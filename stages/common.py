@@ -7,12 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.datasets.prepared import Prepared
-from pipelines.driver.run import TrainingPlan, run
 from pipelines.layout import PARAMS, Layout
 from pipelines.params import Params, load_params
 from pipelines.process import LOCAL
-from pipelines.training.loop import WEIGHTS
-from tcformer.tasks import PRETRAINING
 
 
 @dataclass(frozen=True)
@@ -53,17 +50,6 @@ def begin(description: str | None, tasks: Sequence[str] = (), fresh: bool = Fals
         os.environ[LOCAL] = "1"
     params = load_params(PARAMS)
     return Start(getattr(arguments, "task", ""), getattr(arguments, "fresh", False), params, Layout(params.recipe))
-
-
-def train(start: Start, task: str) -> None:
-    """Train `task` as the parameters say: what `pretrain` and `finetune` do."""
-    params, layout = start.params, start.layout
-    section = params.active.training_of(task)
-    pretrained = None if task == PRETRAINING else layout.training(PRETRAINING) / WEIGHTS
-    initial = Path(section.initial) if section.initial else pretrained
-    data = Prepared.open(layout.data(task))
-    plan = TrainingPlan(params.active.spec_of(task), section.training, data, initial)
-    run(plan, params, layout.training(task), start.fresh)
 
 
 def data_root(start: Start, other: str | None) -> Path:

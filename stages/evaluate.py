@@ -2,7 +2,6 @@
 
 from pipelines.evaluation import evaluate, record_results
 from pipelines.process import stage_main
-from pipelines.training.loop import WEIGHTS
 from stages.common import begin, data_root
 from tcformer.tasks import TASKS
 
@@ -11,7 +10,7 @@ def main() -> None:
     """Run the stage."""
     start = begin(__doc__, tuple(TASKS), local=True)
     task, params, layout = start.task, start.params, start.layout
-    weights, out = layout.training(task) / WEIGHTS, layout.run("evaluate", task)
+    weights, out = layout.weights(task), layout.run("evaluate", task)
     root = data_root(start, params.active.evaluation_of(task).data_root)
     metrics = evaluate(task, weights, root, params, out)
     record_results(weights, f"evaluate@{task}", params, metrics, [out / "metrics.json"])

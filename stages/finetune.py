@@ -1,14 +1,15 @@
 """Train a task from the pretrained backbone: runs/<recipe>/finetune/<task>/."""
 
+from pipelines.driver.run import train_task
 from pipelines.process import stage_main
-from stages.common import begin, train
+from stages.common import begin
 from tcformer.tasks import FINETUNED
 
 
 def main() -> None:
     """Run the stage."""
     start = begin(__doc__, FINETUNED, fresh=True, local=True)
-    train(start, start.task)
+    train_task(start.task, start.params, start.fresh)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ import json
 
 from pipelines.evaluation import record_results
 from pipelines.process import stage_main
-from pipelines.training.loop import WEIGHTS
 from pipelines.visualization import draw_examples
 from stages.common import begin, data_root
 from tcformer.tasks import FINETUNED
@@ -15,7 +14,7 @@ def main() -> None:
     start = begin(__doc__, FINETUNED)
     task, params, layout = start.task, start.params, start.layout
     drawing = params.active.drawing_of(task)
-    weights, out = layout.training(task) / WEIGHTS, layout.run("visualize", task)
+    weights, out = layout.weights(task), layout.run("visualize", task)
     figures = draw_examples(task, weights, data_root(start, drawing.data_root), drawing, out)
     (out.parent / f"{task}.json").write_text(json.dumps(figures, indent=1))
     record_results(weights, f"visualize@{task}", params, figures, sorted(out.iterdir()))

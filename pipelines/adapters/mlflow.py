@@ -1,7 +1,7 @@
 """The MLflow adapter. Only the driver uses it, and no training ever waits for it.
 
-Everything to be recorded goes to a journal on this machine's disk first; a thread sends the journal to MLflow. What
-the server has not taken when a stage ends stays in the journal and is sent by the next stage.
+Records are first written to a journal file on this machine; a thread sends the journal to MLflow. Records that the
+server has not accepted when a stage ends stay in the journal, and the next stage sends them.
 """
 
 import json
@@ -63,7 +63,7 @@ class Run:
         key: identity of the training; the run is found by it.
         name: shown in MLflow.
         experiment: MLflow experiment.
-        journals: folder for what is not yet sent.
+        journals: folder of the journals.
         parameters: nested parameters of the run; logged once, when it is created.
         tags: further tags.
     """
@@ -76,7 +76,7 @@ class Run:
         self._path = journals / f"{time.time_ns()}.jsonl"
         self._lock = threading.Lock()
         self._closing = threading.Event()
-        self._uri = tracking_uri()  # a thread that outlives its run goes on with that run's server
+        self._uri = tracking_uri()  # a thread that outlives its run keeps that run's server
         self._write(
             {
                 "do": "open",

@@ -74,8 +74,8 @@ def session(cluster: Cluster) -> Iterator[None]:
 
     quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     if address:
-        # The code travels to nodes that have only the environment installed. It is there already on this machine,
-        # and in a job that `ray job submit` sent.
+        # Ray copies the code to nodes that have only the environment installed. Not needed on this machine, nor in a
+        # job that `ray job submit` sent: the code is there already.
         if not shared and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
             excludes = ["/.git", "/.venv", "/data", "/runs", "/tests", "/docs"]
             quiet["runtime_env"] = {"working_dir": str(ROOT), "excludes": excludes}
@@ -232,7 +232,9 @@ def parallel_map(
     todo = list(items)
     remote = ray.remote(num_cpus=1, num_gpus=1 if gpus else 0)(apply)
     parts = [todo[start : start + chunk] for start in range(0, len(todo), chunk)]
-    shared = ray.put(function)  # as an object, since it may hold a network's weights, which no task may
+    shared = ray.put(
+        function
+    )  # an object, because it may contain weights that are too large for an argument
     pending = {remote.remote(shared, part): index for index, part in enumerate(parts)}
     results: list[list[Any]] = [[] for _ in parts]
     with tqdm(total=len(todo), desc=title, unit="item", mininterval=1, disable=not title) as bar:

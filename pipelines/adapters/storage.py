@@ -1,4 +1,4 @@
-"""Files that driver and workers share: a folder of this machine or a network disk, or an s3:// or gs:// address."""
+"""The storage adapter: files that driver and workers share, in a folder or behind an s3:// or gs:// address."""
 
 import contextlib
 import io
@@ -13,8 +13,11 @@ from tcformer.files import atomic_write
 class Store:
     """Files below one root, named by relative POSIX paths ("keys").
 
-    Writing ends with the data on disk (local roots) or accepted by the object store, and a key never holds half a
-    file.
+    When a write returns, the data are on the disk (a folder) or accepted by the object store. A key never holds half a
+    file: not after an error, and not while a write is going on.
+
+    Args:
+        root: a folder, or an address that pyarrow understands.
     """
 
     def __init__(self, root: str) -> None:

@@ -86,6 +86,19 @@ class TrainingPlan:
         return f"{self.file_name}-{fingerprint[:16]}{'-local' if runs_locally() else ''}"
 
 
+def train_task(task: str, params: Params, fresh: bool = False) -> None:
+    """Train a task as params.yaml says, into the folders of its recipe: what the stages `pretrain` and `finetune` do.
+
+    Raises:
+        UserError: see `run`.
+    """
+    layout, section = Layout(params.recipe), params.active.training_of(task)
+    pretrained = None if task == PRETRAINING else layout.weights(PRETRAINING)
+    initial = Path(section.initial) if section.initial else pretrained
+    plan = TrainingPlan(params.active.spec_of(task), section.training, Prepared.open(layout.data(task)), initial)
+    run(plan, params, layout.training(task), fresh)
+
+
 def run(plan: TrainingPlan, params: Params, out: Path, fresh: bool = False) -> None:
     """Train `plan`, or resume it, or take the finished result; write weights and curves to `out`.
 

@@ -22,13 +22,13 @@ LARGEST_BROKEN_SHARE = 1e-3  # of the training set's images
 
 @dataclass
 class BrokenImages:
-    """Training images that cannot be decoded, and for how many samples others stood in."""
+    """Training images that cannot be decoded, and how many samples were replaced because of them."""
 
     reasons: dict[str, str] = field(default_factory=dict)  # by file
     replaced: int = 0
 
     def add(self, others: "BrokenImages") -> list[str]:
-        """Take in what others found; returns what is wrong with the files that were not known yet."""
+        """Add the broken images that another process found; returns the reasons of those that are new."""
         new = {path: reason for path, reason in sorted(others.reasons.items()) if path not in self.reasons}
         self.reasons |= new
         self.replaced += others.replaced
@@ -50,7 +50,7 @@ class BrokenImages:
 
 
 class _Loaded(NamedTuple):
-    """What a loader process hands over. An error travels in it, as PyTorch would wrap a traceback around it."""
+    """What a loader process returns; an error is a value in it, because PyTorch would add a traceback to a message."""
 
     batch: Batch
     broken: BrokenImages
@@ -58,7 +58,7 @@ class _Loaded(NamedTuple):
 
 
 class _MicroBatches(torch.utils.data.Dataset[_Loaded]):
-    """Micro batch number -> collated batch; one item is one micro batch, so a loader process works on it whole."""
+    """Number of a micro batch -> collated batch: an item is a whole micro batch, which one loader process makes."""
 
     def __init__(self, data: Dataset, plan: BatchPlan, rank: int, seed: int, first_step: int, steps: int) -> None:
         self._data, self._plan, self._rank, self._seed = data, plan, rank, seed
@@ -79,7 +79,7 @@ class _MicroBatches(torch.utils.data.Dataset[_Loaded]):
             return _Loaded({}, broken, error)
 
     def _sample(self, epoch: int, index: int, broken: BrokenImages) -> dict[str, Any]:
-        """Sample `index` as augmented in `epoch`, or another if its image is broken; adds to `broken`."""
+        """The sample `index` as augmented in `epoch`, or another one if its image is broken; adds to `broken`."""
         identity = (self._seed, epoch, index)
         try:
             return self._data.sample(index, np.random.default_rng(identity))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pipelines.adapters.storage import Store
 from pipelines.datasets.location import fetch_dataset
+from pipelines.layout import WEIGHTS
 from pipelines.params import spec_to_json
 from pipelines.training import checkpoint
 from pipelines.training.checkpoint import FINAL
@@ -29,7 +30,7 @@ from tcformer.errors import UserError
 from tcformer.models import load_initial, save_model
 from tcformer.tasks import Dataset, Task
 
-WEIGHTS, HISTORY, BROKEN = "model.safetensors", "history.json", "broken_images.json"
+HISTORY, BROKEN = "history.json", "broken_images.json"
 
 Send = Callable[[Event], None]
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.training.loop import BROKEN, HISTORY, WEIGHTS
+from pipelines.layout import WEIGHTS
+from pipelines.training.loop import BROKEN, HISTORY
 
 
 def write_outputs(finished: Path, out: Path, provenance: dict[str, Any]) -> None:

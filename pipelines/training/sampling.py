@@ -67,7 +67,7 @@ def steps_in(epochs: int, samples: int, global_batch: int) -> int:
 
 
 class SampleOrder:
-    """Position in the endless order -> (epoch, index): every epoch is a permutation of the data set."""
+    """Position in the endless order -> (epoch, index): every epoch is a permutation of the dataset."""
 
     def __init__(self, samples: int, seed: int) -> None:
         if samples < 1:

@@ -14,11 +14,12 @@ import tcformer
 from pipelines.adapters.storage import Store
 from pipelines.datasets.location import DataLocation
 from pipelines.driver.local import train_locally
+from pipelines.layout import WEIGHTS
 from pipelines.params import Optimizer, Training
 from pipelines.training import checkpoint
 from pipelines.training.events import CheckpointSaved, Event, Note, Row, Started
 from pipelines.training.job import Job
-from pipelines.training.loop import HISTORY, WEIGHTS
+from pipelines.training.loop import HISTORY
 from pipelines.training.outputs import write_csv, write_outputs
 from tcformer.errors import UserError
 from tests.small import generate, parameters
