@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from kernels import attention
-from kernels.attention.op import _with_columns
+from kernels.attention.op import _with_bias_channels
 
 SHAPES = [(2, 5, 7, 16), (1, 1, 1, 8), (3, 40, 9, 64), (2, 3, 50, 13)]  # heads, queries, keys, channels
 
@@ -42,7 +42,7 @@ def test_values_and_gradients(shape: tuple[int, int, int, int]) -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_way_of_gpus(shape: tuple[int, int, int, int]) -> None:
     leaves = case(shape)
-    for a, b in zip(with_gradients(_with_columns, leaves), with_gradients(plainly, leaves), strict=True):
+    for a, b in zip(with_gradients(_with_bias_channels, leaves), with_gradients(plainly, leaves), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)  # of bias, float32's digits
 
 
@@ -51,12 +51,12 @@ def test_the_way_of_gpus_keeps_the_digits_of_a_large_bias() -> None:
     bias = 40 * bias
     exact = plainly(q, k, v, bias)
     low = [t.bfloat16() for t in (q, k, v)]
-    error = (_with_columns(*low, bias.float()).double() - exact).norm()
+    error = (_with_bias_channels(*low, bias.float()).double() - exact).norm()
     plain = (plainly(*low, bias.bfloat16()).double() - exact).norm()
     assert error < 0.5 * plain
 
 
-@pytest.mark.parametrize("function", [attention, _with_columns])
+@pytest.mark.parametrize("function", [attention, _with_bias_channels])
 def test_keys_that_are_taken_out(function) -> None:
     q, k, v, bias = case((2, 5, 7, 16), torch.float32)
     bias[:, 4:] = -torch.inf
@@ -73,7 +73,7 @@ def test_low_precision(dtype: torch.dtype) -> None:
     leaves = [leaf.to(dtype) for leaf in case((3, 40, 9, 64))]
     exact = with_gradients(plainly, [leaf.double() for leaf in leaves])
     plain = with_gradients(plainly, leaves)
-    for function in (attention, _with_columns):
+    for function in (attention, _with_bias_channels):
         for a, b, c in zip(with_gradients(function, leaves), plain, exact, strict=True):
             assert a.dtype == dtype
             assert (a.double() - c).norm() <= 2 * (b.double() - c).norm()

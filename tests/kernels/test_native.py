@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kernels import native
-from kernels.dpc_knn import reference
+from kernels.dpc_knn import reference_backend as reference
 
 
 @pytest.fixture(autouse=True)

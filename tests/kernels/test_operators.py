@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kernels import TokenPlan, dpc_knn, map2token, merge_tokens, token2map, token_conv, upsample_tokens
-from kernels.token_conv.op import _tensors
+from kernels.token_conv.op import plan_tensors
 
 BACKENDS = ["torch", "native"]
 OPS = torch.ops.tcformer
@@ -33,11 +33,11 @@ def operators(backend: str) -> dict[str, tuple[Any, ...]]:
     assign = torch.randint(0, 5, (2, 13), generator=torch.Generator().manual_seed(0))
     pixels = plan.pixel_of_cell.expand(2, -1).contiguous()
     mask = torch.ones(2, 13, dtype=torch.bool)
-    cells, links = _tensors(plan)
+    cells, links = plan_tensors(plan)
     coarse_cells = (coarse.token_of_cell, coarse.token_cells, coarse.token_offsets)
     fine_cells = (plan.token_of_cell, plan.token_cells, plan.token_offsets)
     conv = (random(13, 1, 3, 3)[:6], random(6), random(6))
-    sums = (to.index, to.offsets, to.mean, back.index, back.offsets, back.back)
+    sums = (to.index, to.offsets, to.mean_weight, back.index, back.offsets, back.backward_weight)
     return {
         "dpc_knn": (random(2, 13, 6, grad=False), 5, 3, mask, torch.arange(13) % 2, backend, False),
         "merge_tokens": (random(2, 13, 6), random(2, 13, 1), assign, 5, backend),

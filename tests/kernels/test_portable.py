@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from kernels import TokenPlan, dpc_knn, map2token, merge_tokens, token2map, token_conv, upsample_tokens
-from kernels.dpc_knn.portable import known_parts, note_parts
-from kernels.token_map import portable as token_map_portable
+from kernels.dpc_knn.portable_backend import known_parts, record_parts
+from kernels.token_map import portable_backend as token_map_portable
 from kernels.token_map.plan import Size
 
 BATCH = 3
@@ -180,10 +180,10 @@ class Clustering(nn.Module):
 @pytest.mark.parametrize("parts", [1, 3])
 def test_export_sees_standard_operators_of_any_batch(parts: int) -> None:
     network, x = Clustering(parts), random(3, 64, 6).float()
-    with note_parts() as noted:
+    with record_parts() as recorded:
         expected = network(x)
-    assert len(noted) == (parts > 1)
-    with known_parts(noted):
+    assert len(recorded) == (parts > 1)
+    with known_parts(recorded):
         program = torch.export.export(network, (x[:2],), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False)
     program = program.run_decompositions()
     operators = {n.target for n in program.graph.nodes if n.op == "call_function"}

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, gelu, one_hot
 
 from kernels.constants import EPSILON
-from kernels.dpc_knn import reference
+from kernels.dpc_knn import reference_backend as reference
 
 pytest.importorskip("triton")
 ON_GPU = torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1"
@@ -28,9 +28,9 @@ if not ON_GPU and os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("no GPU, and this process does not interpret", allow_module_level=True)
 
 DEVICE = "cuda" if ON_GPU else "cpu"
-dpc_knn = import_module("kernels.dpc_knn.triton")
-segments = import_module("kernels.triton_segments")
-token_conv = import_module("kernels.token_conv.triton")
+dpc_knn = import_module("kernels.dpc_knn.triton_backend")
+segments = import_module("kernels.segments.triton_backend")
+token_conv = import_module("kernels.token_conv.triton_backend")
 
 Size = tuple[int, int]
 # Batch, tokens, channels, clusters, neighbours: below, at and above whole blocks, and fewer tokens than k.
@@ -240,11 +240,11 @@ def test_segment_total(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_row_dot(dtype: torch.dtype) -> None:
+def test_row_dots(dtype: torch.dtype) -> None:
     left, right = normal(7, 150).to(dtype), normal(5, 150, seed=1).to(dtype)
     index, segment, _ = entries(7, 13, 5)
     expected = (left.double()[index] * right.double()[segment]).sum(1)
-    result = segments.row_dot(left, index, right, segment)
+    result = segments.row_dots(left, index, right, segment)
     assert result.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     torch.testing.assert_close(result.double(), expected, rtol=1e-5, atol=1e-5)
 

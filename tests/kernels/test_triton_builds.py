@@ -27,7 +27,12 @@ from triton.compiler import ASTSource  # noqa: E402
 from triton.runtime.jit import JITFunction  # noqa: E402
 
 MODULES = [
-    import_module(name) for name in ("kernels.dpc_knn.triton", "kernels.triton_segments", "kernels.token_conv.triton")
+    import_module(name)
+    for name in (
+        "kernels.dpc_knn.triton_backend",
+        "kernels.segments.triton_backend",
+        "kernels.token_conv.triton_backend",
+    )
 ]
 CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 POINTERS = {
@@ -76,7 +81,7 @@ def run_launchers(dpc_knn: ModuleType, segments: ModuleType, token_conv: ModuleT
     for rows in (torch.zeros(7, 128), torch.zeros(7, 125, dtype=torch.bfloat16), torch.zeros(7, 3, dtype=torch.double)):
         segments.segment_sum(rows, index, index)
         segments.segment_sum(rows, index, index, weight)
-        segments.row_dot(rows, index, rows, index)
+        segments.row_dots(rows, index, rows, index)
     segments.segment_total(weight, index)
     for dtype, channels in ((torch.float32, 1024), (torch.bfloat16, 1024), (torch.bfloat16, 33)):
         x = torch.zeros(2, 784, channels, dtype=dtype)

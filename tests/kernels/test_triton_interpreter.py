@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 # One case of each kind, in seconds; all of them take a minute or two.
-FEW = "(random_features and shape0) or image_without or segment_sum or row_dot or (token_conv and 512 and case1)"
+FEW = "(random_features and shape0) or image_without or segment_sum or row_dots or (token_conv and 512 and case1)"
 
 
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="this process interprets itself")
