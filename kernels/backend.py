@@ -34,7 +34,7 @@ def choose_backend(backend: str | None, device: torch.device) -> str:
 
 
 def traceable_backend(backend: str | None) -> str | None:
-    """The requested backend if it is "reference" or "portable", which autograd, export and compilers can trace.
+    """The requested backend if it is "reference" or "portable", which autograd and `torch.export` can trace.
 
     Unlike `choose_backend`, this function does not check what the machine can run, so it can itself be traced.
 

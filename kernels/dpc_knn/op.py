@@ -69,6 +69,7 @@ def _dpc_knn(
 ) -> tuple[Tensor, Tensor]:
     with without_autocast(x.device):
         x = _at_least_float32(x).contiguous()
+        mask = None if mask is None else mask.contiguous()
         if x.shape[0] == 0:
             return _fake(x, num_clusters, k, mask, parts, backend, strict)
         cluster = _cluster_function(x, choose_backend(backend, x.device), strict)

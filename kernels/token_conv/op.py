@@ -63,6 +63,7 @@ def token_conv(
     if traceable or averages_blocks:
         return reference_backend.token_conv(x, plan, weight, bias, skip, gelu, traceable or backend)
     cells, links = plan_tensors(plan)
+    weight, bias, skip = weight.contiguous(), bias.contiguous(), None if skip is None else skip.contiguous()
     return torch.ops.tcformer.token_conv(x, weight, bias, skip, cells, links, plan.map_size, gelu, backend or "")
 
 
@@ -164,6 +165,7 @@ def plan_tensors(plan: TokenPlan) -> tuple[list[Tensor], list[Tensor]]:
     ]
     if plan.by_pixel is None or plan.by_token is None:
         return cells, []
+    cells[0] = plan.token_of_cell.contiguous()  # C++ and Triton ignore strides
     return cells, [
         tensor
         for links in (plan.by_pixel, plan.by_token)

@@ -135,11 +135,14 @@ def test_repeated_runs_are_identical(tokens: int) -> None:
 
 @pytest.mark.parametrize("tokens", [192, 700])
 def test_layout_does_not_matter(tokens: int) -> None:
-    x = torch.randn(2, 24, tokens, generator=generator())
-    strided = dpc_knn(x.mT, tokens // 4)
-    contiguous = dpc_knn(x.mT.contiguous(), tokens // 4)
-    assert torch.equal(strided[0], contiguous[0])
-    assert torch.equal(strided[1], contiguous[1])
+    x = torch.randn(2, 24, tokens, generator=generator()).mT
+    mask = (torch.rand(tokens, generator=generator()) < 0.6).expand(2, -1)
+    assert not x.is_contiguous() and not mask.is_contiguous()
+    for own_mask in (None, mask):
+        strided = dpc_knn(x, tokens // 8, mask=own_mask)
+        contiguous = dpc_knn(x.contiguous(), tokens // 8, mask=None if own_mask is None else own_mask.contiguous())
+        assert torch.equal(strided[0], contiguous[0])
+        assert torch.equal(strided[1], contiguous[1])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

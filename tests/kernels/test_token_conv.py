@@ -105,6 +105,31 @@ def test_repeated_runs_are_identical(backend: str, tokens: int) -> None:
             assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("tokens", [0, 13])
+def test_parameters_that_are_views(tokens: int, backend: str) -> None:
+    plan = plan_of(2, (8, 8), (4, 4), tokens)
+    x, weight, bias, skip = (leaf.float() for leaf in leaves_of(plan, 16))
+    views = [torch.stack([t, t], t.ndim)[..., 0] for t in (weight, bias, skip)]
+    assert not any(view.is_contiguous() for view in views)
+    expected = token_conv(x, plan, weight, bias, skip, backend=backend)
+    assert torch.equal(token_conv(x, plan, *views, backend=backend), expected)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_plans_whose_token_of_cell_is_a_view(backend: str) -> None:
+    tokens = plan_of(2, (8, 8), (4, 4), 13).token_of_cell
+    transposed = TokenPlan.build(tokens.T.contiguous().T, 13, (8, 8), (4, 4))
+    grid = TokenPlan.of_grid(2, (8, 8)).at((5, 3))  # the same row for all images
+    for plan in (transposed, grid):
+        assert not plan.token_of_cell.is_contiguous()
+        leaves = leaves_of(plan, 16)
+        expected = value_and_gradients(plan, leaves, "reference", gelu=True)
+        results = value_and_gradients(plan, leaves, backend, gelu=True, dtype=torch.float32)
+        for ours, theirs in zip(results, expected, strict=True):
+            torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_low_precision(dtype: torch.dtype) -> None:
     # Every token has cells: in float16 the plain 0 / (0 + 1e-6) is not 0.
