@@ -58,7 +58,7 @@ def test_import_compiles_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("environment", "why"),
     [
-        ({"CXX": "no-such-compiler"}, "the compiler 'no-such-compiler' that CXX names was not found"),
+        ({"CXX": "no-such-compiler"}, "the compiler 'no-such-compiler' (environment variable CXX) was not found"),
         ({"CXX": "", "PATH": "/nowhere"}, "no C++ compiler was found (looked for c++, g++, clang++)"),
         ({"CXX": "false"}, "false failed: ?"),
     ],
