@@ -1,3 +1,5 @@
+"""The choice of the backend, and the conflict with another package of the same name."""
+
 from __future__ import annotations
 
 import subprocess
@@ -31,14 +33,14 @@ def test_backend_is_chosen_by_argument_then_environment_then_device(monkeypatch:
         choose_backend(None, torch.device("meta"))
 
 
-def test_refuses_to_hide_another_package(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_import_is_refused_if_it_hides_another_package(monkeypatch: pytest.MonkeyPatch) -> None:
     refuse_foreign_package()
     monkeypatch.setattr("kernels.name_conflict.version", lambda name: {"kernels": "0.9"}[name])
     with pytest.raises(ImportError, match=r"version 0\.9.*pip uninstall kernels"):
         refuse_foreign_package()
 
 
-def test_network_refuses_another_package_of_that_name(tmp_path: Path) -> None:
+def test_the_network_refuses_another_package_of_that_name(tmp_path: Path) -> None:
     (tmp_path / "kernels").mkdir()
     (tmp_path / "kernels/__init__.py").write_text("def get_kernel(): ...\n")
     code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; import tcformer.models"
