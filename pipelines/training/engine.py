@@ -102,7 +102,7 @@ class TorchEngine:
         return output
 
     def backward(self, loss: Tensor) -> None:
-        (loss / self._batch.accumulation).backward()  # type: ignore[no-untyped-call]
+        (loss / self._batch.accumulation).backward()
         self._waiting += 1
 
     def step(self) -> None:
@@ -121,8 +121,12 @@ class TorchEngine:
         self._waiting = 0
 
     def save(self, folder: Path) -> None:
-        state = {"model": self.module, "optimizer": self._optimizer, "scheduler": self._scheduler}
-        torch.save({name: part.state_dict() for name, part in state.items()}, folder / "state.pt")
+        state = {
+            "model": self.module.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "scheduler": self._scheduler.state_dict(),
+        }
+        torch.save(state, folder / "state.pt")
 
     def load(self, folder: Path) -> None:
         state = torch.load(folder / "state.pt", weights_only=True, map_location="cpu")

@@ -29,6 +29,7 @@ from ruamel.yaml import YAML
 from scipy.io import savemat
 
 from pipelines.datasets import location, prepared, survey, unpacking
+from pipelines.datasets import prepare as preparing
 from pipelines.datasets.archives import md5_of_file
 from pipelines.datasets.downloads import Finding, check
 from pipelines.datasets.key_lines import line_of
@@ -55,7 +56,7 @@ real = pytest.mark.skipif(not SAMPLES.exists(), reason="the samples of the real 
 def params_file(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The file that `parameters` writes and that messages refer to."""
     path = tmp_path_factory.mktemp("params") / "params.yaml"
-    for module in (survey, prepared):
+    for module in (survey, preparing):
         monkeypatch.setattr(module, "PARAMS", path)
     return path
 
@@ -770,8 +771,8 @@ def generate_one_image(out: Path, options: Any, map: Callable[..., list[Any]]) -
 def generated(monkeypatch: pytest.MonkeyPatch) -> Params:
     """Parameters of generated faces; the generator writes one file in this process."""
     monkeypatch.setattr(TASKS["face"].part("generate"), "generate", generate_one_image)
-    monkeypatch.setattr(prepared, "session", lambda cluster: nullcontext())
-    monkeypatch.setattr(prepared, "parallel_map", lambda function, items, chunk, title: list(map(function, items)))
+    monkeypatch.setattr(preparing, "session", lambda cluster: nullcontext())
+    monkeypatch.setattr(preparing, "parallel_map", lambda function, items, chunk, title: list(map(function, items)))
     return parameters("face", None, source="generated")
 
 
