@@ -1,9 +1,10 @@
-"""A small generated data set of each kind, made once."""
+"""A small generated dataset of each task, made once per session."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,9 +20,9 @@ from tcformer.synthetic import (
 )
 
 
-def _wholebody_options(**changes: object) -> GenerateWholebody:
-    """People of every kind in small pictures."""
-    fields: dict = {
+def _wholebody_options(**changes: Any) -> GenerateWholebody:
+    """Small images with all kinds of people."""
+    fields: dict[str, Any] = {
         "seed": 3,
         "train_images": 8,
         "val_images": 4,
@@ -44,8 +45,8 @@ def _wholebody_options(**changes: object) -> GenerateWholebody:
     return GenerateWholebody(**{**fields, **changes})
 
 
-def _imagenet_options(**changes: object) -> GenerateImagenet:
-    fields: dict = {
+def _imagenet_options(**changes: Any) -> GenerateImagenet:
+    fields: dict[str, Any] = {
         "seed": 3,
         "train_images_per_class": 2,
         "val_images_per_class": 1,
@@ -61,9 +62,9 @@ def _imagenet_options(**changes: object) -> GenerateImagenet:
     return GenerateImagenet(**{**fields, **changes})
 
 
-def _face_options(**changes: object) -> GenerateFace:
-    """Faces of every kind in small pictures."""
-    fields: dict = {
+def _face_options(**changes: Any) -> GenerateFace:
+    """Small images with all kinds of faces."""
+    fields: dict[str, Any] = {
         "seed": 3,
         "train_images": 8,
         "test_images": 6,
@@ -90,7 +91,7 @@ def _face_options(**changes: object) -> GenerateFace:
 
 @pytest.fixture(scope="session")
 def face_options() -> Callable[..., GenerateFace]:
-    """Options with some of them changed."""
+    """Makes options: the defaults above with some fields changed."""
     return _face_options
 
 
@@ -103,13 +104,13 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def wholebody_options() -> Callable[..., GenerateWholebody]:
-    """Options with some of them changed."""
+    """Makes options: the defaults above with some fields changed."""
     return _wholebody_options
 
 
 @pytest.fixture(scope="session")
 def imagenet_options() -> Callable[..., GenerateImagenet]:
-    """Options with some of them changed."""
+    """Makes options: the defaults above with some fields changed."""
     return _imagenet_options
 
 
@@ -127,8 +128,8 @@ def imagenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def _mesh_options(**changes: object) -> GenerateMesh:
-    fields: dict = {
+def _mesh_options(**changes: Any) -> GenerateMesh:
+    fields: dict[str, Any] = {
         "seed": 3,
         "train_images": 6,
         "test_images": 27,
@@ -151,7 +152,7 @@ def _mesh_options(**changes: object) -> GenerateMesh:
 
 @pytest.fixture(scope="session")
 def mesh_options() -> Callable[..., GenerateMesh]:
-    """Options with some of them changed."""
+    """Makes options: the defaults above with some fields changed."""
     return _mesh_options
 
 
