@@ -1,64 +1,57 @@
 """What the person at the terminal sees of a training."""
 
-import sys
 import time
-from typing import Any
 
-from tqdm import tqdm
+from pipelines.progress import Progress
+from pipelines.training.events import Event, Note, Row, Started
 
 
-class Progress:
-    """A bar with loss, speed and remaining time on a terminal; a line every tenth of the way elsewhere."""
+class TrainingProgress:
+    """Shows the events of a training: a bar on a terminal, lines elsewhere.
+
+    Args:
+        title: of the stage; it begins every line.
+    """
 
     def __init__(self, title: str) -> None:
         self._title = title
-        self._began = time.perf_counter()
-        self._bar: Any = None
-        self._steps = 0
-        self._told = -1
+        self._start_time = time.monotonic()
+        self._progress: Progress | None = None
 
-    def show(self, event: dict[str, Any]) -> None:
+    def show(self, event: Event) -> None:
         """Take an event of the training loop."""
-        kind = event["kind"]
-        if kind == "start":
-            self._start(event)
-        elif kind == "note":
-            print(f"{self._title}: {event['text']}", flush=True)
-        elif kind == "row" and "loss" in event:
-            self._row(event)
-        elif kind == "row":
-            scores = ", ".join(f"{name} {value:.4g}" for name, value in event.items() if name.startswith("val_"))
-            tqdm.write(f"{self._title}: step {event['step']}/{self._steps}: {scores}")
+        if isinstance(event, Started):
+            self._begin(event)
+        elif isinstance(event, Note):
+            self._print(event.text)
+        elif isinstance(event, Row) and self._progress:
+            if "loss" in event.values:
+                speed = event.momentary["images_per_second"]
+                self._progress.note(f"loss {event.values['loss']:.4g}, {speed:.0f} images/s")
+                self._progress.update(event.step - self._progress.done)
+            else:
+                scores = ", ".join(f"{name} {value:.4g}" for name, value in event.values.items())
+                self._print(f"step {event.step}/{self._progress.total}: {scores}")
 
     def close(self) -> None:
-        """Leave the bar as it is."""
-        if self._bar is not None:
-            self._bar.close()
+        """End the display."""
+        if self._progress:
+            self._progress.close()
 
-    def _start(self, event: dict[str, Any]) -> None:
+    def _print(self, text: str) -> None:
+        if self._progress:
+            self._progress.message(text)
+        else:
+            print(f"{self._title}: {text}", flush=True)
+
+    def _begin(self, event: Started) -> None:
         self.close()
-        self._steps = event["steps"]
-        resumed = f", resumed after step {event['step']}" if event["step"] else ""
-        workers = f"{event['workers']} {event['device']} workers"
-        share = f"{event['accumulation']} x {event['micro_batch']} samples each"
-        ready = f"ready after {time.perf_counter() - self._began:.0f} s"
+        resumed = f", resumed after step {event.step}" if event.step else ""
+        workers = f"{event.workers} {event.device} worker{'s' if event.workers > 1 else ''}"
+        share = f"{event.accumulation} x {event.micro_batch} samples each"
+        ready = f"ready after {time.monotonic() - self._start_time:.0f} s"
         print(
-            f"{self._title}: {event['samples']} samples, {event['steps']} steps on {workers} ({share})"
-            f"{resumed}, {ready}",
+            f"{self._title}: {event.samples} samples, {event.steps} steps on {workers} ({share}){resumed}, {ready}",
             flush=True,
         )
-        self._bar = tqdm(
-            total=event["steps"], initial=event["step"], unit="step", desc=self._title, disable=not sys.stderr.isatty()
-        )
-
-    def _row(self, event: dict[str, Any]) -> None:
-        speed = event["images_per_second"]
-        self._bar.set_postfix_str(f"loss {event['loss']:.4g}, {speed:.0f} images/s", refresh=False)
-        self._bar.update(event["step"] - self._bar.n)
-        tenth = 10 * event["step"] // self._steps
-        if self._bar.disable and tenth > self._told:
-            self._told = tenth
-            print(
-                f"{self._title}: step {event['step']}/{self._steps}, loss {event['loss']:.4g}, {speed:.0f} images/s",
-                flush=True,
-            )
+        self._progress = Progress(self._title, event.steps, unit="step", done=event.step)
