@@ -23,6 +23,7 @@ import numpy as np
 
 from tcformer.body.joints import NUM_OPENPOSE, OPENPOSE_18, SPIN_NAMES
 from tcformer.body.rotations import to_axis_angle
+from tcformer.data.mesh.bodies import MARGIN
 from tcformer.synthetic.appearance import dress, sample_appearance
 from tcformer.synthetic.files import Map, write_jpeg
 from tcformer.synthetic.geometry import FORWARD, UP, Array, Camera, bounds, look_at, rotation
@@ -42,7 +43,6 @@ _FRAMES: Final = 25  # of a test sequence
 _TRAIN, _TEST, _SEQUENCE = range(3)
 
 _FOCAL_OVER_HEIGHT = (1.4, 3.0)  # smallest and largest focal length over the image's height
-_BOX_MARGIN = 1.2  # as in SPIN
 _CONFIDENCE = 0.8  # of a 2D point inside the image, as OpenPose might find it
 
 #: What a file says about one image, by field name.
@@ -260,7 +260,7 @@ def _training_fields(scene: Scene, name: str) -> Fields:
     return {
         "imgname": name,
         "center": (low + high) / 2,
-        "scale": _BOX_MARGIN * float((high - low).max()) / 200,
+        "scale": MARGIN * float((high - low).max()) / 200,
         "pose": pose.reshape(-1),
         "shape": person.betas,
         "part": points[NUM_OPENPOSE:],

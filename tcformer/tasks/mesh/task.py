@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tcformer.body.camera import FOCAL_OVER_SIDE
 from tcformer.body.files import GENDERS, NUM_JOINTS, NUM_SHAPES, Gender
 from tcformer.body.joints import NUM_OPENPOSE
 from tcformer.body.model import Body, BodyJoints, Joints, load_body, load_joints
@@ -35,6 +34,9 @@ BODY_FOLDER = "body"
 
 #: HMR's camera of a person who fills the crop: scale and shift in half crops.
 MEAN_CAMERA = (0.9, 0.0, 0.0)
+
+# SPIN's camera: a focal length of 5000 pixels for a crop of 224.
+_FOCAL_OVER_SIDE = 5000 / 224
 
 _RIGHT_HIP, _LEFT_HIP = 2, 3  # among the last 24 of SPIN's joints
 _POSING_BATCH = 512
@@ -290,7 +292,7 @@ def project(points: Tensor, camera: Tensor) -> Tensor:
     """
     # The distance is 2 f / s; multiplied by s, so that a scale of 0 is no division by 0.
     s = camera[:, None, :1]
-    return s * (points[..., :2] + camera[:, None, 1:]) / (1 + s * points[..., 2:] / (2 * FOCAL_OVER_SIDE))
+    return s * (points[..., :2] + camera[:, None, 1:]) / (1 + s * points[..., 2:] / (2 * _FOCAL_OVER_SIDE))
 
 
 def _against_negative(scale: Tensor) -> Tensor:
