@@ -1,1 +1,1 @@
-"""Measurements, one script a question; what they found lies in `results/`."""
+"""Measurements: one script per question; `results/` holds the measured figures."""

@@ -1,10 +1,12 @@
-"""Training samples a second that a core loads, and where its time goes: `python -m benchmarks.loaders --help`.
+"""How many training samples per second does a CPU core load, and on what does it spend the time?
 
-What one thread does is timed by what the processor spent on it, so other programs disturb it little; loader processes
-are timed by the clock, which other programs disturb: the column "load" says how many ran or waited before.
+    python -m benchmarks.loaders --help
 
-The options are the paper recipe's. The files are real ones where a folder of samples is given or lies beside the
-repository, else generated pictures of the same size. RandAugment's operations count as colour.
+One thread is timed by its CPU time, which other programs affect little. Loader processes are timed by wall-clock time,
+which other programs affect: the column "load" gives the machine's load average before the measurement.
+
+The options are those of the paper recipe. The files are official samples from a folder, by default the one beside the
+repository; if there is none, images of the same size are generated. The operations of RandAugment count as colour.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import patch
 
 import cv2
@@ -26,7 +28,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.measure import ratio, report
+from benchmarks.measure import Row, ratio, report
 from pipelines.params import Params, load_params
 from pipelines.training.loading import BatchPlan, training_batches
 from tcformer import synthetic
@@ -42,13 +44,14 @@ from tcformer.data.wholebody.dataset import (
     image_folder,
     load_people,
 )
+from tcformer.tasks.base import Batch, Dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCH = 16
 PROCESSES = (0, 1, 2)
 
 _MODULES = ("imagenet.folder", "wholebody.dataset", "face.dataset", "mesh.dataset")
-#: What is timed, as names to patch: none of them calls another.
+#: Functions whose time each stage is the sum of; none of them calls another. They are patched by these names.
 STAGES = {
     "read": ("pathlib.Path.read_bytes",),
     "decode": ("simplejpeg.decode_jpeg_header", "simplejpeg.decode_jpeg"),
@@ -68,30 +71,33 @@ STAGES = {
 
 def main() -> None:
     """Time the loaders and write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--samples", type=Path, default=ROOT / "../shared/samples", help="folder of real files")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=Path, default=ROOT / "../shared/samples", help="folder of official samples")
     parser.add_argument("--batches", type=int, default=16, help=f"timed batches of {BATCH} samples")
-    parser.add_argument("--repeats", type=int, default=3, help="timed runs of each")
+    parser.add_argument("--repeats", type=int, default=3, help="timed runs of each loader")
     options = parser.parse_args()
     device = torch.device("cpu")
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     params = load_params(ROOT / "params.yaml")
-    rows, choices = [], []
+    rows: list[Row] = []
+    choices: list[Row] = []
     with tempfile.TemporaryDirectory() as scratch:
         real = options.samples.is_dir()
-        sets = real_sets(options.samples, params) if real else generated_sets(Path(scratch), params)
+        sets = official_sets(options.samples, params) if real else generated_sets(Path(scratch), params)
         for task, data in sets.items():
-            row = {"task": task, "files": "real" if real else "generated"}
+            row: Row = {"task": task, "files": "real" if real else "generated"}
             rows.append(row | measure(data, options.batches, options.repeats))
-            if task in CHOICES:
-                choices.append({"task": task} | compare(data, *CHOICES[task], options.batches * BATCH, options.repeats))
+            if task in ALTERNATIVES:
+                row = {"task": task}
+                row |= compare(data, *ALTERNATIVES[task], options.batches * BATCH, options.repeats)
+                choices.append(row)
     report("Training samples of the paper's recipes, one thread", "loaders-speed", rows, device)
     report("Choices in the loaders, ms a sample", "loaders-choices", choices, device)
 
 
-def real_sets(samples: Path, params: Params) -> dict[str, Any]:
-    """The tasks' data sets of a folder with parts of ImageNet, COCO-WholeBody, WFLW and MPII."""
+def official_sets(samples: Path, params: Params) -> dict[str, Dataset]:
+    """The training set of each task from a folder with parts of ImageNet, COCO-WholeBody, WFLW and MPII."""
     mpii = mesh.MeshDataset(
         load_bodies(samples / "mpii/annot/valid.json"),
         samples / "mpii/images",
@@ -106,8 +112,8 @@ def real_sets(samples: Path, params: Params) -> dict[str, Any]:
     }
 
 
-def generated_sets(folder: Path, params: Params) -> dict[str, Any]:
-    """The same of generated pictures, as large as the official ones mostly are."""
+def generated_sets(folder: Path, params: Params) -> dict[str, Dataset]:
+    """The training set of each task from generated images of the most frequent size of the official images."""
     made = params.sample.data
     size = {"imagenet": (375, 500), "wholebody": (480, 640), "face": (1024, 1024), "mesh": (720, 1280)}
     for name in size:
@@ -133,42 +139,42 @@ def _imagenet(root: Path, params: Params) -> ImageFolderDataset:
     return ImageFolderDataset(root, "train", classes, task.input_size, task.crop_fraction, task.augmentation)
 
 
-def _wholebody(root: Path, split: Any, params: Params) -> WholebodyDataset:
+def _wholebody(root: Path, split: Literal["train", "val"], params: Params) -> WholebodyDataset:
     task = params.paper.finetune.wholebody.task
     crops = annotated_crops(load_people(annotation_file(root, split)))
     return WholebodyDataset(crops, image_folder(root, split), task.input_size, task.box_padding, task.augmentation)
 
 
-def _face(root: Path, split: Any, params: Params) -> FaceDataset:
+def _face(root: Path, split: Literal["train", "test"], params: Params) -> FaceDataset:
     task = params.paper.finetune.face.task
     faces = load_faces(list_file(root, split))
     return FaceDataset(faces, face_image_folder(root), task.input_size, task.box_padding, task.augmentation)
 
 
-def measure(data: Any, batches: int, repeats: int) -> dict[str, float]:
-    """Samples a second for each number of loader processes, and the milliseconds of each stage of a sample."""
+def measure(data: Dataset, batches: int, repeats: int) -> Row:
+    """Measure samples per second for each number of loader processes, and milliseconds per sample of each stage."""
     load = os.getloadavg()[0]
-    next(_batches(data, 1, 0))  # what only the first call needs
+    next(_batches(data, 1, 0))  # so that the work of the first call only is not timed
     rates: dict[int, list[float]] = {processes: [] for processes in PROCESSES}
     for _ in range(repeats):
         for processes in PROCESSES:
             rates[processes].append(rate(data, batches, processes))
     seconds: dict[str, float] = dict.fromkeys(STAGES, 0.0)
     shrunk: list[bool] = []
-    with timing(seconds), watching(shrunk):
+    with timed_stages(seconds), recorded_shrinking(shrunk):
         started = time.thread_time()
         for _ in _batches(data, batches, 0):
             pass
         whole = time.thread_time() - started
     seconds["other"] = whole - sum(seconds.values())
-    row = {"images/s a core": batches * BATCH / whole}
+    row: Row = {"images/s a core": batches * BATCH / whole}
     row |= {f"{stage} ms": spent / (batches * BATCH) * 1e3 for stage, spent in seconds.items()}
     row |= {f"images/s, {processes} processes": median(rates[processes]) for processes in PROCESSES}
     return row | {"load": load, "share of crops shrunk by 2": sum(shrunk) / len(shrunk)}
 
 
-def rate(data: Any, batches: int, processes: int) -> float:
-    """Samples a second of the clock, after the first batches, when all processes have started."""
+def rate(data: Dataset, batches: int, processes: int) -> float:
+    """Samples per second of wall-clock time, after the first batches, when all processes have started."""
     first = 2 * max(processes, 1)
     for number, _ in enumerate(_batches(data, first + batches, processes), 1):
         if number == first:
@@ -176,13 +182,15 @@ def rate(data: Any, batches: int, processes: int) -> float:
     return batches * BATCH / (time.perf_counter() - started)
 
 
-def _batches(data: Any, batches: int, processes: int) -> Iterator[Any]:
-    return training_batches(data, BatchPlan.divide(BATCH, BATCH, 1), 0, 0, 0, batches, processes)
+def _batches(data: Dataset, batches: int, processes: int) -> Iterator[Batch]:
+    """Training batches as a worker loads them."""
+    plan = BatchPlan.divide(BATCH, BATCH, 1)
+    return training_batches(data, plan, rank=0, seed=0, first_step=0, steps=batches, processes=processes)
 
 
 @contextmanager
-def timing(seconds: dict[str, float]) -> Iterator[None]:
-    """Within, the time of each stage's functions is added to `seconds`."""
+def timed_stages(seconds: dict[str, float]) -> Iterator[None]:
+    """A context that adds the CPU time of each stage's functions to `seconds`."""
     from pkgutil import resolve_name
 
     def timed(stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -203,8 +211,8 @@ def timing(seconds: dict[str, float]) -> Iterator[None]:
 
 
 @contextmanager
-def watching(shrunk: list[bool]) -> Iterator[None]:
-    """Within, each crop adds whether the network's pixels are at least twice as large as the file's."""
+def recorded_shrinking(shrunk: list[bool]) -> Iterator[None]:
+    """A context that records whether each crop is reduced to half of its size in the file or less."""
     from tcformer.data import crops
     from tcformer.data.imagenet import folder as imagefolder
 
@@ -226,10 +234,17 @@ def watching(shrunk: list[bool]) -> Iterator[None]:
         yield
 
 
-def compare(
-    data: Any, name: str, target: str, replacement: Callable[..., Any], samples: int, repeats: int
-) -> dict[str, Any]:
-    """Milliseconds of a sample as it is and with a function replaced, and by how much the images then differ."""
+def compare(data: Dataset, name: str, target: str, replacement: Callable[..., Any], samples: int, repeats: int) -> Row:
+    """Measure milliseconds per sample with and without a function replaced, and the difference between the images.
+
+    Args:
+        data: the training set.
+        name: the name of the replacement, for the table.
+        target: the function that is replaced.
+        replacement: the function that takes its place.
+        samples: the number of samples in each timed run.
+        repeats: the number of timed runs.
+    """
 
     def load(replaced: bool, count: int) -> list[NDArray[np.float32]]:
         with patch(target, replacement) if replaced else ExitStack():
@@ -251,21 +266,21 @@ def compare(
     }
 
 
-def _pillow(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+def _resize_by_pillow(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     from PIL import Image
 
     return np.array(Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC))
 
 
-def _whole(path: Path, ratio: float) -> ReducedImage:
+def _decode_whole(path: Path, ratio: float) -> ReducedImage:
     pixels = read_image(path)
     return ReducedImage(pixels, 1, (pixels.shape[0], pixels.shape[1]))
 
 
-#: Task -> what else one could do, the function to replace, and by what.
-CHOICES: dict[str, tuple[str, str, Callable[..., Any]]] = {
-    "imagenet": ("Pillow's resizing", "tcformer.data.imagenet.folder.resize", _pillow),
-    "mesh": ("decoding whole images", "tcformer.data.mesh.dataset.read_reduced", _whole),
+#: The alternative of each task: its name, the function of ours that it replaces, and the replacement.
+ALTERNATIVES: dict[str, tuple[str, str, Callable[..., Any]]] = {
+    "imagenet": ("Pillow's resizing", "tcformer.data.imagenet.folder.resize", _resize_by_pillow),
+    "mesh": ("decoding whole images", "tcformer.data.mesh.dataset.read_reduced", _decode_whole),
 }
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""The whole network beside others of its size: `python -m benchmarks.network --help`.
+"""How fast is the whole network, and how much memory does it need, compared with similar networks?
 
-Beside it: the same network with 2x2 pooling in place of clustering, the same with clustering in parts of the image,
-and timm's pvt_v2_b2, which has the same stages on fixed grids.
+    python -m benchmarks.network --help
+
+It is compared with the same network with 2x2 pooling instead of clustering, with clustering within parts of the image,
+and with timm's pvt_v2_b2, which has the same stages on fixed grids.
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from statistics import median
-from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -20,41 +21,43 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 import tcformer
-from benchmarks.measure import alternate, peak_mib, ratio, report
+from benchmarks.measure import Row, alternate, peak_mib, ratio, report
 
 VARIANT = "tcformer"
-TWIN = "pvt_v2_b2"
+FIXED_GRID = "pvt_v2_b2"
+
+Step = Callable[[nn.Module, Tensor], object]
 
 
 def main() -> None:
     """Time forward pass and training step, and write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--batch", type=int, default=8, help="images")
-    parser.add_argument("--size", type=int, default=224, help="pixels of a side, a multiple of 32")
-    parser.add_argument("--repeats", type=int, default=5, help="timed calls of each")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=8, help="batch size")
+    parser.add_argument("--size", type=int, default=224, help="side of the images, pixels; a multiple of 32")
+    parser.add_argument("--repeats", type=int, default=5, help="timed calls of each network")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
     parser.add_argument("--compile", action="store_true", help="compile all networks")
     options = parser.parse_args()
     device = torch.device(options.device)
     torch.manual_seed(0)
     images = smooth_images(options.batch, options.size).to(device)
     models = {name: model.to(device) for name, model in build().items()}
-    check(models, images)
+    check_logits(models[VARIANT], images)
     called = {name: torch.compile(model) if options.compile else model for name, model in models.items()}
 
     mode = "compiled" if options.compile else "eager"
-    rows = []
+    rows: list[Row] = []
     for step, run in STEPS:
-        calls = {name: _pooling_or_not(name, run, model, images) for name, model in called.items()}
+        calls = {name: _with_its_pooling(name, run, model, images) for name, model in called.items()}
         seconds = alternate(calls, options.repeats, device)
         for name, call in calls.items():
-            row: dict[str, Any] = {"step": step, "mode": mode, "network": name}
+            row: Row = {"step": step, "mode": mode, "network": name}
             row["ms"] = median(seconds[name]) * 1e3
-            row[f"/ {TWIN}"] = ratio(seconds[name], seconds[TWIN])
+            row[f"/ {FIXED_GRID}"] = ratio(seconds[name], seconds[FIXED_GRID])
             rows.append(row | {"peak MiB": peak_mib(call, device)})
     title = f"Networks, {options.batch} x {options.size} x {options.size}, float32"
     report(title, f"network-{mode}-b{options.batch}-{options.size}", rows, device)
-    shares = []
+    shares: list[Row] = []
     for step, run in STEPS:
         for name, share in operation_shares(partial(run, models[VARIANT], images), device):
             shares.append({"step": step, "operation": name, "share": share})
@@ -67,7 +70,7 @@ def build() -> dict[str, nn.Module]:
     import timm
 
     return {
-        TWIN: timm.create_model(TWIN),
+        FIXED_GRID: timm.create_model(FIXED_GRID),
         VARIANT: tcformer.create_model(VARIANT, "imagenet"),
         "local clustering": tcformer.create_model(VARIANT, "imagenet", token_reduction="local_ctm"),
         "2x2 pooling": tcformer.create_model(VARIANT, "imagenet"),
@@ -88,21 +91,23 @@ def train(model: nn.Module, images: Tensor) -> None:
     model.zero_grad()
 
 
-def check(models: dict[str, nn.Module], images: Tensor) -> None:
-    """Values first: the operations against their dense specification, in the network.
+def check_logits(model: nn.Module, images: Tensor) -> None:
+    """Check, before anything is timed, that the network's logits agree with those of the reference operations.
 
-    On two images: their clusters, on which all else rests, may differ where float32 nearly ties.
+    They are compared for two images by their correlation: where distances nearly tie in float32, clusters may differ.
+
+    Raises:
+        AssertionError: if they do not agree.
     """
-    model, some = models[VARIANT], images[:2]
-    fast = forward(model, some)
+    fast = forward(model, images[:2])
     with patch.dict("os.environ", TCFORMER_KERNELS="reference"):
-        expected = forward(model, some)
+        expected = forward(model, images[:2])
     agreement = torch.corrcoef(torch.stack([fast.flatten(), expected.flatten()]))[0, 1].item()
-    assert agreement > 0.999, f"the network's logits correlate with those of the specification by {agreement} alone"
+    assert agreement > 0.999, f"the logits' correlation with the reference is {agreement}; expected above 0.999"
 
 
 def operation_shares(call: Callable[[], object], device: torch.device) -> list[tuple[str, float]]:
-    """Share of the time of one call that goes to each operator of `kernels`, largest first."""
+    """Share of each operator of `kernels` in the time of one call, the largest first."""
     call()
     on_gpu = device.type == "cuda"
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if on_gpu else [])
@@ -115,8 +120,8 @@ def operation_shares(call: Callable[[], object], device: torch.device) -> list[t
     return sorted(shares, key=lambda pair: -pair[1])
 
 
-def pool(x: Tensor, num_clusters: int, **_: Any) -> tuple[Tensor, Tensor]:
-    """In place of `dpc_knn`, for tokens that are a square grid row by row: clusters of 2x2 neighbours."""
+def pool(x: Tensor, num_clusters: int, **_: object) -> tuple[Tensor, Tensor]:
+    """Replaces `dpc_knn` for tokens that are a square grid, row by row: clusters are 2x2 neighbours."""
     side, half = round(x.shape[1] ** 0.5), round(num_clusters**0.5)
     place = torch.arange(side, device=x.device) // 2
     assign = (place[:, None] * half + place).flatten().expand(len(x), -1)
@@ -126,19 +131,21 @@ def pool(x: Tensor, num_clusters: int, **_: Any) -> tuple[Tensor, Tensor]:
 
 @contextmanager
 def pooling() -> Iterator[None]:
-    """Within, networks pool instead of clustering."""
+    """A context in which networks pool instead of clustering."""
     with patch("tcformer.models.ctm.dpc_knn", pool):
         yield
 
 
 def smooth_images(batch: int, size: int) -> Tensor:
-    """(B, 3, size, size) normal images: smooth with noise."""
+    """Random images (B, 3, size, size): smooth, with noise."""
     return F.interpolate(torch.randn(batch, 3, 6, 6), (size, size), mode="bicubic") + 0.1 * torch.randn(
         batch, 3, size, size
     )
 
 
-def _pooling_or_not(name: str, run: Callable[..., object], model: Any, images: Tensor) -> Callable[[], object]:
+def _with_its_pooling(name: str, run: Step, model: nn.Module, images: Tensor) -> Callable[[], object]:
+    """A call of a network; that of the network with 2x2 pooling is made within `pooling`."""
+
     def call() -> object:
         if name != "2x2 pooling":
             return run(model, images)
@@ -148,7 +155,7 @@ def _pooling_or_not(name: str, run: Callable[..., object], model: Any, images: T
     return call
 
 
-STEPS: tuple[tuple[str, Callable[..., object]], ...] = (("forward", forward), ("training step", train))
+STEPS: tuple[tuple[str, Step], ...] = (("forward", forward), ("training step", train))
 
 if __name__ == "__main__":
     main()

@@ -1,6 +1,8 @@
-"""Each token operation against its plain formulation: `python -m benchmarks.ops --help`.
+"""How fast is each token operation, and how much memory does it need, compared with its plain formulation?
 
-Values are compared first; nothing is timed that is wrong.
+    python -m benchmarks.ops --help
+
+The results of both are compared first: incorrect operations are not timed.
 """
 
 from __future__ import annotations
@@ -16,37 +18,46 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks import plain
-from benchmarks.measure import alternate, peak_mib, ratio, report
+from benchmarks.measure import Row, alternate, peak_mib, ratio, report
 from kernels import TokenPlan, attention, dpc_knn, map2token, merge_tokens, token2map, token_conv
 
-# Tokens and channels where the base network clusters, and tokens, map side and hidden channels of its convolutions.
-CLUSTERED = [(3136, 128), (784, 320), (196, 512)]
-CONVOLVED = [(784, 28, 1024), (196, 14, 1280), (49, 7, 2048)]
-ATTENDED = [(2, 784, 49), (5, 196, 49), (8, 49, 196)]  # heads, queries, keys; 64 channels a head
-GRID = 56
+# Shapes in the base network at 224 x 224 pixels.
+CLUSTERING = [(3136, 128), (784, 320), (196, 512)]  # tokens, channels
+CONVOLUTIONS = [(784, 28, 1024), (196, 14, 1280), (49, 7, 2048)]  # tokens, side of the map, hidden channels
+ATTENTION = [(2, 784, 49), (5, 196, 49), (8, 49, 196)]  # heads, queries, keys; each head has 64 channels
+GRID = 56  # side of the token grid
 MEMORY_TOKENS = [1024, 4096, 16384, 65536]
 
 
 @dataclass(frozen=True)
 class Case:
-    """One operation on one shape, both ways: functions of the same tensors, `gradients` for how many of them."""
+    """One operation on one shape."""
 
     name: str
     shape: str
     plain: Callable[..., Any]
+    """The plain formulation, a function of `tensors`."""
     ours: Callable[..., Any]
+    """The operation of `kernels`, a function of `tensors`."""
     tensors: tuple[Tensor, ...]
     gradients: int = 0
+    """Number of tensors for which gradients are computed; 0: only the forward pass is timed."""
 
 
 def main() -> None:
     """Compare, time and write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--batch", type=int, default=8, help="images")
-    parser.add_argument("--repeats", type=int, default=7, help="timed calls of each")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--compile", action="store_true", help="time the plain formulation compiled as well")
-    parser.add_argument("--memory-tokens", type=int, nargs="*", default=MEMORY_TOKENS, help="sizes of the second table")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=8, help="batch size")
+    parser.add_argument("--repeats", type=int, default=7, help="timed calls of each operation")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
+    parser.add_argument("--compile", action="store_true", help="time the compiled plain formulation too")
+    parser.add_argument(
+        "--memory-tokens",
+        type=int,
+        nargs="*",
+        default=MEMORY_TOKENS,
+        help="numbers of tokens for which the memory of clustering is measured",
+    )
     options = parser.parse_args()
     device = torch.device(options.device)
     torch.manual_seed(0)
@@ -58,9 +69,9 @@ def main() -> None:
 
 
 def cases(batch: int, device: torch.device) -> list[Case]:
-    """All operations of the base network at 224x224."""
+    """All operations with their shapes in the base network."""
     found = []
-    for tokens, channels in CLUSTERED:
+    for tokens, channels in CLUSTERING:
         x = smooth_tokens(batch, tokens, channels, device)
         m = ceil(tokens / 4)
         found.append(Case("dpc_knn", f"{tokens}x{channels}", lambda x, m=m: plain.dpc_knn(x, m),
@@ -69,7 +80,7 @@ def cases(batch: int, device: torch.device) -> list[Case]:
         found.append(Case("merge_tokens", f"{tokens}x{channels}",
                           lambda x, w, a=assign, m=m: plain.merge_tokens(x, w, a, m),
                           lambda x, w, a=assign, m=m: merge_tokens(x, w, a, m)[0], (x, log_weight), 2))  # fmt: skip
-    for tokens, side, channels in CONVOLVED:
+    for tokens, side, channels in CONVOLUTIONS:
         plan = clustered_plan(batch, tokens, side, device)
         x = torch.randn(batch, tokens, channels, device=device)
         shape = f"{tokens}x{channels}"
@@ -88,7 +99,7 @@ def cases(batch: int, device: torch.device) -> list[Case]:
         found.append(Case("token_conv + GELU", shape, plain_conv,
                           lambda x, w, b, s, p=plan: token_conv(x, p, w, b, s, gelu=True),
                           (x, weight, bias, skip), 4))  # fmt: skip
-    for heads, queries, keys in ATTENDED:
+    for heads, queries, keys in ATTENTION:
         q = torch.randn(batch, heads, queries, 64, device=device)
         k, v = torch.randn(2, batch, heads, keys, 64, device=device).unbind()
         bias = torch.randn(batch, keys, device=device)
@@ -97,8 +108,8 @@ def cases(batch: int, device: torch.device) -> list[Case]:
     return found
 
 
-def measure(case: Case, repeats: int, compiled: bool, device: torch.device) -> dict[str, Any]:
-    """One row: milliseconds, ratio and peak memory of a call (and of its gradient where it has one)."""
+def measure(case: Case, repeats: int, compiled: bool, device: torch.device) -> Row:
+    """Measure the time and the peak memory of a call, with its backward pass if the case has gradients."""
     functions = {"plain": case.plain, "ours": case.ours}
     if compiled:
         functions["compiled"] = torch.compile(case.plain)
@@ -106,30 +117,34 @@ def measure(case: Case, repeats: int, compiled: bool, device: torch.device) -> d
     _compare(case, calls["ours"](), calls["plain"]())
     seconds = alternate(calls, repeats, device)
     memory = {name: peak_mib(call, device) for name, call in calls.items()}
-    row: dict[str, Any] = {"operation": case.name, "shape": case.shape, "gradient": "yes" if case.gradients else "no"}
+    row: Row = {"operation": case.name, "shape": case.shape, "gradient": "yes" if case.gradients else "no"}
     row |= {f"{name} ms": sorted(times)[len(times) // 2] * 1e3 for name, times in seconds.items()}
     row |= {f"{name} / ours": ratio(times, seconds["ours"]) for name, times in seconds.items() if name != "ours"}
     return row | {f"{name} MiB": mib for name, mib in memory.items()}
 
 
-def clustering_memory(tokens: int, device: torch.device) -> dict[str, Any]:
-    """One row: peak memory of clustering that many tokens; plainly only where that is at most some GiB."""
+def clustering_memory(tokens: int, device: torch.device) -> Row:
+    """Measure the peak memory of clustering a number of tokens; the plain one only up to 4096, some GiB."""
     x = smooth_tokens(1, tokens, 64, device)
     ours = peak_mib(lambda: dpc_knn(x, ceil(tokens / 4)), device)
-    dense = peak_mib(lambda: plain.dpc_knn(x, ceil(tokens / 4)), device) if tokens <= 4096 else None
-    of_all = "not run" if dense is None else dense
-    return {"tokens": tokens, "ours MiB": ours, "ours bytes a token": ours * 2**20 / tokens, "plain MiB": of_all}
+    of_plain = peak_mib(lambda: plain.dpc_knn(x, ceil(tokens / 4)), device) if tokens <= 4096 else None
+    return {
+        "tokens": tokens,
+        "ours MiB": ours,
+        "ours bytes a token": ours * 2**20 / tokens,
+        "plain MiB": "not run" if of_plain is None else of_plain,
+    }
 
 
 def smooth_tokens(batch: int, tokens: int, channels: int, device: torch.device) -> Tensor:
-    """(B, N, C): a smooth field with noise, as features of neighbouring image parts are alike."""
+    """Random tokens (B, N, C): a smooth field with noise, because features of neighbouring image parts are similar."""
     side = round(tokens**0.5)
     field = F.interpolate(torch.randn(batch, channels, 6, 6), (side, side), mode="bicubic")
     return (field + 0.3 * torch.randn_like(field)).flatten(2).mT.contiguous().to(device)
 
 
 def clustered_plan(batch: int, tokens: int, side: int, device: torch.device) -> TokenPlan:
-    """Tokens of the stage with that many, merged from a grid like the network's."""
+    """The plan of the stage with that number of tokens, which are merged from the grid as in the network."""
     x = smooth_tokens(batch, GRID * GRID, 16, device)
     token_of_cell = torch.arange(GRID * GRID, device=device).expand(batch, -1)
     while x.shape[1] > tokens:
@@ -141,6 +156,7 @@ def clustered_plan(batch: int, tokens: int, side: int, device: torch.device) -> 
 
 
 def _call(function: Callable[..., Any], case: Case) -> Callable[[], Any]:
+    """A call of a function with the case's tensors: it returns the result and, if the case has any, the gradients."""
     if not case.gradients:
         return lambda: function(*case.tensors)
     leaves = [t.detach().clone().requires_grad_() for t in case.tensors]
@@ -157,7 +173,8 @@ def _call(function: Callable[..., Any], case: Case) -> Callable[[], Any]:
 
 
 def _compare(case: Case, ours: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> None:
-    if case.name == "dpc_knn":  # the plain one rounds differently, and of near ties it takes others
+    """Raise AssertionError if the two results differ by more than rounding."""
+    if case.name == "dpc_knn":  # the plain one rounds differently, and may choose other centres at near ties
         shared = [len(set(a.tolist()) & set(b.tolist())) for a, b in zip(ours[0], expected[0], strict=True)]
         assert sum(shared) >= 0.99 * ours[0].numel(), f"{case.shape}: {sum(shared)} of {ours[0].numel()} centres agree"
         return

@@ -1,4 +1,7 @@
-"""The token operations as one writes them down at first: all distances, memberships as matrices, scattered sums."""
+"""Plain formulations of the token operations, to which the benchmarks compare the operations of `kernels`.
+
+They are written straight from the equations: all distances, memberships as matrices, scattered sums.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ EPSILON = 1e-6
 
 
 def dpc_knn(x: Tensor, num_clusters: int, k: int = 5) -> tuple[Tensor, Tensor]:
-    """Centres (B, M) and clusters (B, N) from all (B, N, N) distances, without an order of ties.
+    """Centres (B, M) and the cluster of each token (B, N), from all distances (B, N, N); ties are in no fixed order.
 
     Source: TCFormer (Zeng et al., CVPR 2022), equations 1 to 3.
     """
@@ -27,7 +30,7 @@ def dpc_knn(x: Tensor, num_clusters: int, k: int = 5) -> tuple[Tensor, Tensor]:
 
 
 def merge_tokens(x: Tensor, log_weight: Tensor, assign: Tensor, num_clusters: int) -> Tensor:
-    """Weighted means (B, M, C) of the tokens of each cluster, by a membership matrix; equation 4."""
+    """Weighted means (B, M, C) of the tokens of each cluster, by a membership matrix (equation 4)."""
     weight = log_weight.exp()
     member = F.one_hot(assign, num_clusters).to(x.dtype)  # (B, N, M)
     share = weight / (member @ (member.mT @ weight + EPSILON))
@@ -35,7 +38,7 @@ def merge_tokens(x: Tensor, log_weight: Tensor, assign: Tensor, num_clusters: in
 
 
 def token2map(x: Tensor, token_of_cell: Tensor, pixel_of_cell: Tensor, map_size: tuple[int, int]) -> Tensor:
-    """(B, N, C) tokens to a (B, C, H, W) map: each cell's token, summed into its pixel."""
+    """Tokens (B, N, C) as a map (B, C, H, W): each pixel is the mean over its cells of their tokens."""
     batch, _, channels = x.shape
     cells = x.gather(1, token_of_cell[:, :, None].expand(-1, -1, channels))  # (B, N_init, C)
     count = x.new_zeros(map_size[0] * map_size[1]).index_add(0, pixel_of_cell, torch.ones_like(cells[0, :, 0]))
@@ -44,7 +47,7 @@ def token2map(x: Tensor, token_of_cell: Tensor, pixel_of_cell: Tensor, map_size:
 
 
 def map2token(m: Tensor, token_of_cell: Tensor, pixel_of_cell: Tensor, num_tokens: int) -> Tensor:
-    """(B, C, H, W) map to (B, N, C) tokens: each cell's pixel, summed into its token."""
+    """A map (B, C, H, W) as tokens (B, N, C): each token is the mean over its cells of their pixels."""
     cells = m.flatten(2).mT[:, pixel_of_cell]  # (B, N_init, C)
     ones = torch.ones_like(cells[:, :, :1])
     count = m.new_zeros(len(m), num_tokens, 1).scatter_add(1, token_of_cell[:, :, None], ones)
@@ -68,6 +71,6 @@ def token_conv(
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(d) + key_bias) v, step by step; equation 5."""
+    """softmax(q k^T / sqrt(d) + key_bias) v, step by step (equation 5)."""
     logits = q @ k.mT / q.shape[3] ** 0.5 + key_bias[:, None, None, :]
     return logits.softmax(3) @ v

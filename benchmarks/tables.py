@@ -1,6 +1,8 @@
-"""Put what was measured into the pages that show it: `python -m benchmarks.tables`, after the other benchmarks.
+"""Write the measured figures into the documents that show them; run it after the other benchmarks.
 
-Between `<!-- results: NAME -->` and `<!-- end of results -->` comes a table of each results/NAME-<device>.csv.
+    python -m benchmarks.tables
+
+Between `<!-- results: NAME -->` and `<!-- end of results -->` it writes a table of each results/NAME-<device>.csv.
 """
 
 from __future__ import annotations
@@ -15,12 +17,12 @@ from tcformer.documents import replace_between
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "kernels/README.md", ROOT / "docs/data.md")
 _BEGIN, _END = "<!-- results: {} -->", "<!-- end of results -->"
-# The same in all rows, so they are said once, above the table.
+# Columns with the same value in all rows, which is written once above the table.
 _ABOUT = ("device", "date", "torch")
 
 
 def main() -> None:
-    """Rewrite the pages' tables."""
+    """Rewrite the tables of all documents."""
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         for name in re.findall(_BEGIN.format(r"(\S+)"), text):
@@ -29,13 +31,13 @@ def main() -> None:
 
 
 def tables(name: str) -> str:
-    """Markdown tables of all devices' results of a benchmark, or a sentence that there are none."""
+    """Markdown tables of a benchmark's results, one per device, or "Not run."."""
     found = [table(path) for path in sorted(RESULTS.glob(f"{name}-*.csv"))]
     return "\n".join(found) or "Not run.\n"
 
 
 def table(path: Path) -> str:
-    """Markdown table of one file."""
+    """Markdown table of one results file."""
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     columns = [column for column in rows[0] if column not in _ABOUT]

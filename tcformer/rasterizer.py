@@ -1,7 +1,7 @@
-"""Triangles to pixels: a z-buffer, vertex normals and a shadow map, compiled by numba.
+"""Rasterization of triangle meshes: perspective and orthographic depth buffers, and vertex normals (numba).
 
-No fast-math: the same input gives the same bytes. All kernels run on one thread, because pictures are made in
-parallel by processes.
+Fast-math is off, so that the same input gives the same bytes. All functions run on one thread, because images are
+drawn in parallel by processes.
 """
 
 from __future__ import annotations
@@ -18,12 +18,24 @@ Int32 = NDArray[np.int32]
 def rasterize(
     points: Float32, faces: Int32, focal: float, centre_x: float, centre_y: float, height: int, width: int
 ) -> tuple[Float32, Int32, Float32]:
-    """Draw triangles seen by a pinhole camera.
+    """Rasterize triangles as a pinhole camera sees them.
 
-    points (V, 3): camera space, metres, x right, y down, z forward. faces (F, 3). Pixel (row, column) has its
-    centre at (column + 0.5, row + 0.5). Triangles with a corner behind the camera are left out.
-    Returns depth (height, width) in metres, inf where nothing is; the face of each pixel, -1 for none; and
-    the perspective-correct barycentric weights of the face's first two corners (height, width, 2).
+    The centre of pixel (row, column) is at (column + 0.5, row + 0.5). A triangle with a corner behind the camera is
+    skipped.
+
+    Args:
+        points: (V, 3) vertices in camera space, metres: x right, y down, z forward.
+        faces: (F, 3) vertex indices of the triangles.
+        focal: focal length, pixels.
+        centre_x: x of the principal point, pixels.
+        centre_y: y of the principal point, pixels.
+        height: height of the result, pixels.
+        width: width of the result, pixels.
+
+    Returns:
+        The depth (height, width), metres, inf where there is no triangle; the index of the face that each pixel
+        shows (height, width), -1 for none; and the perspective-correct barycentric weights of that face's first two
+        corners (height, width, 2).
     """
     near = 0.05
     depth = np.full((height, width), np.inf, np.float32)
@@ -76,10 +88,16 @@ def rasterize(
 
 
 @numba.njit(cache=True)
-def parallel_depth(points: Float32, faces: Int32, size: int) -> Float32:
-    """Depth map (size, size) of triangles under parallel projection.
+def orthographic_depth(points: Float32, faces: Int32, size: int) -> Float32:
+    """Depth map of triangles under orthographic projection.
 
-    points (V, 3): x and y in pixels of the map, z the depth in metres; inf where nothing is.
+    Args:
+        points: (V, 3) vertices: x and y in pixels of the map, z the depth in metres.
+        faces: (F, 3) vertex indices of the triangles.
+        size: side of the map, pixels.
+
+    Returns:
+        (size, size) metres, inf where there is no triangle.
     """
     depth = np.full((size, size), np.inf, np.float32)
     for k in range(faces.shape[0]):
@@ -110,32 +128,8 @@ def parallel_depth(points: Float32, faces: Int32, size: int) -> Float32:
 
 
 @numba.njit(cache=True)
-def transform_points(points: Float32, matrix: NDArray[np.float64]) -> Float32:
-    """Points (V, 3) moved by a matrix (3, 4): rotation or scale, and a shift."""
-    moved = np.empty_like(points)
-    for i in range(points.shape[0]):
-        x, y, z = points[i, 0], points[i, 1], points[i, 2]
-        for row in range(3):
-            moved[i, row] = matrix[row, 0] * x + matrix[row, 1] * y + matrix[row, 2] * z + matrix[row, 3]
-    return moved
-
-
-@numba.njit(cache=True)
-def bounds(points: Float32) -> NDArray[np.float64]:
-    """Smallest and largest coordinates (2, 3) of points (V, 3)."""
-    result = np.empty((2, 3))
-    for axis in range(3):
-        low = high = points[0, axis]
-        for i in range(points.shape[0]):
-            low = min(low, points[i, axis])
-            high = max(high, points[i, axis])
-        result[0, axis], result[1, axis] = low, high
-    return result
-
-
-@numba.njit(cache=True)
 def vertex_normals(points: Float32, faces: Int32) -> Float32:
-    """Unit normals (V, 3): the area-weighted mean over the faces of each vertex."""
+    """Unit normals (V, 3) of vertices (V, 3): the area-weighted mean normal of the faces (F, 3) at each vertex."""
     normals = np.zeros_like(points)
     for k in range(faces.shape[0]):
         a, b, c = faces[k, 0], faces[k, 1], faces[k, 2]

@@ -1,7 +1,7 @@
-"""Pictures of what the network sees: token regions, token sizes, keypoints, landmarks, body meshes, contact sheets.
+"""Pictures of token regions, token sizes, keypoints, face landmarks and body meshes, and contact sheets of them.
 
-All pictures are uint8 RGB arrays (H, W, 3). Names are loaded when first used, so importing this package needs
-no OpenCV.
+All pictures are uint8 RGB arrays (H, W, 3). Each name is imported at its first use, so the import of this package
+needs no OpenCV.
 """
 
 from typing import TYPE_CHECKING
@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from tcformer.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from tcformer.draw.bodies import body, body_joints, body_mask
+    from tcformer.draw.contact_sheets import Example, Partition, contact_sheet, token_sheet
     from tcformer.draw.density import cells_per_token, token_density
-    from tcformer.draw.faces import face_mask, landmarks
-    from tcformer.draw.people import keypoints, person_mask, side_legend
-    from tcformer.draw.png import png_bytes, write_png
-    from tcformer.draw.regions import enlarge, size_legend, token_sizes, tokens
-    from tcformer.draw.sheets import Example, Partition, sheet, token_sheet
+    from tcformer.draw.face import face_mask, landmarks
+    from tcformer.draw.mesh import body, body_joints, body_mask
+    from tcformer.draw.pictures import enlarge, png_bytes, write_png
+    from tcformer.draw.token_regions import size_legend, token_sizes, tokens
+    from tcformer.draw.wholebody import keypoints, person_mask, side_legend
 
 __all__ = [
     "Example",
@@ -24,13 +24,13 @@ __all__ = [
     "body_joints",
     "body_mask",
     "cells_per_token",
+    "contact_sheet",
     "enlarge",
     "face_mask",
     "keypoints",
     "landmarks",
     "person_mask",
     "png_bytes",
-    "sheet",
     "side_legend",
     "size_legend",
     "token_density",
@@ -41,26 +41,26 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Example": "sheets",
-    "Partition": "sheets",
-    "body": "bodies",
-    "body_joints": "bodies",
-    "body_mask": "bodies",
+    "Example": "contact_sheets",
+    "Partition": "contact_sheets",
+    "body": "mesh",
+    "body_joints": "mesh",
+    "body_mask": "mesh",
     "cells_per_token": "density",
-    "enlarge": "regions",
-    "face_mask": "faces",
-    "keypoints": "people",
-    "landmarks": "faces",
-    "person_mask": "people",
-    "png_bytes": "png",
-    "sheet": "sheets",
-    "side_legend": "people",
-    "size_legend": "regions",
+    "contact_sheet": "contact_sheets",
+    "enlarge": "pictures",
+    "face_mask": "face",
+    "keypoints": "wholebody",
+    "landmarks": "face",
+    "person_mask": "wholebody",
+    "png_bytes": "pictures",
+    "side_legend": "wholebody",
+    "size_legend": "token_regions",
     "token_density": "density",
-    "token_sheet": "sheets",
-    "token_sizes": "regions",
-    "tokens": "regions",
-    "write_png": "png",
+    "token_sheet": "contact_sheets",
+    "token_sizes": "token_regions",
+    "tokens": "token_regions",
+    "write_png": "pictures",
 }
 
 __getattr__ = lazy_exports(__name__, _MODULES)

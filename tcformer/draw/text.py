@@ -1,4 +1,4 @@
-"""Small text on pictures, in the outline font that OpenCV carries (no font files needed)."""
+"""Small text on pictures, in the outline font that is part of OpenCV (no font files are needed)."""
 
 from typing import Literal
 
@@ -6,40 +6,43 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-INK = (32, 32, 32)
-QUIET_INK = (105, 105, 105)
+TEXT_COLOUR = (32, 32, 32)
+#: Of text that is less important.
+GREY = (105, 105, 105)
 
 
-def write(
+def write_text(
     picture: NDArray[np.uint8],
     text: str,
     at: tuple[int, int],
     *,
     size: int = 13,
     bold: bool = False,
-    colour: tuple[int, int, int] = INK,
+    colour: tuple[int, int, int] = TEXT_COLOUR,
     anchor: Literal["start", "middle"] = "start",
 ) -> None:
-    """Write one line into the picture, in place.
+    """Write one line of text into a picture, in place.
 
     Args:
-        picture: (H, W, 3) uint8 RGB, changed.
-        text: one line.
-        at: x, y in pixels of the base line's start or middle.
-        size: height of the font in pixels.
-        bold: heavy letters.
+        picture: (H, W, 3) uint8 RGB, changed in place.
+        text: the line.
+        at: x, y in pixels of the anchor on the baseline.
+        size: font size, pixels.
+        bold: whether the letters are bold.
         colour: RGB.
-        anchor: which point of the line lies at x.
+        anchor: the point of the line that lies at x.
     """
-    font = cv2.FontFace("sans")
-    weight = 600 if bold else 400
     x, y = at
     if anchor == "middle":
         x -= text_width(text, size=size, bold=bold) // 2
-    cv2.putText(picture, text, (x, y), colour, font, size, weight)
+    cv2.putText(picture, text, (x, y), colour, cv2.FontFace("sans"), size, _weight(bold))
 
 
 def text_width(text: str, *, size: int = 13, bold: bool = False) -> int:
-    """Width of one line in pixels."""
-    box = cv2.getTextSize((0, 0), text, (0, 0), cv2.FontFace("sans"), size, 600 if bold else 400)
+    """Width of one line of text, pixels."""
+    box = cv2.getTextSize((0, 0), text, (0, 0), cv2.FontFace("sans"), size, _weight(bold))
     return int(box[2])
+
+
+def _weight(bold: bool) -> int:
+    return 600 if bold else 400

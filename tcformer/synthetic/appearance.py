@@ -1,7 +1,7 @@
-"""Skin, hair and clothes: drawn at random, painted per pixel from where on the body the pixel lies.
+"""Skin, hair and clothes: sampled at random, and painted pixel by pixel.
 
-There are no texture images. A pixel's position on the mean body in rest position and a few scalars fixed to
-the mesh (how far down the arm, how much head, lip, ...) decide what is painted.
+There are no texture images. The colour of a pixel follows from its position on the mean body in rest position and from
+a few scalars fixed to the mesh (how far down the arm, how much head, lip, ...).
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from tcformer.synthetic.body import BODY, EYES, HAIR, SKIN_VERTICES, SKIRT, TEETH, TONGUE, BodyModel
-
-Float32 = NDArray[np.float32]
+from tcformer.synthetic.geometry import Array, Float32, Int32
+from tcformer.synthetic.template_body import BODY, EYES, HAIR, SKIN_VERTICES, SKIRT, TEETH, TONGUE, TemplateBody
 
 # sRGB, 0 to 255.
 _SKIN = (
@@ -35,12 +34,12 @@ _IRIS = ((90, 60, 40), (50, 35, 25), (80, 120, 150), (90, 110, 80))
 SHORT, LONG, BALD, CAP = range(4)
 PLAIN, STRIPES_ACROSS, STRIPES_ALONG, CHECKS, DOTS, CAMOUFLAGE = range(6)
 
-# Columns of `body_map`: rest position, then scalars.
+# Columns of `_vertex_attributes` after the rest position.
 _ARM_POSITION, _LEG_POSITION, _LEG, _ARM, _FOOT, _HEAD, _HAND, _LIP_OR_EAR = range(3, 11)
 
 
 class Appearance(NamedTuple):
-    """How one person looks. Colours (3,) are sRGB, 0 to 1; heights are metres above the mean body's."""
+    """How one person looks. Colours (3,) are sRGB, 0 to 1; heights are metres relative to the mean body's."""
 
     skin: Float32
     lips: Float32
@@ -54,7 +53,7 @@ class Appearance(NamedTuple):
     hairline: float
     pattern: int
     pattern_frequency: float
-    """Radians a metre."""
+    """Radians per metre."""
     sleeve: float
     """Length of the sleeves as a fraction of the arm, 0 at the shoulder, 1 at the wrist."""
     hem: float
@@ -63,33 +62,36 @@ class Appearance(NamedTuple):
     neckline: float
     skirt: bool
     looseness: float
-    """How far clothes stand off the body, metres."""
+    """Distance between clothes and body, metres."""
     eye_shadow: Float32
-    """Colour of the painted eyelids."""
+    """Colour of made-up eyelids."""
     eye_shadow_strength: float = 0.0
-    """How much of the eyelids' colour is paint, 0 to 1; so with the next two."""
+    """Share of `eye_shadow` in the colour of the eyelids, 0 to 1."""
     lip_strength: float = 0.7
+    """Share of `lips` in the colour of the lips, 0 to 1."""
     blush_strength: float = 0.1
+    """Share of red in the colour of the cheeks, 0 to 1."""
 
 
-class FacePaint(NamedTuple):
-    """Places on the mean face that are painted, metres."""
+class FaceFeatures(NamedTuple):
+    """Where the painted features lie on the mean face, metres."""
 
-    eyebrows: NDArray[np.float64]
-    """Five points along each, (2, 5, 3)."""
-    cheeks: NDArray[np.float64]
+    eyebrows: Array
+    """(2, 5, 3) five points along each eyebrow."""
+    cheeks: Array
     """(2, 3)"""
-    pupils: NDArray[np.float64]
+    pupils: Array
     """(2, 3)"""
-    eyelids: NDArray[np.float64]
-    """Middles of the upper eyelids, (2, 3)."""
+    eyelids: Array
+    """(2, 3) middles of the upper eyelids."""
     eye_y: float
     eye_z: float
+    """Position of an eye's middle."""
 
 
 @lru_cache(maxsize=1)
-def _face_paint(body: BodyModel) -> FacePaint:
-    mark = body.face98.on(body.mean).astype(np.float64)  # WFLW's 98 landmarks
+def _face_features(body: TemplateBody) -> FaceFeatures:
+    mark = body.face98.on(body.mean).astype(np.float64)
     eyebrows = np.array(
         [
             [mark[33], *((mark[i] + mark[j]) / 2 for i, j in ((34, 41), (35, 40), (36, 39), (37, 38)))],
@@ -103,42 +105,42 @@ def _face_paint(body: BodyModel) -> FacePaint:
     eyelids = np.array(
         [(2 * mark[lid].mean(0) + mark[brow]) / 3 for lid, brow in (([61, 62, 63], 39), ([69, 70, 71], 49))]
     )
-    return FacePaint(eyebrows, cheeks, mark[96:98], eyelids, float(eye[1]), float(eye[2]))
+    return FaceFeatures(eyebrows, cheeks, mark[96:98], eyelids, float(eye[1]), float(eye[2]))
 
 
 @lru_cache(maxsize=1)
-def body_map(body: BodyModel) -> Float32:
-    """Per vertex (V, 11): rest position and the scalars that decide what is painted."""
+def _vertex_attributes(body: TemplateBody) -> Float32:
+    """(V, 11) what painting needs of each vertex: its rest position and eight scalars."""
     part = body.part_weights
     columns = (body.arm_position, body.leg_position, part["leg"], part["arm"], part["foot"], part["head"])
     return np.column_stack([body.mean, *columns, part["hand"], body.lip_or_ear]).astype(np.float32)
 
 
 def random_colour(rng: np.random.Generator, saturation: float = 1.0) -> Float32:
-    """An sRGB colour (3,), 0 to 1, of any hue; dark and light ones both occur."""
+    """A random sRGB colour (3,), 0 to 1, dark or light, of any hue; saturation 0 gives greys."""
     hue, colourful = rng.uniform(0, 6), rng.uniform(0, 0.75) * saturation
     value = rng.uniform(0.14, 0.4) if rng.uniform() < 0.4 else rng.uniform(0.4, 0.95)
     wheel = np.clip(np.abs((hue + np.array([0.0, 4.0, 2.0])) % 6 - 3) - 1, 0, 1)
     return np.asarray(value * (1 - colourful * (1 - wheel)), np.float32)
 
 
-def _pick(table: tuple[tuple[int, int, int], ...], index: int) -> Float32:
+def _table_colour(table: tuple[tuple[int, int, int], ...], index: int) -> Float32:
     return np.array(table[index], np.float32) / np.float32(255)
 
 
 def sample_appearance(rng: np.random.Generator) -> Appearance:
-    """Draw skin, hair and clothes."""
+    """Sample skin, hair and clothes."""
     tone = rng.uniform(0, len(_SKIN) - 1.001)
     lower = int(tone)
     mix = np.float32(tone - lower)
-    skin = _pick(_SKIN, lower) * (1 - mix) + _pick(_SKIN, lower + 1) * mix
+    skin = _table_colour(_SKIN, lower) * (1 - mix) + _table_colour(_SKIN, lower + 1) * mix
     lips = 0.5 * skin + 0.5 * np.array([0.72, 0.36, 0.38], np.float32)
     skirt = bool(rng.uniform() < 0.15)
     return Appearance(
         skin=skin,
         lips=lips,
-        hair=_pick(_HAIR, int(rng.choice(len(_HAIR), p=_HAIR_WEIGHTS))),
-        iris=_pick(_IRIS, int(rng.integers(len(_IRIS)))),
+        hair=_table_colour(_HAIR, int(rng.choice(len(_HAIR), p=_HAIR_WEIGHTS))),
+        iris=_table_colour(_IRIS, int(rng.integers(len(_IRIS)))),
         top=random_colour(rng),
         top_pattern_colour=random_colour(rng),
         bottom=random_colour(rng, 0.7),
@@ -157,10 +159,10 @@ def sample_appearance(rng: np.random.Generator) -> Appearance:
     )
 
 
-def put_on_make_up(look: Appearance, rng: np.random.Generator) -> Appearance:
-    """The same person with lipstick, eye shadow and rouge."""
-    return look._replace(
-        lips=_pick(_LIPSTICK, int(rng.integers(len(_LIPSTICK)))),
+def put_on_make_up(appearance: Appearance, rng: np.random.Generator) -> Appearance:
+    """The same person with lipstick, eye shadow and blush."""
+    return appearance._replace(
+        lips=_table_colour(_LIPSTICK, int(rng.integers(len(_LIPSTICK)))),
         eye_shadow=random_colour(rng) * np.float32(0.8),
         lip_strength=float(rng.uniform(0.85, 1.0)),
         eye_shadow_strength=float(rng.uniform(0.55, 0.85)),
@@ -168,46 +170,52 @@ def put_on_make_up(look: Appearance, rng: np.random.Generator) -> Appearance:
     )
 
 
-def visible_faces(body: BodyModel, look: Appearance) -> NDArray[np.int32]:
-    """Indices of the mesh's faces that are drawn: the skirt and long hair only for those who wear them."""
+def drawn_faces(body: TemplateBody, appearance: Appearance) -> Int32:
+    """Indices of the mesh's faces that are drawn: skirt and long hair only for a person who has them."""
     groups = [BODY, EYES, TEETH, TONGUE]
-    if look.hairstyle == LONG:
+    if appearance.hairstyle == LONG:
         groups.append(HAIR)
-    if look.skirt:
+    if appearance.skirt:
         groups.append(SKIRT)
     return np.flatnonzero(np.isin(body.face_group, groups)).astype(np.int32)
 
 
-def dress(body: BodyModel, look: Appearance, vertices: Float32) -> Float32:
-    """Vertices (V, 3) in rest position pushed out along the normals where clothes and hair are."""
+def dress(body: TemplateBody, appearance: Appearance, vertices: Float32) -> Float32:
+    """Vertices (V, 3) in rest position, moved outwards along the normals where clothes and hair are."""
     rest, part = body.mean, body.part_weights
-    sleeve = (part["arm"] > 0.5) & (body.arm_position < look.sleeve)
-    covered = (rest[:, 2] > body.waist_height + look.waist) | (body.leg_position > look.hem)
+    sleeve = (part["arm"] > 0.5) & (body.arm_position < appearance.sleeve)
+    covered = (rest[:, 2] > body.waist_height + appearance.waist) | (body.leg_position > appearance.hem)
     trunk = (part["arm"] <= 0.5) & (part["head"] < 0.5) & (part["foot"] < 0.5) & covered
-    trunk &= rest[:, 2] < body.neck_height + look.neckline
+    trunk &= rest[:, 2] < body.neck_height + appearance.neckline
     cloth = (sleeve | trunk) & (np.arange(len(rest)) < SKIN_VERTICES)
-    offset = cloth * look.looseness * (1 + 0.5 * np.sin(rest[:, 2] * 40 + rest[:, 0] * 25))
-    if look.hairstyle != BALD:
-        offset = offset + body.hair * (0.008 if look.hairstyle == CAP else 0.012)
+    offset = cloth * appearance.looseness * (1 + 0.5 * np.sin(rest[:, 2] * 40 + rest[:, 0] * 25))
+    if appearance.hairstyle != BALD:
+        offset = offset + body.hair * (0.008 if appearance.hairstyle == CAP else 0.012)
     return vertices + body.mean_normals * offset[:, None].astype(np.float32)
 
 
 def paint(
-    body: BodyModel,
-    look: Appearance,
+    body: TemplateBody,
+    appearance: Appearance,
     first_face: int,
-    drawn: NDArray[np.int32],
-    face_of_pixel: NDArray[np.int32],
+    drawn: Int32,
+    face_of_pixel: Int32,
     weights: Float32,
     albedo: Float32,
 ) -> None:
-    """Write the person's colours into albedo (h, w, 3), sRGB 0 to 1.
+    """Write a person's colours into the pixels that show the person.
 
-    The person's faces are numbered from `first_face` in `face_of_pixel` (h, w); `drawn` are their indices in
-    the body's mesh; weights (h, w, 2) as `rasterize` returns them.
+    Args:
+        body: the template body.
+        appearance: how the person looks.
+        first_face: number of the person's first face in `face_of_pixel`.
+        drawn: (F,) the person's faces as indices of the template's faces, from `drawn_faces`.
+        face_of_pixel: (h, w) from `rasterize`.
+        weights: (h, w, 2) from `rasterize`.
+        albedo: (h, w, 3) sRGB, 0 to 1; changed in place.
     """
     _paint(
-        look, _face_paint(body), body.waist_height, body.neck_height, body_map(body), body.faces,
+        appearance, _face_features(body), body.waist_height, body.neck_height, _vertex_attributes(body), body.faces,
         body.face_group, first_face, drawn, face_of_pixel, weights, albedo,
     )  # fmt: skip
 
@@ -235,8 +243,8 @@ def _in_pattern(kind: int, frequency: float, x: float, y: float, z: float) -> bo
 
 
 @numba.njit(cache=True)
-def _eyebrow(eyebrows: NDArray, x: float, y: float, z: float) -> float:
-    """How much of the colour at (x, y, z) is eyebrow, 0 to 1."""
+def _eyebrow(eyebrows: Array, x: float, y: float, z: float) -> float:
+    """Share of the eyebrows in the colour at (x, y, z), 0 to 1."""
     nearest = 9.0
     for brow in range(2):
         for k in range(4):
@@ -255,16 +263,16 @@ def _eyebrow(eyebrows: NDArray, x: float, y: float, z: float) -> float:
 
 @numba.njit(cache=True)
 def _paint(
-    look: Appearance,
-    face: FacePaint,
+    appearance: Appearance,
+    face: FaceFeatures,
     waist_height: float,
     neck_height: float,
-    vertex_map: Float32,
-    faces: NDArray[np.int32],
+    vertex_attributes: Float32,
+    faces: Int32,
     face_group: NDArray[np.uint8],
     first_face: int,
-    drawn: NDArray[np.int32],
-    face_of_pixel: NDArray[np.int32],
+    drawn: Int32,
+    face_of_pixel: Int32,
     weights: Float32,
     albedo: Float32,
 ) -> None:
@@ -285,16 +293,16 @@ def _paint(
             wc = np.float32(1.0) - wa - wb
             a, b, c = faces[index, 0], faces[index, 1], faces[index, 2]
             for i in range(11):
-                values[i] = wa * vertex_map[a, i] + wb * vertex_map[b, i] + wc * vertex_map[c, i]
+                values[i] = wa * vertex_attributes[a, i] + wb * vertex_attributes[b, i] + wc * vertex_attributes[c, i]
             x, y, z = values[0], values[1], values[2]
             group = face_group[index]
             if group == HAIR:
                 strand = 0.8 + 0.35 * abs(np.sin(x * 700))
                 for channel in range(3):
-                    albedo[row, column, channel] = look.hair[channel] * strand
+                    albedo[row, column, channel] = appearance.hair[channel] * strand
                 continue
             if group == SKIRT:
-                _mix(albedo, row, column, look.bottom, 1.0)
+                _mix(albedo, row, column, appearance.bottom, 1.0)
                 continue
             if group == TEETH:
                 _mix(albedo, row, column, tooth, 1.0)
@@ -310,51 +318,53 @@ def _paint(
                 if distance < 0.0027:
                     _mix(albedo, row, column, pupil, 1.0)
                 elif distance < 0.0060:
-                    _mix(albedo, row, column, look.iris, 1.0)
+                    _mix(albedo, row, column, appearance.iris, 1.0)
                 else:
                     _mix(albedo, row, column, white_of_eye, 1.0)
                 continue
             head, on_hand, foot = values[_HEAD] > 0.5, values[_HAND] > 0.5, values[_FOOT] > 0.5
             on_arm = values[_ARM] > 0.5
             if foot or (values[_LEG_POSITION] < 0.03 and values[_LEG] > 0.5 and not on_arm):
-                _mix(albedo, row, column, look.shoes, 1.0)
+                _mix(albedo, row, column, appearance.shoes, 1.0)
                 continue
             if not on_hand and not head:
-                neckline = neck_height + look.neckline - 0.25 * min(max(-y - 0.02, 0.0), 0.2)
-                above_waist = z > waist_height + look.waist
-                if (on_arm and values[_ARM_POSITION] < look.sleeve) or (not on_arm and above_waist and z < neckline):
-                    if _in_pattern(look.pattern, look.pattern_frequency, x, y, z):
-                        _mix(albedo, row, column, look.top_pattern_colour, 1.0)
+                neckline = neck_height + appearance.neckline - 0.25 * min(max(-y - 0.02, 0.0), 0.2)
+                above_waist = z > waist_height + appearance.waist
+                on_sleeve = on_arm and values[_ARM_POSITION] < appearance.sleeve
+                if on_sleeve or (not on_arm and above_waist and z < neckline):
+                    if _in_pattern(appearance.pattern, appearance.pattern_frequency, x, y, z):
+                        _mix(albedo, row, column, appearance.top_pattern_colour, 1.0)
                     else:
-                        _mix(albedo, row, column, look.top, 1.0)
+                        _mix(albedo, row, column, appearance.top, 1.0)
                     continue
-                if not on_arm and not above_waist and values[_LEG_POSITION] > look.hem:
-                    _mix(albedo, row, column, look.bottom, 1.0)
+                if not on_arm and not above_waist and values[_LEG_POSITION] > appearance.hem:
+                    _mix(albedo, row, column, appearance.bottom, 1.0)
                     continue
             mottled = np.sin(310 * x + 120 * y + 77 * z) + np.sin(90 * x + 270 * y - 130 * z)
             for channel in range(3):
-                albedo[row, column, channel] = look.skin[channel] * (1 + 0.012 * mottled)
+                albedo[row, column, channel] = appearance.skin[channel] * (1 + 0.012 * mottled)
             if not head:
                 continue
             for cheek in range(2):
                 away = (x - face.cheeks[cheek, 0]) ** 2 + (y - face.cheeks[cheek, 1]) ** 2
                 away += (z - face.cheeks[cheek, 2]) ** 2
-                _mix(albedo, row, column, blush, look.blush_strength * np.exp(-away / (2 * 0.016**2)))
-            if look.eye_shadow_strength > 0:
+                _mix(albedo, row, column, blush, appearance.blush_strength * np.exp(-away / (2 * 0.016**2)))
+            if appearance.eye_shadow_strength > 0:
                 for lid in range(2):
                     away = (x - face.eyelids[lid, 0]) ** 2 + (y - face.eyelids[lid, 1]) ** 2
                     away += (z - face.eyelids[lid, 2]) ** 2
-                    share = look.eye_shadow_strength * np.exp(-away / (2 * 0.010**2))
-                    _mix(albedo, row, column, look.eye_shadow, share)
-            _mix(albedo, row, column, look.lips, look.lip_strength * min(max(values[_LIP_OR_EAR], 0.0), 1.0))
-            _mix(albedo, row, column, look.hair, _eyebrow(face.eyebrows, x, y, z))
-            if look.hairstyle != BALD and values[_LIP_OR_EAR] > -0.5:
+                    share = appearance.eye_shadow_strength * np.exp(-away / (2 * 0.010**2))
+                    _mix(albedo, row, column, appearance.eye_shadow, share)
+            lip = min(max(values[_LIP_OR_EAR], 0.0), 1.0)
+            _mix(albedo, row, column, appearance.lips, appearance.lip_strength * lip)
+            _mix(albedo, row, column, appearance.hair, _eyebrow(face.eyebrows, x, y, z))
+            if appearance.hairstyle != BALD and values[_LIP_OR_EAR] > -0.5:
                 line = face.eye_z + 0.078 - 1.05 * min(max(y - (face.eye_y + 0.035), 0.0), 0.12)
-                line += 0.0025 * np.sin(x * 420) * np.sin(x * 97) + look.hairline
+                line += 0.0025 * np.sin(x * 420) * np.sin(x * 97) + appearance.hairline
                 if z > line:
-                    if look.hairstyle == CAP:
-                        _mix(albedo, row, column, look.top_pattern_colour, 1.0)
+                    if appearance.hairstyle == CAP:
+                        _mix(albedo, row, column, appearance.top_pattern_colour, 1.0)
                     else:
                         strand = 0.85 + 0.3 * abs(np.sin(x * 900 + z * 150 + 3 * np.sin(y * 200)))
                         for channel in range(3):
-                            albedo[row, column, channel] = look.hair[channel] * strand
+                            albedo[row, column, channel] = appearance.hair[channel] * strand

@@ -1,4 +1,4 @@
-"""What is behind the people: a room or an open place drawn in perspective, or a photograph."""
+"""Backgrounds: a floor and a wall drawn in perspective, or a photograph."""
 
 from __future__ import annotations
 
@@ -13,37 +13,36 @@ from numpy.typing import NDArray
 
 from tcformer.errors import UserError
 from tcformer.synthetic.appearance import random_colour
-from tcformer.synthetic.geometry import Array, Camera
+from tcformer.synthetic.geometry import Array, Camera, Float32
 
-Float32 = NDArray[np.float32]
-
-# Inside scikit-image's wheel; each is in the public domain or CC0, and shows no person (see NOTICE).
+# These files are inside scikit-image's wheel. Each is in the public domain or CC0 and shows no person (see NOTICE).
 TEXTURES = ("brick.png", "grass.png", "gravel.png")
-_TILE = 128  # pixels
-
 PHOTOGRAPHS = ("chelsea.png", "coffee.png", "hubble_deep_field.jpg", "rocket.jpg")
+
+_TILE = 128  # side of a surface's tile, pixels
 
 
 @lru_cache(maxsize=16)
 def _photograph(name: str) -> Float32:
-    """A photograph (h, w, 3), sRGB 0 to 1."""
+    """A file of scikit-image (h, w, 3), sRGB, 0 to 1."""
     package = importlib.util.find_spec("skimage")
     if package is None or package.origin is None:
         raise UserError(
-            "background photographs come from the package scikit-image, which is not installed: install it "
-            "or set photo_fraction to 0"
+            "the package scikit-image is not installed: expected it, because backgrounds with photo_fraction above 0 "
+            "use its photographs; install it or set photo_fraction to 0"
         )
     path = Path(package.origin).parent / "data" / name
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if image is None:
         raise UserError(
-            f"cannot read the background photograph {path}: reinstall scikit-image or set photo_fraction to 0"
+            f"{path}: cannot be read: expected a photograph of scikit-image; install scikit-image again or set "
+            "photo_fraction to 0"
         )
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.float32) / 255
 
 
 def _noise(size: int, rng: np.random.Generator) -> Float32:
-    """Smooth noise (size, size), about -1 to 1, that repeats without a seam."""
+    """Smooth noise (size, size), about -1 to 1, whose copies side by side show no seam."""
     noise = np.zeros((size, size), np.float32)
     for cells in (4, 8, 16, 32):
         coarse = rng.normal(0, 1 / np.sqrt(cells), (cells, cells)).astype(np.float32)
@@ -55,8 +54,8 @@ def _noise(size: int, rng: np.random.Generator) -> Float32:
     return noise
 
 
-def _surface(rng: np.random.Generator, clutter: float, photo: bool) -> Float32:
-    """A tile (_TILE, _TILE, 3) for a floor or a wall, sRGB 0 to 1."""
+def _surface_tile(rng: np.random.Generator, clutter: float, photo: bool) -> Float32:
+    """A tile (_TILE, _TILE, 3) of a floor or a wall, sRGB, 0 to 1."""
     size = _TILE
     colour = random_colour(rng, 0.6)
     if photo:
@@ -76,11 +75,24 @@ def _surface(rng: np.random.Generator, clutter: float, photo: bool) -> Float32:
 
 
 @numba.njit(cache=True)
-def _hit_room(
+def _cast_rays(
     eye: Array, pixel_to_ray: Array, wall_distance: float, scales: Array, tile: int, height: int, width: int
 ) -> tuple[NDArray[np.bool_], Float32, Float32, Float32]:
-    """Where each pixel's ray meets the ground or the wall behind: whether it is the ground, the position on
-    its tile (u, v) in tile pixels, and the distance forward in metres; all (height, width)."""
+    """Where each pixel's ray meets the ground or the wall behind it.
+
+    Args:
+        eye: (3,) the camera's position, metres.
+        pixel_to_ray: (3, 3) of the camera.
+        wall_distance: y of the wall, metres.
+        scales: (2,) tile pixels per metre on the ground and on the wall.
+        tile: side of a tile, pixels.
+        height: of the image, pixels.
+        width: of the image, pixels.
+
+    Returns:
+        Four arrays (height, width): whether the ray meets the ground; the position on the tile, u and v in pixels of
+        the tile; and the distance along the view, metres.
+    """
     ground = np.zeros((height, width), np.bool_)
     u = np.empty((height, width), np.float32)
     v = np.empty((height, width), np.float32)
@@ -104,18 +116,19 @@ def _hit_room(
 
 
 def _room(camera: Camera, rng: np.random.Generator, clutter: float, photo: bool) -> Float32:
-    """Ground and a wall behind it, in the camera's perspective."""
+    """The ground and a wall behind it in the camera's perspective, (height, width, 3)."""
     wall_distance = rng.uniform(1.0, 4.0)
-    scales = _TILE / rng.uniform(0.8, 2.5, 2)  # tile pixels a metre
-    ground, u, v, reach = _hit_room(camera.position, camera.pixel_to_ray, wall_distance, scales, _TILE, *camera.size)
-    floor, wall = _surface(rng, clutter, photo), _surface(rng, clutter, photo and rng.uniform() < 0.5)
+    scales = _TILE / rng.uniform(0.8, 2.5, 2)
+    ground, u, v, reach = _cast_rays(camera.position, camera.pixel_to_ray, wall_distance, scales, _TILE, *camera.size)
+    floor, wall = _surface_tile(rng, clutter, photo), _surface_tile(rng, clutter, photo and rng.uniform() < 0.5)
     options = {"interpolation": cv2.INTER_LINEAR, "borderMode": cv2.BORDER_WRAP}
     image = np.where(ground[..., None], cv2.remap(floor, u, v, **options), cv2.remap(wall, u, v, **options))
     shade = np.where(ground, np.float32(1), np.float32(rng.uniform(0.75, 1.1)))
     return image * (shade * (1 - np.float32(0.05) * np.clip(reach - 3, 0, 6)))[..., None]
 
 
-def _place_objects(image: Float32, count: int, rng: np.random.Generator) -> None:
+def _draw_objects(image: Float32, count: int, rng: np.random.Generator) -> None:
+    """Draw flat rectangles and ellipses into the image."""
     height, width = image.shape[:2]
     for _ in range(count):
         x, y = int(rng.integers(width)), int(rng.integers(height))
@@ -131,13 +144,13 @@ def _place_objects(image: Float32, count: int, rng: np.random.Generator) -> None
 
 
 def background(camera: Camera, clutter: float, photo_fraction: float, rng: np.random.Generator) -> Float32:
-    """A background (height, width, 3), sRGB 0 to 1. clutter and photo_fraction: see the options."""
+    """A random background (height, width, 3), sRGB, 0 to 1; `clutter` and `photo_fraction` are those of the options."""
     height, width = camera.size
     photo = bool(rng.uniform() < photo_fraction)
     if photo and rng.uniform() < 0.5:
         source = _photograph(PHOTOGRAPHS[rng.integers(len(PHOTOGRAPHS))])
         scale = max(height / source.shape[0], width / source.shape[1])
-        # A window of the photograph's own pixels, then scaled: cheaper than scaling all of it.
+        # Cropping before scaling is cheaper than scaling the whole photograph.
         zoom = rng.uniform(1.0, 1.8)
         h, w = int(height / scale / zoom), int(width / scale / zoom)
         y, x = int(rng.integers(source.shape[0] - h + 1)), int(rng.integers(source.shape[1] - w + 1))
@@ -147,7 +160,7 @@ def background(camera: Camera, clutter: float, photo_fraction: float, rng: np.ra
         image = np.float32(0.5) + (image - np.float32(0.5)) * np.float32(0.35 + 0.65 * clutter)
     else:
         image = _room(camera, rng, clutter, photo)
-        _place_objects(image, int(rng.integers(0, 1 + round(12 * clutter))), rng)
+        _draw_objects(image, int(rng.integers(0, 1 + round(12 * clutter))), rng)
     if rng.uniform() < 0.6:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.0) * (1.5 if clutter > 0.5 else 2.5))
     brightness = rng.uniform(0.35, 0.7) / max(float(image.mean()), 0.05)

@@ -1,9 +1,11 @@
-"""Writes a data set of generated faces in WFLW's on-disk layout.
+"""Write a dataset of generated faces in WFLW's layout.
 
-WFLW_images/<event>/<name>.jpg and, under WFLW_annotations/list_98pt_rect_attr_train_test/, the lists
-list_98pt_rect_attr_{train,test}.txt: a face a line, 207 fields with a space between: 98 points x y in pixels
-(6 decimals, the first pixel's centre is 0), the box x_min y_min x_max y_max (whole numbers), the flags pose,
-expression, illumination, make-up, occlusion, blur (0 or 1) and the picture's name under WFLW_images.
+    WFLW_images/<event>/<name>.jpg
+    WFLW_annotations/list_98pt_rect_attr_train_test/list_98pt_rect_attr_{train,test}.txt
+
+A list has one line per face with 207 fields, separated by spaces: x and y of the 98 landmarks in pixels (6 decimals;
+the centre of the first pixel is 0), the box x_min y_min x_max y_max (integers), the flags pose, expression,
+illumination, make-up, occlusion and blur (0 or 1), and the name of the image below WFLW_images.
 """
 
 from __future__ import annotations
@@ -14,28 +16,33 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from tcformer.synthetic.body import load_body
 from tcformer.synthetic.files import Map, write_jpeg
+from tcformer.synthetic.geometry import Array
 from tcformer.synthetic.options import GenerateFace, check
-from tcformer.synthetic.portrait import Attributes, PortraitChoice, draw_portrait
+from tcformer.synthetic.portrait import Attributes, PortraitSpec, draw_portrait
+from tcformer.synthetic.template_body import load_template_body
 
-LISTS = "WFLW_annotations/list_98pt_rect_attr_train_test"
+_LISTS = "WFLW_annotations/list_98pt_rect_attr_train_test"
 
 _SPLITS = ("train", "test")
-# As WFLW's pictures, which come in one folder an event.
+# WFLW has one image folder per event.
 _EVENTS = {"train": "0--Train", "test": "1--Test"}
 
 
 def generate_face(root: Path, options: GenerateFace, map: Map = map) -> None:
-    """Write the data set into the folder `root`, which is made if it is missing.
+    """Write the dataset into a folder, which is created if it is missing.
 
-    map(function, items): called with a picklable function and picklable items; a parallel map may be passed,
-    and neither its number of processes nor the order in which it works changes a byte.
+    Args:
+        root: the folder.
+        options: number and kind of the images.
+        map: applies a picklable function to picklable items, possibly in parallel and in any order.
+
+    Raises:
+        UserError: if a value of the options is outside its limits.
     """
     check(options)
-    (root / LISTS).mkdir(parents=True, exist_ok=True)
+    (root / _LISTS).mkdir(parents=True, exist_ok=True)
     for event in _EVENTS.values():
         (root / "WFLW_images" / event).mkdir(parents=True, exist_ok=True)
     counts = {"train": options.train_images, "test": options.test_images}
@@ -43,16 +50,16 @@ def generate_face(root: Path, options: GenerateFace, map: Map = map) -> None:
     lines = dict(map(partial(_make_image, str(root), options), items))
     for split in _SPLITS:
         content = "".join(lines[split, index] + "\n" for index in range(counts[split]))
-        (root / LISTS / f"list_98pt_rect_attr_{split}.txt").write_text(content)
+        (root / _LISTS / f"list_98pt_rect_attr_{split}.txt").write_text(content)
 
 
 def _make_image(root: str, options: GenerateFace, item: tuple[str, int]) -> tuple[tuple[str, int], str]:
-    """Draw and write one picture; returns the item and its line."""
+    """Render and write one image; returns the item and its line of the list."""
     split, index = item
     cv2.setNumThreads(1)
     rng = np.random.default_rng([options.seed, _SPLITS.index(split), index])
     attributes = _sample_attributes(options, index, rng)
-    choice = PortraitChoice(
+    spec = PortraitSpec(
         size=options.image_size,
         face_size=options.face_size,
         yaw_deg=options.yaw_deg,
@@ -64,17 +71,19 @@ def _make_image(root: str, options: GenerateFace, item: tuple[str, int]) -> tupl
         light_range=options.light_range,
         supersampling=options.supersampling,
     )
-    portrait = draw_portrait(load_body(), attributes, choice, rng)
+    portrait = draw_portrait(load_template_body(), attributes, spec, rng)
     event = _EVENTS[split]
     name = f"{event}/{event.replace('--', '_')}_{index + 1}.jpg"
     write_jpeg(Path(root, "WFLW_images", name), portrait.image, options.jpeg_quality)
     points = portrait.points - 0.5
-    return item, _line(points, _detect(points, options.image_size, rng), attributes, name)
+    return item, _line(points, _simulate_detection(points, options.image_size, rng), attributes, name)
 
 
 def _sample_attributes(options: GenerateFace, index: int, rng: np.random.Generator) -> Attributes:
-    """Each attribute at random, with its fraction; the first six faces of a split have one each for certain,
-    so that even a small split has all of them."""
+    """Sample each attribute with its fraction.
+
+    Each of the first six faces of a split certainly has one of the six attributes, so that even a small split has all.
+    """
     fractions = (
         options.pose_fraction,
         options.expression_fraction,
@@ -87,9 +96,11 @@ def _sample_attributes(options: GenerateFace, index: int, rng: np.random.Generat
     return Attributes(*(bool(d or (k == index and fractions[k] > 0)) for k, d in enumerate(drawn)))
 
 
-def _detect(points: NDArray[np.float64], size: tuple[int, int], rng: np.random.Generator) -> list[int]:
-    """A box as a face detector gives it, corners in whole pixels: narrower than the landmarks' box and higher
-    up, by about as much as in the first line of WFLW's test list."""
+def _simulate_detection(points: Array, size: tuple[int, int], rng: np.random.Generator) -> list[int]:
+    """A box as a face detector might find it: x_min, y_min, x_max, y_max in whole pixels.
+
+    It is narrower than the landmarks' box and higher up, by about as much as in the first line of WFLW's test list.
+    """
     low, high = points.min(0), points.max(0)
     extent = high - low
     shift = rng.normal(0, 0.03, 4)
@@ -99,7 +110,8 @@ def _detect(points: NDArray[np.float64], size: tuple[int, int], rng: np.random.G
     return [int(value) for value in np.concatenate([np.clip(np.rint(corner), 0, last) for corner in (low, high)])]
 
 
-def _line(points: NDArray[np.float64], box: Iterable[int], attributes: Attributes, name: str) -> str:
+def _line(points: Array, box: Iterable[int], attributes: Attributes, name: str) -> str:
+    """One line of a list."""
     fields = [f"{value:.6f}" for value in points.ravel()]
     fields += [str(value) for value in box] + [str(int(flag)) for flag in attributes]
     return " ".join([*fields, name])

@@ -1,8 +1,8 @@
-"""Rotations and the camera.
+"""Rotations, the camera and its coordinate systems.
 
-World: metres, z up, the ground is z = 0, x to the camera's right, y away from the camera. Somebody with yaw 0
-faces the camera (looks along -y), so the person's left is at +x. Camera space: x right, y down, z forward.
-Picture: continuous pixels, (0, 0) is the outer corner of the first pixel, whose centre is (0.5, 0.5).
+World space: metres, z up, the ground is z = 0, x to the camera's right, y away from the camera. A person with yaw 0
+faces the camera (looks along -y), so the person's left is at +x. Camera space: x right, y down, z forward. Image
+space: continuous pixels; (0, 0) is the outer corner of the first pixel, whose centre is (0.5, 0.5).
 """
 
 from __future__ import annotations
@@ -10,10 +10,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
+Float32 = NDArray[np.float32]
+Int32 = NDArray[np.int32]
 
 LEFT: Array = np.array([1.0, 0.0, 0.0])
 FORWARD: Array = np.array([0.0, -1.0, 0.0])
@@ -23,7 +26,7 @@ _WORLD_TO_CAMERA_AXES = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 
 
 
 def cross(a: Array, b: Array) -> Array:
-    """Cross product of two vectors (3,); many times faster than numpy's for one pair."""
+    """Cross product of two vectors (3,); for a single pair many times faster than `numpy.cross`."""
     return np.array([a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]])
 
 
@@ -33,8 +36,10 @@ def unit(vector: ArrayLike) -> Array:
     return vector / max(float(np.sqrt(vector @ vector)), 1e-12)
 
 
+# Not scipy's Rotation nor tcformer.body.rotations: their matrices differ from these in the last bits, and so would
+# generated files.
 def rotation(axis: Array | tuple[float, float, float], degrees: float) -> Array:
-    """Matrix (3, 3) that turns by `degrees` about `axis` (right hand rule); identity for a zero axis."""
+    """Matrix (3, 3) that rotates by `degrees` about `axis` (right-hand rule); the identity for a zero axis."""
     x, y, z = (float(component) for component in axis)
     length = math.sqrt(x * x + y * y + z * z)
     if length < 1e-9:
@@ -52,27 +57,55 @@ def rotation(axis: Array | tuple[float, float, float], degrees: float) -> Array:
 
 
 def rotation_towards(direction: Array, target: Array, degrees: float) -> Array:
-    """Turns `direction` by `degrees` towards `target`."""
+    """Matrix (3, 3) that rotates `direction` by `degrees` towards `target`."""
     return rotation(cross(direction, target), degrees)
 
 
 def rotation_between(direction: Array, target: Array) -> Array:
-    """The shortest rotation that makes `direction` parallel to `target`."""
+    """Matrix (3, 3) of the smallest rotation that makes `direction` parallel to `target`."""
     direction, target = unit(direction), unit(target)
     axis = cross(direction, target)
     return rotation(axis, math.degrees(math.atan2(math.sqrt(axis @ axis), direction @ target)))
 
 
+@numba.njit(cache=True)
+def transform_points(points: Float32, matrix: Array) -> Float32:
+    """Points (V, 3) transformed by an affine matrix (3, 4); dtype as that of the points."""
+    moved = np.empty_like(points)
+    for i in range(points.shape[0]):
+        x, y, z = points[i, 0], points[i, 1], points[i, 2]
+        for row in range(3):
+            moved[i, row] = matrix[row, 0] * x + matrix[row, 1] * y + matrix[row, 2] * z + matrix[row, 3]
+    return moved
+
+
+@numba.njit(cache=True)
+def bounds(points: Float32) -> Array:
+    """Smallest and largest coordinates (2, 3) of points (V, 3)."""
+    result = np.empty((2, 3))
+    for axis in range(3):
+        low = high = points[0, axis]
+        for i in range(points.shape[0]):
+            low = min(low, points[i, axis])
+            high = max(high, points[i, axis])
+        result[0, axis], result[1, axis] = low, high
+    return result
+
+
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole: camera space = rotation @ world + translation; pixels = focal * (x, y) / z + centre."""
+    """A pinhole camera: camera space = rotation @ world + translation; pixels = focal * (x, y) / z + centre."""
 
     rotation: Array
+    """(3, 3)"""
     translation: Array
+    """(3,) metres."""
     focal: float
+    """Focal length, pixels."""
     centre: tuple[float, float]
+    """Principal point (x, y), pixels."""
     size: tuple[int, int]
-    """Height and width of the picture, pixels."""
+    """Height and width of the image, pixels."""
 
     def to_camera(self, world: NDArray) -> NDArray:
         """World points (..., 3) in camera space."""
@@ -81,31 +114,44 @@ class Camera:
         return turned + self.translation.astype(world.dtype)
 
     def project(self, world: NDArray) -> Array:
-        """Picture coordinates (..., 2) of world points (..., 3), pixels."""
+        """Image coordinates (..., 2) of world points (..., 3), pixels."""
         points = self.to_camera(np.asarray(world, float))
         return self.focal * points[..., :2] / points[..., 2:] + np.array(self.centre)
 
-    def framed(self, focal: float, seen: Array, at: Array) -> Camera:
-        """The same view enlarged to another focal length; what this camera, with focal length 1 and centre
-        (0, 0), sees at `seen` comes to pixel `at`."""
+    def zoomed(self, focal: float, seen: Array, at: Array) -> Camera:
+        """The same view with another focal length and principal point.
+
+        Args:
+            focal: the new focal length, pixels.
+            seen: (2,) a point as this camera projects it; this camera has focal length 1 and centre (0, 0).
+            at: (2,) the pixel at which the new camera shows that point.
+        """
         shift = at - focal * seen
         return replace(self, focal=focal, centre=(float(shift[0]), float(shift[1])))
 
     @property
     def position(self) -> Array:
-        """Where the camera is in the world, (3,)."""
+        """The camera's place in the world, (3,)."""
         return -self.rotation.T @ self.translation
 
     @property
     def pixel_to_ray(self) -> Array:
-        """Matrix (3, 3): (x, y, 1) in pixels to the world direction that moves 1 m forward."""
+        """Matrix (3, 3) from (x, y, 1) in pixels to the world direction whose component along the view is 1 m."""
         x, y = self.centre
         inverse = np.array([[1 / self.focal, 0, -x / self.focal], [0, 1 / self.focal, -y / self.focal], [0, 0, 1]])
         return self.rotation.T @ inverse
 
 
 def look_at(target: Array, distance: float, pitch_deg: float, size: tuple[int, int]) -> Camera:
-    """A camera `distance` metres in front of `target` (in the direction of -y), looking down by `pitch_deg`;
-    focal length 1 pixel, centre (0, 0), to be framed by `framed`."""
+    """A camera `distance` metres in front of `target` (towards -y) that looks down by `pitch_deg`.
+
+    It has focal length 1 pixel and centre (0, 0): `Camera.zoomed` follows.
+    """
     turn = rotation((1.0, 0.0, 0.0), pitch_deg) @ _WORLD_TO_CAMERA_AXES
-    return Camera(turn, np.array([0.0, 0.0, distance]) - turn @ target, 1.0, (0.0, 0.0), size)
+    return Camera(
+        rotation=turn,
+        translation=np.array([0.0, 0.0, distance]) - turn @ target,
+        focal=1.0,
+        centre=(0.0, 0.0),
+        size=size,
+    )

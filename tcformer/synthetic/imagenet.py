@@ -1,8 +1,11 @@
-"""Writes a small classification data set of generated people in ImageNet's folder layout.
+"""Write a small classification dataset of generated people in ImageNet's folder layout.
 
-train/<wnid>/<wnid>_<n>.JPEG, val/<wnid>/ILSVRC2012_val_<n>.JPEG, and classes.json (index -> [wnid, label];
-the index is the rank of the sorted wnids, as in ImageNet). The wnids are invented. Classes are postures, view
-directions and framings: what a network that is to find key points has to tell apart as well.
+    train/<wnid>/<wnid>_<n>.JPEG
+    val/<wnid>/ILSVRC2012_val_<n>.JPEG
+    classes.json    index -> [wnid, label]; the index is the rank of the sorted wnids, as in ImageNet
+
+The wnids are invented. The classes are postures, view directions and framings, which a network that finds keypoints
+has to distinguish as well.
 """
 
 from __future__ import annotations
@@ -15,28 +18,32 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from tcformer.synthetic.body import load_body
 from tcformer.synthetic.files import Map, write_jpeg
 from tcformer.synthetic.options import GenerateImagenet, check
-from tcformer.synthetic.pose import Arm, PoseChoice, Posture
-from tcformer.synthetic.scene import Framing, SceneChoice, draw_scene
+from tcformer.synthetic.pose import Arm, PoseSpec, Posture
+from tcformer.synthetic.scene import Framing, SceneSpec, draw_scene
+from tcformer.synthetic.template_body import load_template_body
 
 
 @dataclass(frozen=True)
 class PeopleClass:
-    """One class: everything that is not said is drawn at random."""
+    """What the images of a class have in common; the rest is random."""
 
     label: str
     posture: Posture = "stand"
     arms: Arm | None = "down"
+    """None: random."""
     yaw_deg: float = 0.0
     mirrored: bool = False
-    """Whether half of the pictures face the other way."""
+    """Whether half of the people face the opposite way."""
     framing: Framing = "whole"
     people: tuple[int, int] = (1, 1)
+    """Smallest and largest number of people."""
     figure_height: tuple[float, float] = (0.75, 0.95)
+    """Smallest and largest height of the people, as a fraction of the image's height."""
 
 
+#: The classes; that of index i has the wnid `wnid(i)`.
 CLASSES: tuple[PeopleClass, ...] = (
     PeopleClass("standing_arms_down"),
     PeopleClass("arms_up", arms="up"),
@@ -51,7 +58,6 @@ CLASSES: tuple[PeopleClass, ...] = (
     PeopleClass("face", framing="face", figure_height=(0.55, 0.85)),
     PeopleClass("group", arms=None, people=(3, 4), figure_height=(0.6, 0.9)),
 )
-"""The classes; index i has the wnid n9000000i."""
 
 _SPLITS = ("train", "val")
 
@@ -62,10 +68,15 @@ def wnid(index: int) -> str:
 
 
 def generate_imagenet(root: Path, options: GenerateImagenet, map: Map = map) -> None:
-    """Write the data set into the folder `root`, which is made if it is missing.
+    """Write the dataset into a folder, which is created if it is missing.
 
-    map(function, items): called with a picklable function and picklable items; a parallel map may be passed,
-    and neither its number of processes nor the order in which it works changes a byte.
+    Args:
+        root: the folder.
+        options: number and kind of the images.
+        map: applies a picklable function to picklable items, possibly in parallel and in any order.
+
+    Raises:
+        UserError: if a value of the options is outside its limits.
     """
     check(options)
     counts = {"train": options.train_images_per_class, "val": options.val_images_per_class}
@@ -82,22 +93,24 @@ def generate_imagenet(root: Path, options: GenerateImagenet, map: Map = map) -> 
 
 
 def _make_image(root: str, options: GenerateImagenet, item: tuple[str, int, int]) -> None:
+    """Render and write one image; the item is split, class and index within the class."""
     split, label, index = item
     cv2.setNumThreads(1)
     rng = np.random.default_rng([options.seed, _SPLITS.index(split), label, index])
-    scene = draw_scene(load_body(), _choose(options, CLASSES[label], rng), rng)
+    scene = draw_scene(load_template_body(), _sample_spec(options, CLASSES[label], rng), rng)
     number = index * len(CLASSES) + label + 1
     name = f"{wnid(label)}_{index + 1}.JPEG" if split == "train" else f"ILSVRC2012_val_{number:08d}.JPEG"
-    write_jpeg(Path(root, split, wnid(label), name), scene.picture.image, options.jpeg_quality)
+    write_jpeg(Path(root, split, wnid(label), name), scene.rendering.image, options.jpeg_quality)
 
 
-def _choose(options: GenerateImagenet, people: PeopleClass, rng: np.random.Generator) -> SceneChoice:
-    other_way = people.mirrored and rng.uniform() < 0.5
-    return SceneChoice(
+def _sample_spec(options: GenerateImagenet, people: PeopleClass, rng: np.random.Generator) -> SceneSpec:
+    """What an image of a class shows."""
+    mirrored = people.mirrored and rng.uniform() < 0.5
+    return SceneSpec(
         size=options.image_size,
         people=int(rng.integers(people.people[0], people.people[1] + 1)),
-        pose=PoseChoice(people.posture, people.arms, variety=0.5),
-        yaw_deg=-people.yaw_deg if other_way else people.yaw_deg,
+        pose=PoseSpec(posture=people.posture, arms=people.arms, variety=0.5),
+        yaw_deg=-people.yaw_deg if mirrored else people.yaw_deg,
         yaw_spread_deg=options.yaw_deg,
         back_view_fraction=0.0,
         framing=people.framing,

@@ -1,7 +1,6 @@
-"""Things that hide part of a face: glasses, a mask, an object held in front of it.
+"""Objects that hide part of a face: glasses, a mask, something held in front of it.
 
-They are meshes, drawn and lit with the person, so that a turned nose hides half of the glasses and not the
-other way round.
+They are meshes, rendered together with the person, so that they hide the face from every side as real ones do.
 """
 
 from __future__ import annotations
@@ -10,33 +9,34 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tcformer.rasterizer import vertex_normals
 from tcformer.synthetic.appearance import random_colour
-from tcformer.synthetic.body import BODY, BodyModel
-from tcformer.synthetic.geometry import Array, cross, rotation, unit
+from tcformer.synthetic.geometry import Array, Float32, Int32, cross, rotation, unit
 from tcformer.synthetic.person import Person
+from tcformer.synthetic.template_body import BODY, TemplateBody
 
-Float32 = NDArray[np.float32]
-Int32 = NDArray[np.int32]
+#: Vertices (V, 3), metres, and faces (F, 3).
 Mesh = tuple[Float32, Int32]
 
 Occluder = Literal["glasses", "mask", "object"]
 OCCLUDERS: tuple[Occluder, ...] = get_args(Occluder)
 
-_FIRST_INNER_POINT = 33  # of the 98; those before are the jaw
+_FIRST_INNER_POINT = 33  # of the 98 landmarks; the earlier ones are the jaw's
 _LENS_CORNERS = 14
-_TEMPLE = 0.11  # length of the sides of glasses, metres
+_TEMPLE_LENGTH = 0.11  # of the sides of glasses, metres
 
 
 @dataclass(frozen=True)
 class Solid:
-    """A mesh of one colour (`render.Thing`): vertices (V, 3) in the world, metres; faces (F, 3)."""
+    """An object of one colour, see `tcformer.synthetic.render.ColouredMesh`."""
 
     vertices: Float32
+    """(V, 3) world, metres."""
     faces: Int32
+    """(F, 3)"""
     colour: Float32
+    """(3,) sRGB, 0 to 1."""
 
     def mesh(self) -> Mesh:
         """Vertices and faces."""
@@ -44,11 +44,17 @@ class Solid:
 
 
 def make_occluder(
-    body: BodyModel, person: Person, points: Array, eye: Array, kind: Occluder, rng: np.random.Generator
+    body: TemplateBody, person: Person, points: Array, eye: Array, kind: Occluder, rng: np.random.Generator
 ) -> Solid:
-    """Something in front of a person's face.
+    """An object in front of a person's face.
 
-    points (98, 3): WFLW's landmarks in the world; eye (3,): where the camera is.
+    Args:
+        body: the template body.
+        person: the person whose face is hidden.
+        points: (98, 3) WFLW's landmarks of the face, world.
+        eye: (3,) the camera's position, world.
+        kind: the kind of object.
+        rng: the source of randomness.
     """
     if kind == "glasses":
         return Solid(*_glasses(points, rng), random_colour(rng, 0.5) * np.float32(0.3))
@@ -58,7 +64,7 @@ def make_occluder(
 
 
 def _glasses(points: Array, rng: np.random.Generator) -> Mesh:
-    """Sunglasses: two lenses, a bridge and the sides that run to the ears."""
+    """Sunglasses: two lenses, a bridge and sides that run to the ears."""
     right_eye, left_eye = points[60:68].mean(0), points[68:76].mean(0)
     across = unit(left_eye - right_eye)
     down = points[85] - (right_eye + left_eye) / 2
@@ -70,21 +76,20 @@ def _glasses(points: Array, rng: np.random.Generator) -> Mesh:
     half_width, half_height = apart * rng.uniform(0.36, 0.44), apart * rng.uniform(0.26, 0.4)
     thickness = 0.004
     parts: list[Mesh] = []
-    # In front of the lashes and of the bridge of the nose.
-    front = 0.019
+    front = 0.019  # in front of the lashes and the bridge of the nose
     for middle, outward in ((right_eye, -across), (left_eye, across)):
-        # Lenses follow the face: their outer halves lie farther back.
+        # Lenses follow the face: their outer halves are farther back.
         side = unit(outward - 0.25 * forward)
         centre = middle + forward * front + outward * 0.004 + down * 0.003
         parts.append(_disc(centre, side * half_width, down * half_height))
         hinge = centre + side * half_width - down * half_height * 0.4
-        parts.append(_slab(hinge, hinge - forward * _TEMPLE + outward * 0.012, down * thickness))
+        parts.append(_slab(hinge, hinge - forward * _TEMPLE_LENGTH + outward * 0.012, down * thickness))
     parts.append(_slab(right_eye + forward * (front + 0.004), left_eye + forward * (front + 0.004), down * thickness))
     return _joined(parts)
 
 
-def _mask(body: BodyModel, person: Person, rng: np.random.Generator) -> Mesh:
-    """A cloth over nose, mouth and chin: the skin there, moved outwards."""
+def _mask(body: TemplateBody, person: Person, rng: np.random.Generator) -> Mesh:
+    """A face mask: the skin of nose, mouth and chin, moved outwards."""
     mark = body.face98.on(body.mean)
     top = mark[52, 2] + (mark[53, 2] - mark[52, 2]) * rng.uniform(-0.3, 1.0)
     rest = body.mean
@@ -110,7 +115,7 @@ def _held_object(points: Array, eye: Array, rng: np.random.Generator) -> Mesh:
 
 
 def _disc(centre: Array, x: Array, y: Array) -> Mesh:
-    """An ellipse with half axes x and y."""
+    """An ellipse with semi-axes x and y."""
     angle = np.arange(_LENS_CORNERS) * (2 * np.pi / _LENS_CORNERS)
     rim = centre + np.cos(angle)[:, None] * x + np.sin(angle)[:, None] * y
     ends = np.arange(_LENS_CORNERS)
@@ -119,13 +124,16 @@ def _disc(centre: Array, x: Array, y: Array) -> Mesh:
 
 
 def _slab(start: Array, end: Array, half: Array) -> Mesh:
-    """A flat bar from start to end, 2 `half` high."""
+    """A flat rectangle from start to end, `2 * half` high."""
     corners = np.array([start - half, start + half, end + half, end - half], np.float32)
     return corners, np.array([[0, 1, 2], [0, 2, 3]], np.int32)
 
 
 def _box(centre: Array, half_axes: Array) -> Mesh:
-    """A box; half_axes (3, 3): one a column. Sides do not share corners, so that the edges stay sharp."""
+    """A box with a semi-axis in each column of half_axes (3, 3).
+
+    Its sides share no vertices, so that the edges stay sharp.
+    """
     parts: list[Mesh] = []
     for axis in range(3):
         for sign in (-1.0, 1.0):
@@ -136,7 +144,7 @@ def _box(centre: Array, half_axes: Array) -> Mesh:
 
 
 def _ball(centre: Array, half_axes: Array) -> Mesh:
-    """An ellipsoid; half_axes (3, 3): one a column."""
+    """An ellipsoid with a semi-axis in each column of half_axes (3, 3)."""
     rings, corners = 7, 12
     latitude = np.linspace(0, np.pi, rings)
     longitude = np.arange(corners) * (2 * np.pi / corners)
@@ -158,6 +166,7 @@ def _ball(centre: Array, half_axes: Array) -> Mesh:
 
 
 def _joined(parts: list[Mesh]) -> Mesh:
+    """One mesh of several."""
     first = np.cumsum([0] + [len(vertices) for vertices, _ in parts])
     faces = [faces + start for (_, faces), start in zip(parts, first, strict=False)]
     return np.concatenate([vertices for vertices, _ in parts]), np.concatenate(faces).astype(np.int32)

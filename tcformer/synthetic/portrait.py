@@ -1,4 +1,4 @@
-"""One face, close up, with WFLW's 98 landmarks and its six attributes: what makes faces hard to read."""
+"""A portrait: one face with WFLW's 98 landmarks and six attributes, the conditions that make landmarks hard to find."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tcformer.data.face.landmarks import EYE_CORNERS
 from tcformer.synthetic.appearance import put_on_make_up, sample_appearance
 from tcformer.synthetic.background import background
-from tcformer.synthetic.body import BodyModel
 from tcformer.synthetic.geometry import FORWARD, LEFT, UP, Array, Camera, look_at, rotation, unit
 from tcformer.synthetic.occluders import OCCLUDERS, Solid, make_occluder
 from tcformer.synthetic.person import Person, assemble_person, sample_coefficients
-from tcformer.synthetic.pose import Expression, Pose, PoseChoice, sample_expression, sample_pose
-from tcformer.synthetic.render import Light, render, sample_light, seen_jaw
+from tcformer.synthetic.pose import Expression, Pose, PoseSpec, sample_expression, sample_pose
+from tcformer.synthetic.render import Light, annotated_jaw, render, sample_light
+from tcformer.synthetic.template_body import TemplateBody
 
 
 class Attributes(NamedTuple):
-    """WFLW's flags, in its order."""
+    """WFLW's flags in its order (`tcformer.data.face.landmarks.ATTRIBUTES`)."""
 
     pose: bool
     expression: bool
@@ -31,10 +32,11 @@ class Attributes(NamedTuple):
 
 
 @dataclass(frozen=True)
-class PortraitChoice:
-    """What a portrait is to show; the rest is drawn at random. Units as in the options."""
+class PortraitSpec:
+    """What a portrait shows; the rest is random. Fields without a comment are those of the options."""
 
     size: tuple[int, int]
+    """Height and width of the image, pixels."""
     face_size: tuple[float, float]
     yaw_deg: float
     large_yaw_deg: tuple[float, float]
@@ -48,12 +50,12 @@ class PortraitChoice:
 
 @dataclass(frozen=True)
 class Portrait:
-    """A drawn face."""
+    """A rendered face."""
 
     image: NDArray[np.uint8]
     """(height, width, 3) RGB."""
     points: Array
-    """(98, 2): WFLW's landmarks, pixels, counted from the outer corner of the first pixel."""
+    """(98, 2) WFLW's landmarks, pixels; (0, 0) is the outer corner of the first pixel."""
 
 
 _EXPRESSIONS: tuple[Expression, ...] = ("smile", "open", "surprise", "frown", "blink", "pucker")
@@ -63,77 +65,95 @@ HardLight = Literal["side", "below", "coloured", "dark", "bright"]
 _HARD_LIGHTS: tuple[HardLight, ...] = get_args(HardLight)
 _HARD_LIGHT_WEIGHTS = (0.4, 0.15, 0.2, 0.12, 0.13)
 
-_EYE_CORNERS = (60, 72)
-# Pupil, upper lid and lower lid of the right and the left eye.
+# Landmarks of the pupil, the upper lid and the lower lid of the right and of the left eye.
 _EYES = ((96, slice(61, 64), slice(65, 68)), (97, slice(69, 72), slice(73, 76)))
 
 
-def draw_portrait(
-    body: BodyModel, attributes: Attributes, choice: PortraitChoice, rng: np.random.Generator
-) -> Portrait:
-    """Draw a face. Everything random comes from rng.
+def draw_portrait(body: TemplateBody, attributes: Attributes, spec: PortraitSpec, rng: np.random.Generator) -> Portrait:
+    """Render a face.
 
-    Each attribute has random numbers of its own: with the same rng, two portraits that differ in one
-    attribute show the same person.
+    Each attribute has its own random numbers: with the same `rng`, two portraits that differ in one attribute show the
+    same person.
+
+    Args:
+        body: the template body.
+        attributes: of the face.
+        spec: what the portrait shows.
+        rng: the only source of randomness.
     """
-    who, how, expression, light_rng, make_up, thing, blur, view, behind_rng = rng.spawn(9)
-    person = _make_person(body, attributes, choice, (who, how, expression, make_up))
+    (
+        identity_rng,
+        pose_rng,
+        expression_rng,
+        light_rng,
+        make_up_rng,
+        occluder_rng,
+        blur_rng,
+        camera_rng,
+        background_rng,
+    ) = rng.spawn(9)
+    person = _make_person(body, attributes, spec, identity_rng, pose_rng, expression_rng, make_up_rng)
     points = _pupils_between_lids(body.face98.on(person.skin).astype(float))
-    camera = _aim(points, choice, view)
-    points[:33] = seen_jaw(points[:33], body.jaw_outline(person.skin), points[list(_EYE_CORNERS)], camera)
-    things: list[Solid] = []
+    camera = _place_camera(points, spec, camera_rng)
+    points[:33] = annotated_jaw(points[:33], body.jaw_candidates98(person.skin), points[list(EYE_CORNERS)], camera)
+    occluders: list[Solid] = []
     if attributes.occlusion:
-        kind = OCCLUDERS[thing.integers(len(OCCLUDERS))]
-        things.append(make_occluder(body, person, points, camera.position, kind, thing))
-    light, exposure = _light(attributes.illumination, choice.light_range, light_rng)
-    behind = background(camera, choice.clutter, choice.photo_fraction, behind_rng)
-    picture = render(body, [person], things, camera, light, behind, exposure, choice.supersampling, view)
+        kind = OCCLUDERS[occluder_rng.integers(len(OCCLUDERS))]
+        occluders.append(make_occluder(body, person, points, camera.position, kind, occluder_rng))
+    light, exposure = _sample_lighting(attributes.illumination, spec.light_range, light_rng)
+    behind = background(camera, spec.clutter, spec.photo_fraction, background_rng)
+    rendering = render(body, [person], occluders, camera, light, behind, exposure, spec.supersampling, camera_rng)
     seen = camera.project(points)
-    image = picture.image
+    image = rendering.image
     if attributes.blur:
-        image = _blurred(image, float(np.ptp(seen, axis=0).max()), blur)
+        image = _blurred(image, float(np.ptp(seen, axis=0).max()), blur_rng)
     return Portrait(image, seen)
 
 
 def _make_person(
-    body: BodyModel,
+    body: TemplateBody,
     attributes: Attributes,
-    choice: PortraitChoice,
-    rngs: tuple[np.random.Generator, np.random.Generator, np.random.Generator, np.random.Generator],
+    spec: PortraitSpec,
+    identity_rng: np.random.Generator,
+    pose_rng: np.random.Generator,
+    expression_rng: np.random.Generator,
+    make_up_rng: np.random.Generator,
 ) -> Person:
-    """Somebody who stands with the face at the wanted angle to the camera, at the origin."""
-    who, how, expression, make_up = rngs
+    """A person who stands at the origin, the face at the wanted angle to the camera."""
     kind: Expression = "neutral"
     if attributes.expression:
-        kind = _EXPRESSIONS[expression.choice(len(_EXPRESSIONS), p=_EXPRESSION_WEIGHTS)]
-    shape = body.shape(sample_coefficients(body, who), _with_gaze(sample_expression(body, expression, kind), who))
-    look = sample_appearance(who)
+        kind = _EXPRESSIONS[expression_rng.choice(len(_EXPRESSIONS), p=_EXPRESSION_WEIGHTS)]
+    coefficients = sample_coefficients(body, identity_rng)
+    shape = body.shape(coefficients, _with_gaze(sample_expression(body, expression_rng, kind), identity_rng))
+    appearance = sample_appearance(identity_rng)
     if attributes.make_up:
-        look = put_on_make_up(look, make_up)
-    pose, posture = sample_pose(body, shape.joints, PoseChoice("stand", "down", 0.0), who)
-    usual, side, amount = how.normal(0, choice.yaw_deg), how.choice([-1, 1]), how.uniform(*choice.large_yaw_deg)
-    yaw = side * amount if attributes.pose else usual
-    wider = 1.6 if attributes.pose else 1.0
-    nod, tilt = wider * how.normal(0, (choice.pitch_deg, choice.roll_deg))
-    _turn_head(pose, how.normal(0, 8), nod, tilt)
-    person = assemble_person(body, shape, pose, posture, look)
+        appearance = put_on_make_up(appearance, make_up_rng)
+    standing = PoseSpec(posture="stand", arms="down", variety=0.0)
+    pose, posture = sample_pose(body, shape.joints, standing, identity_rng)
+    usual_yaw, side = pose_rng.normal(0, spec.yaw_deg), pose_rng.choice([-1, 1])
+    large_yaw = side * pose_rng.uniform(*spec.large_yaw_deg)
+    yaw = large_yaw if attributes.pose else usual_yaw
+    factor = 1.6 if attributes.pose else 1.0
+    nod, tilt = factor * pose_rng.normal(0, (spec.pitch_deg, spec.roll_deg))
+    _turn_head(pose, pose_rng.normal(0, 8), nod, tilt)
+    person = assemble_person(body, shape, pose, posture, appearance)
     facing = np.rad2deg(np.arctan2(person.facing[0], -person.facing[1]))  # to the person's left
     return person.moved(float(yaw - facing), np.zeros(3))
 
 
 def _pupils_between_lids(points: Array) -> Array:
-    """The landmarks (98, 3) with the pupils of closing eyes where annotators mark them: on the seen edge."""
+    """The landmarks (98, 3) with the pupils moved between the lids, where annotators mark those of closing eyes."""
     points = points.copy()
     for pupil, upper, lower in _EYES:
         bottom = points[lower].mean(0)
-        open_ = points[upper].mean(0) - bottom
-        height = float((points[pupil] - bottom) @ open_) / max(float(open_ @ open_), 1e-12)
-        points[pupil] += (min(max(height, 0.0), 1.0) - height) * open_
+        opening = points[upper].mean(0) - bottom
+        height = float((points[pupil] - bottom) @ opening) / max(float(opening @ opening), 1e-12)
+        points[pupil] += (min(max(height, 0.0), 1.0) - height) * opening
     return points
 
 
 def _with_gaze(units: dict[str, float], rng: np.random.Generator) -> dict[str, float]:
-    """Both eyes look somewhere."""
+    """The facial units of an expression and of eyes that look in a random direction."""
     aside, up = rng.uniform(-0.6, 0.6), rng.uniform(-0.5, 0.4)
     to_left = ("eyeLookOutLeft", "eyeLookInRight") if aside > 0 else ("eyeLookInLeft", "eyeLookOutRight")
     upwards = "Up" if up > 0 else "Down"
@@ -145,25 +165,25 @@ def _with_gaze(units: dict[str, float], rng: np.random.Generator) -> dict[str, f
 
 
 def _turn_head(pose: Pose, turn: float, nod: float, tilt: float) -> None:
-    """Set neck and head; degrees: turn to the person's left, nod down, tilt to the right."""
+    """Set neck and head of a pose: degrees of the turn to the person's left, the nod down, the tilt to the right."""
     for bone, share in (("neck01", 0.25), ("neck02", 0.25), ("head", 0.5)):
         pose[bone] = rotation(UP, turn * share) @ rotation(LEFT, nod * share) @ rotation(FORWARD, tilt * share)
 
 
-def _aim(points: Array, choice: PortraitChoice, rng: np.random.Generator) -> Camera:
-    """A camera at the face's height that shows all landmarks at the wanted size."""
-    height, width = choice.size
-    camera = look_at((points.min(0) + points.max(0)) / 2, rng.uniform(0.6, 1.5), 0.0, choice.size)
+def _place_camera(points: Array, spec: PortraitSpec, rng: np.random.Generator) -> Camera:
+    """Sample a camera at the height of the face that shows all landmarks at the wanted size."""
+    height, width = spec.size
+    camera = look_at((points.min(0) + points.max(0)) / 2, rng.uniform(0.6, 1.5), 0.0, spec.size)
     seen = camera.project(points)
     low, high = seen.min(0), seen.max(0)
-    focal = rng.uniform(*choice.face_size) * min(height, width) / float((high - low).max())
+    focal = rng.uniform(*spec.face_size) * min(height, width) / float((high - low).max())
     spare = np.array([width, height]) - focal * (high - low)
     at = np.array([width, height]) / 2 + spare * rng.uniform(-0.25, 0.25, 2)
-    return camera.framed(focal, (low + high) / 2, at)
+    return camera.zoomed(focal, (low + high) / 2, at)
 
 
-def _light(hard: bool, light_range: tuple[float, float], rng: np.random.Generator) -> tuple[Light, float]:
-    """Light and exposure; `hard`: from the side or from below, coloured, far too dark or too bright."""
+def _sample_lighting(hard: bool, light_range: tuple[float, float], rng: np.random.Generator) -> tuple[Light, float]:
+    """Sample light and exposure; hard light is from the side or from below, coloured, far too dark or too bright."""
     light, exposure = sample_light(rng), float(rng.uniform(*light_range))
     if not hard:
         return light, exposure
@@ -185,7 +205,7 @@ def _light(hard: bool, light_range: tuple[float, float], rng: np.random.Generato
 
 
 def _blurred(image: NDArray[np.uint8], face_size: float, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Out of focus, moved, or taken from a small picture; face_size: pixels, the landmarks' longer side."""
+    """The image out of focus, with motion blur or enlarged; face_size: longer side of the landmarks' box, pixels."""
     kind = rng.integers(3)
     if kind == 0:
         return cv2.GaussianBlur(image, (0, 0), face_size * rng.uniform(0.018, 0.035))

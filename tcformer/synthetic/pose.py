@@ -1,7 +1,7 @@
-"""Postures, arms, hands and facial expressions, drawn at random.
+"""Random postures, arms, hands and facial expressions.
 
-A pose is a mapping from bone name to rotation (3, 3) about the bone's joint in axes parallel to the rest
-position's: x to the person's left, -y forward, z up.
+A pose maps names of bones to rotations (3, 3) about the bones' joints, in axes parallel to the rest position's: x to
+the person's left, -y forward, z up.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from tcformer.synthetic.body import BodyModel
 from tcformer.synthetic.geometry import (
     FORWARD,
     LEFT,
@@ -24,6 +23,7 @@ from tcformer.synthetic.geometry import (
     rotation_towards,
     unit,
 )
+from tcformer.synthetic.template_body import TemplateBody
 
 Posture = Literal["stand", "walk", "run", "sit", "squat", "lunge", "dance", "lie"]
 Expression = Literal["neutral", "smile", "open", "surprise", "frown", "blink", "pucker", "mixed"]
@@ -40,36 +40,48 @@ Pose = dict[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
-class PoseChoice:
-    """What is asked of `sample_pose`. None: drawn at random."""
+class PoseSpec:
+    """Constraints on a pose."""
 
     posture: Posture | None = None
+    """None: sampled."""
     arms: Arm | None = None
+    """None: sampled."""
     variety: float = 1.0
-    """Fraction of postures and of arms that are not simply standing with the arms down."""
+    """Fraction, 0 to 1, of sampled postures that are not just standing and of sampled arms that are not just down."""
 
 
-def sample_pose(body: BodyModel, joints: Array, choice: PoseChoice, rng: np.random.Generator) -> tuple[Pose, Posture]:
-    """Draw a pose for a body whose joints (104, 3) lie at `joints`. Returns the pose and its posture."""
+def sample_pose(body: TemplateBody, joints: Array, spec: PoseSpec, rng: np.random.Generator) -> tuple[Pose, Posture]:
+    """Sample a pose.
+
+    Args:
+        body: the template body.
+        joints: (104, 3) of the body in rest position.
+        spec: constraints.
+        rng: the source of randomness.
+
+    Returns:
+        The pose and its posture.
+    """
     posture: Posture
-    if choice.posture is not None:
-        posture = choice.posture
-    elif rng.uniform() < choice.variety:
+    if spec.posture is not None:
+        posture = spec.posture
+    elif rng.uniform() < spec.variety:
         posture = POSTURES[rng.choice(len(POSTURES), p=_POSTURE_WEIGHTS)]
     else:
         posture = "stand"
     pose: Pose = {}
     lean = _sample_legs(body, joints, posture, pose, rng)
-    _sample_spine(lean, 0.4 + 0.6 * choice.variety, pose, rng)
+    _sample_spine(lean, 0.4 + 0.6 * spec.variety, pose, rng)
     for side, sign in (("L", 1.0), ("R", -1.0)):
         arm: Arm
         if posture == "lie":  # along the ground
             arm = "flat"
-        elif choice.arms is not None:
-            arm = choice.arms
+        elif spec.arms is not None:
+            arm = spec.arms
         elif posture == "run":
             arm = "swing"
-        elif rng.uniform() < choice.variety:
+        elif rng.uniform() < spec.variety:
             arm = _FREE_ARMS[rng.choice(len(_FREE_ARMS), p=_FREE_ARM_WEIGHTS)]
         else:
             arm = "lap" if posture == "sit" else "down"
@@ -78,8 +90,8 @@ def sample_pose(body: BodyModel, joints: Array, choice: PoseChoice, rng: np.rand
     return pose, posture
 
 
-def _sample_legs(body: BodyModel, joints: Array, posture: Posture, pose: Pose, rng: np.random.Generator) -> float:
-    """Set root, legs and feet; returns how far the spine leans forward, degrees."""
+def _sample_legs(body: TemplateBody, joints: Array, posture: Posture, pose: Pose, rng: np.random.Generator) -> float:
+    """Add root, legs and feet to the pose; returns by how many degrees the spine leans forward."""
     uniform, normal = rng.uniform, rng.normal
     hip = np.abs(normal(0, 5, 2))  # flexion, degrees
     spread = uniform(-2, 8, 2)
@@ -116,7 +128,7 @@ def _sample_legs(body: BodyModel, joints: Array, posture: Posture, pose: Pose, r
         hip[:] = 0.0
         spread = uniform(0, 12, 2)
         if rng.uniform() < 0.4:
-            # Somebody who lies face down can only lift the foot.
+            # A person who lies face down can only lift the foot.
             hip[leg], knee[leg] = uniform(20, 50) if pitch < 0 else 0.0, uniform(40, 90)
     roll = normal(0, 2) if posture != "lie" else normal(0, 12)
     pose["root"] = rotation(LEFT, pitch) @ rotation(UP, roll)
@@ -133,13 +145,14 @@ def _sample_legs(body: BodyModel, joints: Array, posture: Posture, pose: Pose, r
         )
         knee[i] = max(knee[i], 0.0)
         pose[f"lowerleg01.{side}"] = rotation_towards(shin, backward, knee[i])
-        # Turned back so that the sole stays on the ground, as far as an ankle goes.
+        # The ankle keeps the sole level, within its range.
         level = 0.0 if posture == "lie" else float(np.clip(hip[i] - knee[i] - pitch, -30, 30))
         pose[f"foot.{side}"] = rotation(LEFT, level + normal(0, 4)) @ rotation(UP, normal(0, 5))
     return float(lean)
 
 
 def _sample_spine(lean: float, amount: float, pose: Pose, rng: np.random.Generator) -> None:
+    """Add spine, neck and head to the pose; `amount` scales all but `lean`, degrees forward."""
     twist, bend = rng.normal(0, 7 * amount), rng.normal(0, 4 * amount)
     for bone in ("spine04", "spine03", "spine02"):
         pose[bone] = rotation(LEFT, lean / 3) @ rotation(UP, twist / 3) @ rotation(FORWARD, bend / 3)
@@ -150,8 +163,9 @@ def _sample_spine(lean: float, amount: float, pose: Pose, rng: np.random.Generat
 
 
 def _sample_arm(
-    body: BodyModel, joints: Array, side: str, sign: float, arm: Arm, pose: Pose, rng: np.random.Generator
+    body: TemplateBody, joints: Array, side: str, sign: float, arm: Arm, pose: Pose, rng: np.random.Generator
 ) -> None:
+    """Add the shoulder and arm of a side, "L" or "R", to the pose; sign: 1 for the left, -1 for the right."""
     uniform = rng.uniform
 
     def at(name: str) -> Array:
@@ -160,7 +174,7 @@ def _sample_arm(
     outward = LEFT * sign
     elbow = abs(rng.normal(0, 12)) + 5
     twist = uniform(-25, 25)
-    forearm: Array | None = None  # where it points; None: bent by `elbow` degrees
+    forearm: Array | None = None  # its direction; None: the elbow is bent by `elbow` degrees
     if arm == "down":
         target = -UP + outward * uniform(0.12, 0.35) + FORWARD * rng.normal(0, 0.12)
     elif arm == "forward":
@@ -174,7 +188,7 @@ def _sample_arm(
         elbow = abs(rng.normal(0, 28))
     elif arm == "hip":
         target = -UP + outward * uniform(0.75, 1.0) - FORWARD * uniform(0.1, 0.3)
-        # The hand comes back to the side of the hip.
+        # The hand returns to the side of the hip.
         forearm = -UP + outward * uniform(-0.95, -0.75) + FORWARD * uniform(0.1, 0.3)
     elif arm == "chest":
         target = -UP + outward * uniform(0.1, 0.4) + FORWARD * uniform(0, 0.5)
@@ -207,12 +221,16 @@ def _sample_arm(
     pose[f"lowerarm02.{side}"] = rotation(lower, sign * rng.normal(0, 20))
 
 
-def _sample_hand(body: BodyModel, joints: Array, side: str, sign: float, pose: Pose, rng: np.random.Generator) -> None:
+def _sample_hand(
+    body: TemplateBody, joints: Array, side: str, sign: float, pose: Pose, rng: np.random.Generator
+) -> None:
+    """Add the wrist and fingers of a side to the pose; arguments as for `_sample_arm`."""
+
     def at(name: str) -> Array:
         return joints[body.bone[f"{name}.{side}"]]
 
     along = unit(at("finger3-1") - at("wrist"))
-    palm = unit(cross(along, at("finger2-1") - at("finger5-1"))) * sign  # the way the palm faces
+    palm = unit(cross(along, at("finger2-1") - at("finger5-1"))) * sign  # the direction that the palm faces
     pose[f"wrist.{side}"] = rotation_towards(along, palm, rng.normal(0, 14)) @ rotation(palm, rng.normal(0, 7))
     shape = str(rng.choice(["relaxed", "open", "fist", "point", "two", "free"], p=[0.35, 0.2, 0.15, 0.1, 0.05, 0.15]))
     curl = {
@@ -241,8 +259,8 @@ def _sample_hand(body: BodyModel, joints: Array, side: str, sign: float, pose: P
         pose[f"finger1-{joint}.{side}"] = rotation_towards(bone, inward, thumb + rng.normal(0, 4))
 
 
-def sample_expression(body: BodyModel, rng: np.random.Generator, kind: Expression | None = None) -> dict[str, float]:
-    """Draw a facial expression: name of the facial unit -> strength, 0 to 1. kind None: drawn as well."""
+def sample_expression(body: TemplateBody, rng: np.random.Generator, kind: Expression | None = None) -> dict[str, float]:
+    """Sample a facial expression: the strength, 0 to 1, of facial units by name. Without `kind` it is sampled too."""
     uniform = rng.uniform
     units: dict[str, float] = {}
 

@@ -1,4 +1,4 @@
-"""People and furniture to pixels: lit, drawn, and their key points marked as visible or hidden."""
+"""Rendering of people and objects, and the visibility of their keypoints."""
 
 from __future__ import annotations
 
@@ -11,18 +11,29 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from tcformer.rasterizer import bounds, parallel_depth, rasterize, transform_points, vertex_normals
-from tcformer.synthetic.appearance import paint, visible_faces
-from tcformer.synthetic.body import BodyModel
-from tcformer.synthetic.geometry import UP, Array, Camera, cross, rotation, unit
+from tcformer.data.wholebody.keypoints import PARTS
+from tcformer.rasterizer import orthographic_depth, rasterize, vertex_normals
+from tcformer.synthetic.appearance import drawn_faces, paint
+from tcformer.synthetic.geometry import (
+    UP,
+    Array,
+    Camera,
+    Float32,
+    Int32,
+    bounds,
+    cross,
+    rotation,
+    transform_points,
+    unit,
+)
 from tcformer.synthetic.person import Person
+from tcformer.synthetic.template_body import TemplateBody
 
-Float32 = NDArray[np.float32]
+#: Values of `Rendering.owner` that are no person.
+BACKGROUND, OBJECT = -1, -2
 
-NOBODY, FURNITURE = -1, -2
-
-# How far a joint may lie behind the visible surface and still count as visible, metres: joints lie inside the
-# body. 17 body points, 6 feet, 68 face, 2 x 21 hands.
+# How far behind the visible surface a keypoint still counts as visible, metres, because joints lie inside the body:
+# 17 body points, 6 feet, 68 face, 2 x 21 hands.
 _DEPTH_TOLERANCE = np.array(
     [0.03, 0.03, 0.03, 0.05, 0.05, 0.14, 0.14, 0.09, 0.09, 0.06, 0.06, 0.2, 0.2, 0.11, 0.11, 0.09, 0.09]
     + [0.06] * 6 + [0.014] * 68 + [0.035] * 42
@@ -31,30 +42,33 @@ _DEPTH_TOLERANCE = np.array(
 _LARGEST_SHADOW_MAP = 384  # pixels
 
 
-class Thing(Protocol):
-    """What may stand between people: a mesh of one colour."""
+class ColouredMesh(Protocol):
+    """An object in a scene: a mesh of one colour."""
 
     @property
     def colour(self) -> Float32:
-        """sRGB (3,), 0 to 1."""
+        """(3,) sRGB, 0 to 1."""
         ...
 
-    def mesh(self) -> tuple[Float32, NDArray[np.int32]]:
-        """Vertices (V, 3) in the world, metres, and faces (F, 3)."""
+    def mesh(self) -> tuple[Float32, Int32]:
+        """Vertices (V, 3), world, metres, and faces (F, 3)."""
         ...
 
 
 @dataclass(frozen=True)
 class Box:
-    """A piece of furniture: an upright box on the ground. Metres; colour (3,) sRGB 0 to 1."""
+    """A piece of furniture: an upright box on the ground."""
 
     centre: tuple[float, float]
+    """x and y, metres."""
     size: tuple[float, float, float]
+    """Along x, y and z before the rotation, metres."""
     yaw_deg: float
     colour: Float32
+    """(3,) sRGB, 0 to 1."""
 
-    def mesh(self) -> tuple[Float32, NDArray[np.int32]]:
-        """24 vertices, four for each side (so that the edges stay sharp), and 12 faces."""
+    def mesh(self) -> tuple[Float32, Int32]:
+        """24 vertices, four of each side so that the edges stay sharp, and 12 faces."""
         vertices: list[Array] = []
         faces: list[tuple[int, int, int]] = []
         for axis in range(3):
@@ -71,30 +85,32 @@ class Box:
 
 @dataclass(frozen=True)
 class Light:
-    """A sun or lamp far away plus light from everywhere. direction (3,): towards the light, world, unit."""
+    """A distant lamp (the key light) and ambient light."""
 
     direction: Array
+    """(3,) unit vector towards the lamp, world."""
     key: Float32
-    """Linear RGB (3,)."""
+    """(3,) linear RGB."""
     ambient: Float32
-    """Linear RGB (3,)."""
+    """(3,) linear RGB."""
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A drawn scene. `scale` samples a pixel in each direction for owner and depth."""
+class Rendering:
+    """The image of a scene, and what each of its samples shows."""
 
     image: NDArray[np.uint8]
     """(height, width, 3) RGB."""
     owner: NDArray[np.int16]
-    """(height * scale, width * scale): index of the person, NOBODY or FURNITURE."""
+    """(height * scale, width * scale) index of the person, BACKGROUND or OBJECT."""
     depth: Float32
-    """(height * scale, width * scale): metres, inf where nothing is."""
+    """(height * scale, width * scale) metres, inf for the background."""
     scale: int
+    """Samples per pixel in each direction."""
 
 
 def sample_light(rng: np.random.Generator) -> Light:
-    """Light from above and in front or from the side, nearly white."""
+    """Sample nearly white light from above and from the front or the side."""
     azimuth, elevation = np.deg2rad(rng.uniform(-85, 85)), np.deg2rad(rng.uniform(25, 70))
     direction = [np.sin(azimuth) * np.cos(elevation), -np.cos(azimuth) * np.cos(elevation), np.sin(elevation)]
     key = rng.uniform(0.55, 1.1) * (1 + rng.normal(0, 0.05, 3))
@@ -103,25 +119,34 @@ def sample_light(rng: np.random.Generator) -> Light:
 
 
 def render(
-    body: BodyModel,
+    body: TemplateBody,
     people: Sequence[Person],
-    things: Sequence[Thing],
+    objects: Sequence[ColouredMesh],
     camera: Camera,
     light: Light,
     background: Float32,
     exposure: float,
     supersampling: int,
     rng: np.random.Generator,
-) -> Picture:
-    """Draw people and things before a background (height, width, 3), sRGB 0 to 1.
+) -> Rendering:
+    """Render people and objects in front of a background.
 
-    exposure: relative to a well exposed picture. rng draws the camera's noise.
+    Args:
+        body: the template body.
+        people: the people of the scene.
+        objects: the objects of the scene.
+        camera: the camera.
+        light: the light.
+        background: (height, width, 3) sRGB, 0 to 1.
+        exposure: relative to a well exposed image.
+        supersampling: samples per pixel in each direction.
+        rng: the source of the camera's noise.
     """
     height, width = camera.size
     h, w = height * supersampling, width * supersampling
-    drawn = [visible_faces(body, person.look) for person in people]
+    drawn = [drawn_faces(body, person.appearance) for person in people]
     meshes = [(person.dressed, body.faces[faces]) for person, faces in zip(people, drawn, strict=True)]
-    meshes += [thing.mesh() for thing in things]
+    meshes += [thing.mesh() for thing in objects]
     first_vertex = np.cumsum([0] + [len(vertices) for vertices, _ in meshes])
     first_face = np.cumsum([0] + [len(faces) for _, faces in meshes])
     world = np.concatenate([vertices for vertices, _ in meshes])
@@ -132,16 +157,16 @@ def render(
     centre = (camera.centre[0] * supersampling, camera.centre[1] * supersampling)
     depth, face_of_pixel, weights = rasterize(seen, faces, focal, *centre, h, w)
 
-    # One entry more than there are faces: face -1 is nobody's.
-    owner_of_face = np.full(first_face[-1] + 1, NOBODY, np.int16)
+    # The last entry, at index -1, is for pixels without a face.
+    owner_of_face = np.full(first_face[-1] + 1, BACKGROUND, np.int16)
     albedo = np.zeros((h, w, 3), np.float32)
     for index, person in enumerate(people):
-        paint(body, person.look, int(first_face[index]), drawn[index], face_of_pixel, weights, albedo)
+        paint(body, person.appearance, int(first_face[index]), drawn[index], face_of_pixel, weights, albedo)
         owner_of_face[first_face[index] : first_face[index + 1]] = index
-    for index, thing in enumerate(things, len(people)):
+    for index, thing in enumerate(objects, len(people)):
         inside = (face_of_pixel >= first_face[index]) & (face_of_pixel < first_face[index + 1])
         albedo[inside] = thing.colour
-        owner_of_face[first_face[index] : first_face[index + 1]] = FURNITURE
+        owner_of_face[first_face[index] : first_face[index + 1]] = OBJECT
     owner = owner_of_face[face_of_pixel]
 
     shadow_map, to_map = _shadow_map(world, faces, light, min(2 * height, _LARGEST_SHADOW_MAP))
@@ -152,17 +177,20 @@ def render(
         light.direction.astype(np.float32), light.key, light.ambient, eye.astype(np.float32), supersampling,
     )  # fmt: skip
     shadow = _ground_shadow(eye, camera.pixel_to_ray, shadow_map, to_map, height, width)
-    # Shadow edges on the ground are soft.
+    # The edges of shadows on the ground are soft.
     shadow = cv2.GaussianBlur(shadow, (0, 0), max(height / 160, 0.5))
     darkest = light.ambient.mean() / (light.ambient.mean() + light.key.mean() * max(light.direction[2], 0.0))
 
     noise = np.float32(rng.uniform(0.5, 3)) * rng.standard_normal(lit.shape, np.float32)
-    image = _develop(lit, coverage, background, shadow, float(darkest), exposure, noise)
-    return Picture(image, owner, depth, supersampling)
+    image = _composite(lit, coverage, background, shadow, float(darkest), exposure, noise)
+    return Rendering(image, owner, depth, supersampling)
 
 
-def _shadow_map(world: Float32, faces: NDArray[np.int32], light: Light, size: int) -> tuple[Float32, Array]:
-    """Depth (size, size) seen from the light; matrix (3, 4) from world to its (x px, y px, depth m)."""
+def _shadow_map(world: Float32, faces: Int32, light: Light, size: int) -> tuple[Float32, Array]:
+    """The depth (size, size) that the light sees, and the matrix (3, 4) from world to the map.
+
+    The map's coordinates are x and y in pixels and the depth in metres.
+    """
     across = unit(cross(light.direction, np.array([0.0, 1.0, 0.2])))
     basis = np.stack([across, cross(light.direction, across), -light.direction])
     matrix = np.column_stack([basis, np.zeros(3)])
@@ -171,17 +199,17 @@ def _shadow_map(world: Float32, faces: NDArray[np.int32], light: Light, size: in
     matrix[:, 3] = -low
     matrix[:2] *= scale
     matrix[:2, 3] += 2
-    return parallel_depth(transform_points(world, matrix), faces, size), matrix
+    return orthographic_depth(transform_points(world, matrix), faces, size), matrix
 
 
 @numba.njit(cache=True)
 def _shade(
-    face_of_pixel: NDArray[np.int32],
+    face_of_pixel: Int32,
     weights: Float32,
     albedo: Float32,
     world: Float32,
     normals: Float32,
-    faces: NDArray[np.int32],
+    faces: Int32,
     shadow_map: Float32,
     to_map: Float32,
     light: Float32,
@@ -190,13 +218,32 @@ def _shade(
     eye: Float32,
     scale: int,
 ) -> tuple[Float32, Float32]:
-    """Light the painted pixels; returns linear colour (H, W, 3) times coverage, and coverage (H, W)."""
+    """Light the painted samples (h, w) and average them over pixels (H, W).
+
+    Args:
+        face_of_pixel: (h, w) from `rasterize`.
+        weights: (h, w, 2) from `rasterize`.
+        albedo: (h, w, 3) sRGB, 0 to 1.
+        world: (V, 3) vertices.
+        normals: (V, 3) of the vertices.
+        faces: (F, 3)
+        shadow_map: from `_shadow_map`.
+        to_map: (3, 4) from `_shadow_map`.
+        light: (3,) unit vector towards the lamp.
+        key: (3,) linear RGB of the lamp.
+        ambient: (3,) linear RGB of the ambient light.
+        eye: (3,) position of the camera.
+        scale: samples per pixel in each direction.
+
+    Returns:
+        Linear colour times coverage (H, W, 3), and coverage (H, W), 0 to 1.
+    """
     h, w = face_of_pixel.shape
     lit = np.zeros((h // scale, w // scale, 3), np.float32)
     coverage = np.zeros((h // scale, w // scale), np.float32)
     share = np.float32(1.0 / (scale * scale))
     size = shadow_map.shape[0]
-    # Shadows closer than this to their own surface are not seen: the map's resolution and 2 cm.
+    # A surface nearer than this to the one in the shadow map is lit: 2 cm and the map's resolution.
     step = np.float32(0.02) + np.float32(1.5) / np.sqrt(to_map[0, 0] ** 2 + to_map[0, 1] ** 2 + to_map[0, 2] ** 2)
     for row in range(h):
         for column in range(w):
@@ -216,7 +263,7 @@ def _shade(
             vx, vy, vz = eye[0] - x, eye[1] - y, eye[2] - z
             away = np.sqrt(vx * vx + vy * vy + vz * vz)
             vx, vy, vz = vx / away, vy / away, vz / away
-            if nx * vx + ny * vy + nz * vz < 0:  # the inside of a skirt or of the mouth
+            if nx * vx + ny * vy + nz * vz < 0:  # the inside of a skirt or the mouth
                 length = -length
             nx, ny, nz = nx / length, ny / length, nz / length
             u = int(to_map[0, 0] * x + to_map[0, 1] * y + to_map[0, 2] * z + to_map[0, 3])
@@ -236,7 +283,7 @@ def _shade(
             shine = 0.06 * open_ * shine**24
             sky = 0.75 + 0.25 * nz
             for channel in range(3):
-                colour = albedo[row, column, channel] * albedo[row, column, channel]  # sRGB, nearly linear
+                colour = albedo[row, column, channel] * albedo[row, column, channel]  # nearly linear RGB
                 value = colour * (key[channel] * direct + ambient[channel] * sky) + shine * key[channel]
                 lit[row // scale, column // scale, channel] += share * value
             coverage[row // scale, column // scale] += share
@@ -244,7 +291,7 @@ def _shade(
 
 
 @numba.njit(cache=True)
-def _develop(
+def _composite(
     lit: Float32,
     coverage: Float32,
     background: Float32,
@@ -253,10 +300,22 @@ def _develop(
     exposure: float,
     noise: Float32,
 ) -> NDArray[np.uint8]:
-    """People over the background, exposed, as sRGB (H, W, 3). darkest: light in a full shadow relative to
-    that outside; noise (H, W, 3): added to the pixels, 0 to 255."""
+    """The image: people and objects over the background, exposed.
+
+    Args:
+        lit: (H, W, 3) linear colour times coverage.
+        coverage: (H, W) share of people and objects in each pixel.
+        background: (H, W, 3) sRGB, 0 to 1.
+        shadow: (H, W) share of each pixel that is in the shadow.
+        darkest: light in a full shadow relative to the light outside.
+        exposure: relative to a well exposed image.
+        noise: (H, W, 3) added to the pixels, of 0 to 255.
+
+    Returns:
+        (H, W, 3) sRGB.
+    """
     height, width = coverage.shape
-    # Automatic exposure, as cameras have it, so that dark clothes in the shade stay recognisable.
+    # Automatic exposure, as in cameras, so that dark clothes in the shade stay recognisable.
     brightness, covered = 0.0, 1e-6
     for row in range(height):
         for column in range(width):
@@ -279,7 +338,7 @@ def _develop(
 def _ground_shadow(
     eye: Array, pixel_to_ray: Array, shadow_map: Float32, to_map: Array, height: int, width: int
 ) -> Float32:
-    """1 where people and furniture keep the light from the ground, (height, width)."""
+    """(height, width) 1 where people or objects keep the light from the ground, else 0."""
     shadow = np.zeros((height, width), np.float32)
     size = shadow_map.shape[0]
     for row in range(height):
@@ -300,22 +359,28 @@ def _ground_shadow(
     return shadow
 
 
-def seen_keypoints(person: Person, camera: Camera) -> Array:
-    """World positions (133, 3) of the points an annotator would mark.
+def annotated_keypoints(person: Person, camera: Camera) -> Array:
+    """World positions (133, 3) of the keypoints that an annotator would mark.
 
-    Where the head is turned, the far side's jaw points move to the visible outline of the cheek.
+    They are the keypoints of the person, except for the jaw of a turned head (`annotated_jaw`).
     """
     points = person.keypoints.copy()
-    face = points[23:91]
-    face[:17] = seen_jaw(face[:17], person.cheeks, face[[36, 45]], camera)
+    face = points[PARTS["face"]]
+    face[:17] = annotated_jaw(face[:17], person.jaw_candidates, face[[36, 45]], camera)
     return points
 
 
-def seen_jaw(jaw: Array, candidates: Array, eye_corners: Array, camera: Camera) -> Array:
-    """Jaw points as an annotator would mark them: those of the side turned away on the cheek's outline.
+def annotated_jaw(jaw: Array, candidates: Array, eye_corners: Array, camera: Camera) -> Array:
+    """Jaw points as an annotator would mark them: on the side turned away they lie on the outline of the cheek.
 
-    jaw (N, 3), N odd: world positions, from the person's right ear over the chin to the left; candidates
-    (N, C, 3): `BodyModel.jaw_outline`; eye_corners (2, 3): the outer ones, right and left. Returns (N, 3).
+    Args:
+        jaw: (N, 3) world positions, N odd, from the person's right ear over the chin to the left ear.
+        candidates: (N, C, 3) of each jaw point, see `TemplateBody.jaw_candidates98`.
+        eye_corners: (2, 3) the outer corners of the right and of the left eye.
+        camera: the camera that sees the face.
+
+    Returns:
+        (N, 3) world positions.
     """
     marked = jaw.copy()
     eyes = camera.project(eye_corners)
@@ -333,18 +398,28 @@ def seen_jaw(jaw: Array, candidates: Array, eye_corners: Array, camera: Camera) 
     return marked
 
 
-def visibility(points: Array, index: int, camera: Camera, picture: Picture) -> NDArray[np.int64]:
-    """0 = outside the picture, 1 = hidden, 2 = visible: (133,) for the world points (133, 3) of a person."""
+def visibility(points: Array, index: int, camera: Camera, rendering: Rendering) -> NDArray[np.int64]:
+    """Whether each keypoint of a person is visible.
+
+    Args:
+        points: (133, 3) world positions.
+        index: the person's index in the scene.
+        camera: the camera of the scene.
+        rendering: the rendered scene.
+
+    Returns:
+        (133,) 0: outside the image, 1: hidden, 2: visible.
+    """
     height, width = camera.size
     seen = camera.to_camera(points)
     pixels = camera.project(points)
     inside = (pixels >= 0).all(1) & (pixels[:, 0] < width) & (pixels[:, 1] < height) & (seen[:, 2] > 0.05)
     result = np.zeros(len(points), np.int64)
-    columns = np.clip((pixels[:, 0] * picture.scale).astype(int), 0, picture.depth.shape[1] - 1)
-    rows = np.clip((pixels[:, 1] * picture.scale).astype(int), 0, picture.depth.shape[0] - 1)
-    front = picture.depth[rows, columns]
-    whose = picture.owner[rows, columns]
+    columns = np.clip((pixels[:, 0] * rendering.scale).astype(int), 0, rendering.depth.shape[1] - 1)
+    rows = np.clip((pixels[:, 1] * rendering.scale).astype(int), 0, rendering.depth.shape[0] - 1)
+    front = rendering.depth[rows, columns]
+    whose = rendering.owner[rows, columns]
     near = ~np.isfinite(front) | (seen[:, 2] - front < _DEPTH_TOLERANCE)
-    own = (whose == NOBODY) | (whose == index) | (seen[:, 2] < front)
+    own = (whose == BACKGROUND) | (whose == index) | (seen[:, 2] < front)
     result[inside] = np.where(near & own, 2, 1)[inside]
     return result

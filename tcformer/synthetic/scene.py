@@ -1,4 +1,4 @@
-"""A scene: who is in it, how they pose, where they stand, and what the camera shows of them."""
+"""A scene: its people, their poses and places, and what the camera shows of them."""
 
 from __future__ import annotations
 
@@ -9,34 +9,38 @@ from typing import Literal
 
 import numpy as np
 
-from tcformer.rasterizer import bounds
 from tcformer.synthetic.appearance import random_colour
 from tcformer.synthetic.background import background
-from tcformer.synthetic.body import SKIN_VERTICES, BodyModel
-from tcformer.synthetic.geometry import Camera, look_at, unit
+from tcformer.synthetic.geometry import Camera, bounds, look_at, unit
 from tcformer.synthetic.person import Person, make_person
-from tcformer.synthetic.pose import PoseChoice
-from tcformer.synthetic.render import Box, Picture, render, sample_light
+from tcformer.synthetic.pose import PoseSpec
+from tcformer.synthetic.render import Box, Rendering, render, sample_light
+from tcformer.synthetic.template_body import SKIN_VERTICES, TemplateBody
 
 Framing = Literal["whole", "cropped", "upper body", "face"]
 
 
 @dataclass(frozen=True)
-class SceneChoice:
-    """What a scene is to show; the rest is drawn at random. Units as in the options."""
+class SceneSpec:
+    """What a scene shows; the rest is random. Fields without a comment are those of the options."""
 
     size: tuple[int, int]
+    """Height and width of the image, pixels."""
     people: int
-    pose: PoseChoice
+    """Number of individuals."""
+    pose: PoseSpec
     yaw_deg: float
-    """Mean of the direction people face; 90 = to the right of the picture."""
+    """Mean of the direction people face, degrees; 90: to the right of the image."""
     yaw_spread_deg: float
+    """Standard deviation of that direction, degrees."""
     back_view_fraction: float
     framing: Framing
     figure_height: tuple[float, float]
     camera_pitch_deg: float
     occluder: bool
+    """Whether a piece of furniture stands in front of a person."""
     crowd: bool
+    """Whether a group of tiny people stands in the distance."""
     clutter: float
     photo_fraction: float
     light_range: tuple[float, float]
@@ -45,35 +49,41 @@ class SceneChoice:
 
 @dataclass(frozen=True)
 class Scene:
-    """A drawn scene. The first `named` people are individuals, the others are a crowd in the distance."""
+    """A rendered scene."""
 
     people: list[Person]
-    named: int
+    """The individuals, then the people of the crowd."""
+    num_individuals: int
     camera: Camera
-    picture: Picture
+    rendering: Rendering
 
 
-MakePerson = Callable[[BodyModel, PoseChoice, np.random.Generator], Person]
-Aim = Callable[[Sequence[Person], SceneChoice, np.random.Generator], Camera]
+PersonMaker = Callable[[TemplateBody, PoseSpec, np.random.Generator], Person]
+CameraPlacer = Callable[[Sequence[Person], SceneSpec, np.random.Generator], Camera]
 
 
 def draw_scene(
-    body: BodyModel,
-    choice: SceneChoice,
+    body: TemplateBody,
+    spec: SceneSpec,
     rng: np.random.Generator,
-    make: MakePerson = make_person,
-    aim: Aim | None = None,
+    person_maker: PersonMaker = make_person,
+    camera_placer: CameraPlacer | None = None,
 ) -> Scene:
-    """Compose and draw a scene. Everything random comes from rng.
+    """Compose and render a scene.
 
-    make: makes the individuals. aim: sets up the camera; None: one that shows what `choice.framing` asks for.
+    Args:
+        body: the template body.
+        spec: what the scene shows.
+        rng: the only source of randomness.
+        person_maker: samples an individual.
+        camera_placer: samples the camera; by default one that shows what `spec.framing` says.
     """
     people: list[Person] = []
     boxes: list[Box] = []
     x = 0.0
-    for index in range(choice.people):
-        person = make(body, choice.pose, rng)
-        yaw = _sample_yaw(person, choice, rng)
+    for index in range(spec.people):
+        person = person_maker(body, spec.pose, rng)
+        yaw = _sample_yaw(person, spec, rng)
         reach = person.skin[:SKIN_VERTICES, 0] * math.cos(math.radians(yaw))
         reach -= person.skin[:SKIN_VERTICES, 1] * math.sin(math.radians(yaw))
         half_width = float(np.ptp(reach)) / 2
@@ -85,23 +95,23 @@ def draw_scene(
         people.append(person)
         if person.seat_height:
             boxes.append(_seat(person, yaw, rng))
-    camera = (aim or _aim)(people, choice, rng)
-    if choice.occluder:
-        boxes.append(_occluder(people[rng.integers(len(people))], rng))
-    named = len(people)
-    if choice.crowd:
+    camera = (camera_placer or _place_camera)(people, spec, rng)
+    if spec.occluder:
+        boxes.append(_furniture(people[rng.integers(len(people))], rng))
+    num_individuals = len(people)
+    if spec.crowd:
         people += _crowd(body, camera, rng)
-    behind = background(camera, choice.clutter, choice.photo_fraction, rng)
-    exposure = rng.uniform(*choice.light_range)
-    picture = render(body, people, boxes, camera, sample_light(rng), behind, exposure, choice.supersampling, rng)
-    return Scene(people, named, camera, picture)
+    behind = background(camera, spec.clutter, spec.photo_fraction, rng)
+    exposure = rng.uniform(*spec.light_range)
+    rendering = render(body, people, boxes, camera, sample_light(rng), behind, exposure, spec.supersampling, rng)
+    return Scene(people, num_individuals, camera, rendering)
 
 
-def _sample_yaw(person: Person, choice: SceneChoice, rng: np.random.Generator) -> float:
-    yaw = rng.normal(choice.yaw_deg, choice.yaw_spread_deg)
-    if rng.uniform() < choice.back_view_fraction:
+def _sample_yaw(person: Person, spec: SceneSpec, rng: np.random.Generator) -> float:
+    yaw = rng.normal(spec.yaw_deg, spec.yaw_spread_deg)
+    if rng.uniform() < spec.back_view_fraction:
         yaw += 180
-    if person.posture == "lie":  # across the picture, not with the feet towards the camera
+    if person.posture == "lie":  # across the image, not with the feet towards the camera
         yaw += 90 if rng.uniform() < 0.5 else -90
     return float(yaw)
 
@@ -114,7 +124,7 @@ def _seat(person: Person, yaw_deg: float, rng: np.random.Generator) -> Box:
     return Box((float(centre[0]), float(centre[1])), size, yaw_deg, random_colour(rng, 0.6))
 
 
-def _occluder(person: Person, rng: np.random.Generator) -> Box:
+def _furniture(person: Person, rng: np.random.Generator) -> Box:
     """A piece of furniture between a person and the camera."""
     front = float(person.skin[:SKIN_VERTICES, 1].min())
     middle = float(person.skin[:SKIN_VERTICES, 0].mean())
@@ -123,34 +133,34 @@ def _occluder(person: Person, rng: np.random.Generator) -> Box:
     return Box(centre, size, rng.normal(0, 15), random_colour(rng, 0.6))
 
 
-def _crowd(body: BodyModel, camera: Camera, rng: np.random.Generator) -> list[Person]:
-    """Five to nine tiny people close together, far behind the others."""
+def _crowd(body: TemplateBody, camera: Camera, rng: np.random.Generator) -> list[Person]:
+    """Five to nine tiny people close to each other, far behind the individuals."""
     eye = camera.position
     distance = rng.uniform(6, 9) * -float(eye[1])
     height, width = camera.size
     ray = camera.pixel_to_ray @ [rng.uniform(0.1, 0.9) * width, height / 2, 1.0]
     middle = eye + ray * (distance - eye[1]) / ray[1]
-    choice = PoseChoice(variety=0.2)
+    spec = PoseSpec(variety=0.2)
     crowd = []
     for _ in range(rng.integers(5, 10)):
         place = np.array([middle[0] + rng.normal(0, 1.0), distance + rng.normal(0, 1.0), 0.0])
-        crowd.append(make_person(body, choice, rng).moved(rng.normal(0, 60), place))
+        crowd.append(make_person(body, spec, rng).moved(rng.normal(0, 60), place))
     return crowd
 
 
-def _aim(people: Sequence[Person], choice: SceneChoice, rng: np.random.Generator) -> Camera:
-    """A camera in front of the people that shows what `choice.framing` asks for."""
-    height, width = choice.size
-    # Every fourth vertex shows the outline well enough.
+def _place_camera(people: Sequence[Person], spec: SceneSpec, rng: np.random.Generator) -> Camera:
+    """Sample a camera in front of the people that shows what `spec.framing` says."""
+    height, width = spec.size
+    # Every fourth vertex is enough for the outline.
     skin = np.concatenate([person.skin[:SKIN_VERTICES:4] for person in people])
     middle = bounds(skin).mean(0)
     first = people[0].keypoints
-    if choice.framing == "upper body":
+    if spec.framing == "upper body":
         hips = first[11:13].mean(0)
         subject = np.concatenate([first[:13], first[23:91], hips + [[0.35, 0, 0], [-0.35, 0, 0]]])
         subject = np.concatenate([subject, first[23:91].mean(0) + [[0.0, 0.0, 0.17]]])
         distance = rng.uniform(1.5, 3.0)
-    elif choice.framing == "face":
+    elif spec.framing == "face":
         centre = first[23:91].mean(0)
         subject = centre + np.array([[0.0, 0.0, 0.15], [0.0, 0.0, -0.12], [0.1, 0.0, 0.0], [-0.1, 0.0, 0.0]])
         distance = rng.uniform(0.8, 1.6)
@@ -158,25 +168,25 @@ def _aim(people: Sequence[Person], choice: SceneChoice, rng: np.random.Generator
         subject = skin
         distance = rng.uniform(3.0, 6.0) + 0.7 * float(np.ptp(skin[:, 0]))
     target = (subject.min(0) + subject.max(0)) / 2
-    pitch = rng.normal(0, choice.camera_pitch_deg)
-    if choice.framing in ("whole", "cropped"):
+    pitch = rng.normal(0, spec.camera_pitch_deg)
+    if spec.framing in ("whole", "cropped"):
         target = middle
         highest_look_up = -np.rad2deg(np.arctan2(max(target[2] - 0.1, 0.0), distance))
         pitch = max(pitch, highest_look_up)
     else:
         pitch *= 0.7
-    camera = look_at(target, distance, float(pitch), choice.size)
+    camera = look_at(target, distance, float(pitch), spec.size)
     seen = camera.project(subject)
     low, high = seen.min(0), seen.max(0)
     extent = np.maximum(high - low, 1e-6)
-    fraction = rng.uniform(*choice.figure_height)
+    fraction = rng.uniform(*spec.figure_height)
     focal = min(fraction * height / extent[1], 0.96 * width / extent[0])
     spare = np.array([width, height]) - focal * extent
     at = np.array([width, height]) / 2 + spare * rng.uniform(-0.4, 0.4, 2)
     centre_seen = (low + high) / 2
-    if choice.framing == "cropped":
+    if spec.framing == "cropped":
         focal *= rng.uniform(1.2, 2.0)
-        # The point of the group's box that comes to the middle of the picture: rather the upper half.
+        # This point of the group's bounding box, mostly in its upper half, comes to the middle of the image.
         centre_seen = low + extent * [rng.uniform(0.3, 0.7), rng.uniform(0.15, 0.6)]
         at = np.array([width, height]) / 2
-    return camera.framed(float(focal), centre_seen, at)
+    return camera.zoomed(float(focal), centre_seen, at)

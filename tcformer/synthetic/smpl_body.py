@@ -1,12 +1,12 @@
-"""The template as a body model of SMPL's format: 24 joints, 10 shape coefficients, T-pose, no pose corrections.
+"""The template body as a body model in SMPL's format: 24 joints, 10 shape coefficients, T-pose, no pose corrections.
 
-It holds nothing of SMPL but the format: vertices, shapes and weights are those of assets/body.npz. The T-pose
-turns every bone by a fixed rotation, so that posed vertices stay linear in the shape coefficients and the first
-ten principal components of body.npz, in units of their standard deviation, are the model's shapes. Weights of 104
-bones are added up to those of the 24 joints that carry them.
+Only the format is SMPL's: vertices, shapes and weights come from assets/body.npz. Every bone has a fixed rotation from
+the template's rest position to the T-pose, so the vertices stay linear in the shape coefficients: the first ten
+principal components of body.npz, in units of their standard deviation, are the model's shapes. The skinning weights
+of each of the 24 joints are the sum of the weights of the bones that it carries, 104 in all.
 
-`SmplBody` is in body.npz' axes (x to the person's left, z up, facing -y), as is everything that draws; `arrays`
-gives the model in SMPL's (x left, y up, facing +z).
+`SmplBody` uses the template's axes (x to the person's left, z up, facing -y), as the renderer does; `SmplBody.arrays`
+returns the model in SMPL's axes (x to the person's left, y up, facing +z).
 """
 
 from __future__ import annotations
@@ -22,37 +22,37 @@ from numpy.typing import NDArray
 
 from tcformer.body.files import GENDERS, NUM_JOINTS, NUM_SHAPES, Regressors, SmplArrays, save_smpl
 from tcformer.body.joints import SPIN_JOINTS, VERTEX_JOINTS
-from tcformer.synthetic.body import (
+from tcformer.synthetic.geometry import FORWARD, LEFT, UP, Array, Float32, rotation_between
+from tcformer.synthetic.template_body import (
     ASSETS,
     BODY,
     EYES,
     SKIN_VERTICES,
-    BodyModel,
-    Float32,
-    blend,
-    chain,
-    load_body,
+    TemplateBody,
+    forward_kinematics,
+    linear_blend_skinning,
+    load_template_body,
 )
-from tcformer.synthetic.geometry import FORWARD, LEFT, UP, Array, rotation_between
 
-#: SMPL's joints and the bone at whose head each one lies.
+#: The bone at whose head each of SMPL's joints lies.
 JOINT_BONES: Final = (
     *("root", "upperleg01.L", "upperleg01.R", "spine04", "lowerleg01.L", "lowerleg01.R", "spine03"),
     *("foot.L", "foot.R", "spine02", "toe2-1.L", "toe2-1.R", "neck01", "clavicle.L", "clavicle.R", "head"),
     *("upperarm01.L", "upperarm01.R", "lowerarm01.L", "lowerarm01.R", "wrist.L", "wrist.R"),
     *("finger3-1.L", "finger3-1.R"),
 )
+#: (24,) the parent of each of SMPL's joints.
 PARENTS: Final = np.array([-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21])
 
-#: Turns body.npz' axes to SMPL's.
-TO_SMPL: Final[Array] = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
+#: Rotation from the template's axes to SMPL's.
+TEMPLATE_TO_SMPL: Final[Array] = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
 
-#: Joints that move with the one above: toes and fingers have no pose of their own here.
-_STIFF: Final = (10, 11, 22, 23)
+# Joints that do not rotate relative to their parents: toes and hands.
+_RIGID_JOINTS: Final = (10, 11, 22, 23)
 
 _PELVIS_ABOVE_HIPS = 0.02  # metres
 
-# Near the joints that smplx calls by these names; chosen once on the mean body.
+#: Vertices by the names that smplx uses, chosen once on the mean body.
 VERTEX_IDS: Final = {
     **{"nose": 201, "leye": 7774, "reye": 1082, "lear": 12131, "rear": 5532},
     **{"LBigToe": 11606, "RBigToe": 4988, "LSmallToe": 13210, "RSmallToe": 6614, "LHeel": 12925, "RHeel": 6328},
@@ -63,39 +63,42 @@ VERTEX_IDS: Final = {
 
 @dataclass(frozen=True)
 class PosedBody:
-    """One body in a pose, in body.npz' axes."""
+    """A posed body in the template's axes."""
 
     joints: Array
     """(24, 3) of the kinematic tree."""
     transforms: Array
-    """(24, 3, 4) of the joints, from T-pose."""
+    """(24, 3, 4) of the joints, from the T-pose."""
     bone_transforms: Array
-    """(104, 3, 4) of body.npz' bones, from rest position."""
+    """(104, 3, 4) of the template's bones, from its rest position."""
     vertices: Float32
-    """(V, 3) all of body.npz' vertices, of the bare body."""
+    """(V, 3) all of the template's vertices, without clothes."""
 
 
 class SmplBody:
-    """The model. Use `load_smpl_body()`, which makes it once (0.1 s).
+    """The body model. `load_smpl_body()` makes it once per process (0.1 s).
 
     Attributes:
-        joint_regressor: (24, M) joints from the vertices of the model's mesh.
-        mesh: (M,) which of body.npz' vertices the model's mesh has: skin and eyes.
-        coefficient_std: (10,) metres of a principal component in one unit of a shape coefficient.
+        body: the template.
+        template: (V, 3) the mean body in T-pose.
+        shapes: (10, V, 3) what one unit of each shape coefficient adds to it.
+        mesh: (M,) the template's vertices that belong to the model's mesh: skin and eyes.
+        joint_regressor: (24, M) the joints as weighted means of the mesh's vertices.
+        coefficient_std: (10,) metres along a principal component for one unit of a shape coefficient.
     """
 
-    def __init__(self, body: BodyModel, folder: Path = ASSETS) -> None:
-        """Derive the model from the template; the folder holds smpl_regressors.npz."""
+    def __init__(self, body: TemplateBody, folder: Path = ASSETS) -> None:
+        """Derive the model from the template and from smpl_regressors.npz in a folder."""
         self.body = body
         rest = body.transforms(body.joints, _t_pose(body))
-        self._t_turns = rest[:, :, :3]
+        self._t_pose_rotations = rest[:, :, :3]
         self.coefficient_std = body.shape_bank.std(0, dtype=np.float64)[:NUM_SHAPES]
         self.template = body.skin(body.mean, rest)
         components = body.shape_components.reshape(-1, len(body.mean), 3)[:NUM_SHAPES]
         units = zip(components, body.joint_components, self.coefficient_std, strict=False)
         self.shapes: Float32 = np.stack([std * self.to_t_pose(v, j) for v, j, std in units]).astype(np.float32)
-        self._owner = np.array([_owner(body, bone) for bone in range(len(body.bone_parents))])
-        self._indices, self._weights = _joint_weights(body, self._owner)
+        self._joint_of_bone = np.array([_joint_of_bone(body, bone) for bone in range(len(body.bone_parents))])
+        self._indices, self._weights = _joint_weights(body, self._joint_of_bone)
         eyes = np.unique(body.faces[body.face_group == EYES])
         self.mesh = np.concatenate([np.arange(SKIN_VERTICES), eyes])
         with np.load(folder / "smpl_regressors.npz") as file:
@@ -103,11 +106,11 @@ class SmplBody:
             self._h36m = _dense(file, "h36m", 17, len(self.mesh))
 
     def to_t_pose(self, vertices: Float32, joints: Array) -> Float32:
-        """Vertices (V, 3) of a rest position with joints (104, 3), in T-pose. Linear in both together."""
+        """Vertices (V, 3) moved from the rest position with joints (104, 3) to the T-pose; linear in both together."""
         return self.body.skin(vertices, self.body.transforms(joints, _t_pose(self.body)))
 
-    def t_joints(self, joints: Array) -> Array:
-        """Where the bones' joints (104, 3) of a rest position put SMPL's joints (24, 3) in T-pose."""
+    def t_pose_joints(self, joints: Array) -> Array:
+        """SMPL's joints (24, 3) in T-pose from the bones' joints (104, 3) in rest position."""
         transforms = self.body.transforms(joints, _t_pose(self.body))
         bones = [self.body.bone[name] for name in JOINT_BONES]
         moved = np.einsum("bij,bj->bi", transforms[bones, :, :3], joints[bones]) + transforms[bones, :, 3]
@@ -115,64 +118,65 @@ class SmplBody:
         return moved
 
     def shaped(self, betas: Array) -> tuple[Float32, Array]:
-        """Vertices (V, 3) and SMPL's joints (24, 3) of a shape (10,) in T-pose."""
+        """Vertices (V, 3) and SMPL's joints (24, 3) in T-pose of a body with shape coefficients (10,)."""
         vertices = self.template.copy()
         for beta, shape in zip(betas.astype(np.float32), self.shapes, strict=True):
-            vertices += beta * shape  # not a product of matrices: the bytes must not depend on threads
+            vertices += beta * shape  # no matrix product: the bytes must not depend on the number of threads
         joints = np.einsum("jv,vi->ji", self.joint_regressor.astype(float), vertices[self.mesh].astype(float))
         return vertices, joints
 
     def pose_from(self, bone_rotations: dict[str, Array]) -> Array:
-        """SMPL's joint rotations (24, 3, 3), in body.npz' axes, of a pose of the bones (`sample_pose`)."""
+        """SMPL's joint rotations (24, 3, 3), in the template's axes, from rotations of the bones (`sample_pose`)."""
         world = self.body.transforms(self.body.joints, bone_rotations)[:, :, :3]
         local = np.empty((NUM_JOINTS, 3, 3))
         turned = np.empty((NUM_JOINTS, 3, 3))
         for joint, name in enumerate(JOINT_BONES):
             bone, parent = self.body.bone[name], PARENTS[joint]
             above = turned[parent] if joint else np.eye(3)
-            turned[joint] = above if joint in _STIFF else world[bone] @ self._t_turns[bone].T
+            turned[joint] = above if joint in _RIGID_JOINTS else world[bone] @ self._t_pose_rotations[bone].T
             local[joint] = above.T @ turned[joint]
         return local
 
     def posed(self, betas: Array, pose: Array) -> PosedBody:
-        """A body of a shape (10,) whose joints turn by (24, 3, 3), in body.npz' axes, about its pelvis."""
+        """A body with shape coefficients (10,) and joint rotations (24, 3, 3), in the template's axes."""
         vertices, joints = self.shaped(betas)
-        transforms = chain(joints, PARENTS, pose)
+        transforms = forward_kinematics(joints, PARENTS, pose)
         moved = np.einsum("jik,jk->ji", transforms[:, :, :3], joints) + transforms[:, :, 3]
         return PosedBody(moved, transforms, self._bone_transforms(betas, transforms), self.skin(vertices, transforms))
 
     def spin_joints(self, posed: PosedBody) -> Array:
-        """SPIN's 49 joints (49, 3) of a posed body (`tcformer.body.joints`), in its axes."""
+        """SPIN's joints (49, 3) of a posed body (`tcformer.body.joints`), in the template's axes."""
         mesh = posed.vertices[self.mesh].astype(float)
         marked = mesh[[VERTEX_IDS[name] for name in VERTEX_JOINTS]]
         extra = np.einsum("jv,vi->ji", self.regressors.extra.astype(float), mesh)
         return np.concatenate([posed.joints, marked, extra])[list(SPIN_JOINTS)]
 
     def skin(self, vertices: Float32, transforms: Array) -> Float32:
-        """T-posed vertices (V, 3) moved by the joints' transforms (24, 3, 4)."""
-        return blend(vertices, self._indices, self._weights, transforms.astype(np.float32))
+        """Vertices (V, 3) in T-pose, moved by the joints' transforms (24, 3, 4)."""
+        return linear_blend_skinning(vertices, self._indices, self._weights, transforms.astype(np.float32))
 
     def _bone_transforms(self, betas: Array, transforms: Array) -> Array:
+        """Transforms (104, 3, 4) of the bones from the rest position, given those of the joints from the T-pose."""
         joints = self.rest_joints(betas)
         to_t = self.body.transforms(joints, _t_pose(self.body))
-        owner = transforms[self._owner]
-        turn = np.einsum("bij,bjk->bik", owner[:, :, :3], to_t[:, :, :3])
-        shift = np.einsum("bij,bj->bi", owner[:, :, :3], to_t[:, :, 3]) + owner[:, :, 3]
+        joint = transforms[self._joint_of_bone]
+        turn = np.einsum("bij,bjk->bik", joint[:, :, :3], to_t[:, :, :3])
+        shift = np.einsum("bij,bj->bi", joint[:, :, :3], to_t[:, :, 3]) + joint[:, :, 3]
         return np.concatenate([turn, shift[:, :, None]], 2)
 
     def coefficients(self, betas: Array) -> Float32:
-        """Coefficients (30,) of `BodyModel.shape` for a shape (10,)."""
+        """Coefficients (30,) for `TemplateBody.shape` from shape coefficients (10,)."""
         rest = np.zeros(len(self.body.joint_components), np.float32)
         rest[:NUM_SHAPES] = betas * self.coefficient_std
         return rest
 
     def rest_joints(self, betas: Array) -> Array:
-        """Joints (104, 3) of body.npz' bones in rest position for a shape (10,)."""
+        """Joints (104, 3) of the template's bones in rest position, from shape coefficients (10,)."""
         coefficients = self.coefficients(betas).astype(float)
         return self.body.joints + (coefficients[:, None, None] * self.body.joint_components).sum(0)
 
     def arrays(self) -> SmplArrays:
-        """The model in SMPL's axes, as files hold it."""
+        """The model as it is stored in files, in SMPL's axes."""
         number = np.full(len(self.template), -1)
         number[self.mesh] = np.arange(len(self.mesh))
         faces = number[self.body.faces[np.isin(self.body.face_group, (BODY, EYES))]]
@@ -191,10 +195,10 @@ class SmplBody:
 
     @cached_property
     def regressors(self) -> Regressors:
-        """Human3.6M's joints and SPIN's further ones.
+        """Regressors of Human3.6M's joints and of SPIN's further joints.
 
-        The extra nine are put together from the others: hips, neck, head top, pelvis, spine and jaw are
-        Human3.6M's; the thorax is the mean of neck and shoulders, the head (H36M) that of the ears.
+        SPIN's nine follow from the others: hips, neck, head top, pelvis, spine and jaw are Human3.6M's; the thorax is
+        the mean of neck and shoulders, the head (H36M) the mean of the ears.
         """
         h = self._h36m
         thorax = h[[8, 11, 14]].mean(0)
@@ -205,14 +209,14 @@ class SmplBody:
 
 @lru_cache(maxsize=1)
 def load_smpl_body() -> SmplBody:
-    """The model, made once a process."""
-    return SmplBody(load_body())
+    """The body model, made once per process."""
+    return SmplBody(load_template_body())
 
 
 def write_smpl_body(folder: Path) -> None:
-    """Write the model and its regressors into a folder of body models (see `tcformer.body.files`).
+    """Write the model and its regressors as a folder of body models (see `tcformer.body.files`).
 
-    It has one shape space for everybody, so the files of the three genders are the same.
+    The model has one shape space for all people, so the files of the three genders are the same.
     """
     folder.mkdir(parents=True, exist_ok=True)
     model = load_smpl_body()
@@ -224,8 +228,8 @@ def write_smpl_body(folder: Path) -> None:
     (folder / "vertex_ids.json").write_text(json.dumps(VERTEX_IDS))
 
 
-def _t_pose(body: BodyModel) -> dict[str, Array]:
-    """Rotations of the bones that make the mean body's rest position a T-pose, the legs slightly apart."""
+def _t_pose(body: TemplateBody) -> dict[str, Array]:
+    """Rotations of the bones from the mean body's rest position to a T-pose with the legs slightly apart."""
     joints, back = body.joints, -FORWARD
     pose = {}
     for side, outward in (("L", LEFT), ("R", -LEFT)):
@@ -243,8 +247,8 @@ def _t_pose(body: BodyModel) -> dict[str, Array]:
     return pose
 
 
-def _owner(body: BodyModel, bone: int) -> int:
-    """The joint of SMPL that carries a bone: that of the nearest bone above it, itself included."""
+def _joint_of_bone(body: TemplateBody, bone: int) -> int:
+    """The joint of SMPL that carries a bone: the joint of the bone itself, or else of its nearest ancestor."""
     names = list(body.bone)
     while True:
         name = names[bone]
@@ -257,11 +261,11 @@ def _owner(body: BodyModel, bone: int) -> int:
         bone = int(body.bone_parents[bone])
 
 
-def _joint_weights(body: BodyModel, owner: NDArray[np.int64]) -> tuple[NDArray[np.uint8], Float32]:
-    """Joints (V, K) and their skinning weights (V, K), largest first."""
+def _joint_weights(body: TemplateBody, joint_of_bone: NDArray[np.int64]) -> tuple[NDArray[np.uint8], Float32]:
+    """The joints (V, K) that move each vertex and their skinning weights (V, K), the largest first."""
     dense = np.zeros((len(body.mean), NUM_JOINTS))
     rows = np.arange(len(body.mean))[:, None]
-    np.add.at(dense, (rows, owner[body.bone_indices]), body.bone_weights)
+    np.add.at(dense, (rows, joint_of_bone[body.bone_indices]), body.bone_weights)
     most = int((dense > 0).sum(1).max())
     order = np.argsort(-dense, axis=1, kind="stable")[:, :most]
     weights = np.take_along_axis(dense, order, 1)
@@ -269,11 +273,12 @@ def _joint_weights(body: BodyModel, owner: NDArray[np.int64]) -> tuple[NDArray[n
 
 
 def _dense(file: np.lib.npyio.NpzFile, name: str, rows: int, columns: int) -> Float32:
+    """A sparse matrix of smpl_regressors.npz as a dense one (rows, columns)."""
     matrix = np.zeros((rows, columns), np.float32)
     matrix[file[f"{name}_rows"], file[f"{name}_vertices"]] = file[f"{name}_weights"]
     return matrix
 
 
 def _to_smpl(points: NDArray) -> Float32:
-    """Points (..., 3) in SMPL's axes."""
+    """Points (..., 3) of the template's axes in SMPL's axes."""
     return np.stack([points[..., 0], points[..., 2], -points[..., 1]], -1).astype(np.float32)

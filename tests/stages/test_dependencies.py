@@ -127,7 +127,7 @@ def test_the_closure_follows_what_it_must() -> None:
     found = closure(["tcformer.tasks.wholebody.task"])
     assert {"tcformer/heatmaps/flip.py", "tcformer/models/factory.py", "tcformer/tasks/__init__.py"} <= found
     assert "tcformer/synthetic/wholebody.py" in closure(["tcformer.tasks.wholebody.generate"])
-    assert "tcformer/draw/png.py" in closure(["pipelines.visualization"])
+    assert "tcformer/draw/pictures.py" in closure(["pipelines.visualization"])
     assert not any(path.startswith("tcformer/draw") for path in closure(["tcformer.tasks.registry"]))
     assert file_of("tcformer.heatmaps.flip") == Path(ROOT / "tcformer/heatmaps/flip.py")
     assert file_of("torch") is None

@@ -18,12 +18,12 @@ def test_folders(imagenet: Path) -> None:
     for split, count in (("train", 2), ("val", 1)):
         assert sorted(folder.name for folder in (imagenet / split).iterdir()) == names
         for name in names:
-            pictures = sorted((imagenet / split / name).iterdir())
-            assert len(pictures) == count
-            for picture in pictures:
-                assert picture.suffix == ".JPEG"
-                assert cv2.imread(str(picture)).shape == (64, 64, 3)
-    validation = [picture.name for picture in (imagenet / "val").rglob("*.JPEG")]
+            images = sorted((imagenet / split / name).iterdir())
+            assert len(images) == count
+            for image in images:
+                assert image.suffix == ".JPEG"
+                assert cv2.imread(str(image)).shape == (64, 64, 3)
+    validation = [image.name for image in (imagenet / "val").rglob("*.JPEG")]
     assert len(set(validation)) == len(validation)
 
 

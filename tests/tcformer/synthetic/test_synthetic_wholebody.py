@@ -1,4 +1,4 @@
-"""The generated data set against the format of COCO-WholeBody V1.0."""
+"""The generated dataset against the format of COCO-WholeBody V1.0."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ def test_an_image_does_not_depend_on_how_many_there_are(
 ) -> None:
     generate_wholebody(tmp_path, wholebody_options(train_images=1, val_images=1))
     fewer, more = files(tmp_path), files(wholebody)
-    pictures = [name for name in fewer if name.endswith(".jpg")]
-    assert len(pictures) == 2
-    assert all(fewer[name] == more[name] for name in pictures)
+    images = [name for name in fewer if name.endswith(".jpg")]
+    assert len(images) == 2
+    assert all(fewer[name] == more[name] for name in images)
 
 
 def test_another_seed_gives_other_people(wholebody: Path, wholebody_options: Options, tmp_path: Path) -> None:
@@ -69,16 +69,16 @@ def test_another_seed_gives_other_people(wholebody: Path, wholebody_options: Opt
     assert (tmp_path / name).read_bytes() != (wholebody / name).read_bytes()
 
 
-def test_pictures_are_there_and_have_the_stated_size(wholebody: Path) -> None:
+def test_images_exist_and_have_the_stated_size(wholebody: Path) -> None:
     for split, count in (("train", 8), ("val", 4)):
         images = load(wholebody, split)["images"]
         assert len(images) == count == len(list((wholebody / f"{split}2017").glob("*.jpg")))
         for entry in images:
             assert entry["file_name"] == f"{entry['id']:012d}.jpg"
-            picture = cv2.imread(str(wholebody / f"{split}2017" / entry["file_name"]))
-            assert picture.shape == (entry["height"], entry["width"], 3) == (160, 192, 3)
-            assert 25 < picture.mean() < 230
-            assert picture.std() > 10
+            image = cv2.imread(str(wholebody / f"{split}2017" / entry["file_name"]))
+            assert image.shape == (entry["height"], entry["width"], 3) == (160, 192, 3)
+            assert 25 < image.mean() < 230
+            assert image.std() > 10
 
 
 def test_ids_are_unique_and_positive(wholebody: Path) -> None:
@@ -90,7 +90,7 @@ def test_ids_are_unique_and_positive(wholebody: Path) -> None:
     assert {a["image_id"] for a in entries} <= set(images)
 
 
-def test_labelled_points_and_boxes_lie_inside_the_picture(wholebody: Path) -> None:
+def test_labelled_points_and_boxes_lie_inside_the_image(wholebody: Path) -> None:
     for a in annotations(wholebody):
         for part, count in PARTS.items():
             points = np.reshape(a[part], (count, 3))
@@ -104,7 +104,7 @@ def test_labelled_points_and_boxes_lie_inside_the_picture(wholebody: Path) -> No
         assert a["bbox"][2] > 0 and a["bbox"][3] > 0
 
 
-def test_flags_counts_and_boxes_agree_with_the_points(wholebody: Path) -> None:
+def test_flags_counts_and_boxes_match_the_points(wholebody: Path) -> None:
     entries = annotations(wholebody)
     for a in entries:
         assert a["num_keypoints"] == sum(v > 0 for v in a["keypoints"][2::3])
@@ -200,26 +200,26 @@ def _iou(a: list[float], b: list[float]) -> float:
     return both / (a[2] * a[3] + b[2] * b[3] - both)
 
 
-@pytest.mark.skipif(not SAMPLE.exists(), reason="the sample of the real data set is not here")
-def test_fields_and_types_are_those_of_the_real_file(wholebody: Path) -> None:
-    real, ours = load(SAMPLE, "val"), load(wholebody, "train")
-    assert list(real) == list(ours)
-    assert list(real["info"]) == list(ours["info"])
-    assert list(real["licenses"][0]) == list(ours["licenses"][0])
-    assert real["categories"] == ours["categories"]
-    assert _schema(real["images"][0]) == _schema(ours["images"][0])
+@pytest.mark.skipif(not SAMPLE.exists(), reason="the sample of the official dataset is missing")
+def test_fields_and_types_are_those_of_the_official_file(wholebody: Path) -> None:
+    official, ours = load(SAMPLE, "val"), load(wholebody, "train")
+    assert list(official) == list(ours)
+    assert list(official["info"]) == list(ours["info"])
+    assert list(official["licenses"][0]) == list(ours["licenses"][0])
+    assert official["categories"] == ours["categories"]
+    assert _schema(official["images"][0]) == _schema(ours["images"][0])
     for entry in ours["annotations"]:
         if entry["iscrowd"]:
             continue
-        assert _schema(entry) == _schema(real["annotations"][0])
+        assert _schema(entry) == _schema(official["annotations"][0])
         for part, count in PARTS.items():
             assert len(entry[part]) == 3 * count
     for part in PARTS:
-        allowed = _types(real, part)
+        allowed = _types(official, part)
         assert _types(ours, part) <= allowed, part
-    real_found = json.loads((SAMPLE / DETECTIONS).read_text())
+    official_found = json.loads((SAMPLE / DETECTIONS).read_text())
     ours_found = json.loads((wholebody / DETECTIONS).read_text())
-    assert _schema(real_found[0]) == _schema(ours_found[0])
+    assert _schema(official_found[0]) == _schema(ours_found[0])
 
 
 def _schema(entry: dict[str, Any]) -> list[tuple[str, str]]:

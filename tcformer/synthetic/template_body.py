@@ -1,8 +1,8 @@
-"""The body: shapes, expressions, joints and skinning of one template mesh, and its 133 key points.
+"""The template body: shapes, facial expressions, joints and skinning of one mesh, and its 133 keypoints.
 
-15,114 vertices of MakeHuman's base mesh, 104 bones with fingers and toes, 30 principal components of shape
-with a bank of 480 bodies to draw from, 52 facial expressions (see assets/README.md). Rest position: metres,
-z up, facing -y, the person's left at +x, arms hanging 45 degrees out.
+It has 15,114 vertices of MakeHuman's base mesh, 104 bones with fingers and toes, 30 principal components of shape
+with a bank of 480 bodies to sample from, and 52 facial expressions (see assets/README.md). Its rest position: metres,
+z up, facing -y, the person's left at +x, the arms 45 degrees away from the trunk.
 """
 
 from __future__ import annotations
@@ -18,41 +18,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcformer.rasterizer import vertex_normals
+from tcformer.synthetic.geometry import Array, Float32, Int32
 
 ASSETS = Path(__file__).parent / "assets"
 
+#: Groups of faces of the mesh: values of `TemplateBody.face_group`.
 BODY, EYES, HAIR, SKIRT, TEETH, TONGUE = range(6)
-"""Groups of faces: `BodyModel.face_group`."""
 
-BODY_POINTS, FOOT_POINTS, FACE_POINTS = slice(0, 17), slice(17, 23), slice(23, 91)
-LEFT_HAND_POINTS, RIGHT_HAND_POINTS = slice(91, 112), slice(112, 133)
-"""Where the parts lie in the 133 key points (COCO-WholeBody V1.0)."""
-
+#: The first vertices of the mesh are skin; eyes, hair, skirt, teeth, tongue and markers of the finger tips follow.
 SKIN_VERTICES = 13_380
-"""The first vertices are the body's skin; eyes, hair, skirt, teeth, tongue and finger tip markers follow."""
-
-Float32 = NDArray[np.float32]
-Int32 = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
 class SurfacePoints:
-    """Points fixed to the mesh: corners (..., 3) of a triangle and their weights (..., 3)."""
+    """Points fixed to the surface of the mesh."""
 
     triangle: NDArray[np.int64]
+    """(..., 3) vertices at the corners of each point's triangle."""
     barycentric: Float32
+    """(..., 3) their weights."""
 
     def on(self, vertices: NDArray) -> NDArray:
-        """Positions (..., 3) on a mesh (V, 3)."""
+        """Positions (..., 3) of the points on a mesh with vertices (V, 3)."""
         return (vertices[self.triangle] * self.barycentric[..., None]).sum(-2)
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A body in rest position."""
+    """A body in rest position, metres."""
 
     vertices: Float32
-    joints: NDArray[np.float64]
+    """(V, 3)"""
+    joints: Array
+    """(104, 3)"""
 
 
 @numba.njit(cache=True)
@@ -66,15 +64,22 @@ def _weighted_sum(start: Float32, terms: Float32, weights: Float32) -> Float32:
 
 
 @numba.njit(cache=True)
-def blend(vertices: Float32, bones: NDArray, weights: Float32, transforms: Float32) -> Float32:
-    """Linear blend skinning: each vertex moves with the weighted mean of its bones' transforms (B, 3, 4)."""
+def linear_blend_skinning(vertices: Float32, bones: NDArray, weights: Float32, transforms: Float32) -> Float32:
+    """Posed vertices (V, 3): each is moved by the weighted mean of its bones' transforms.
+
+    Args:
+        vertices: (V, 3) rest position.
+        bones: (V, K) indices of the bones that move each vertex.
+        weights: (V, K) their weights, the largest first; after a 0 all are 0.
+        transforms: (B, 3, 4) of the bones, float32.
+    """
     posed = np.empty_like(vertices)
     matrix = np.empty((3, 4), np.float32)
     for v in range(vertices.shape[0]):
         matrix[:] = 0.0
         for k in range(bones.shape[1]):
             weight = weights[v, k]
-            if weight == 0.0:  # sorted: the rest is zero as well
+            if weight == 0.0:
                 break
             bone = bones[v, k]
             for row in range(3):
@@ -87,8 +92,14 @@ def blend(vertices: Float32, bones: NDArray, weights: Float32, transforms: Float
 
 
 @numba.njit(cache=True)
-def chain(joints: NDArray, parents: NDArray, rotations: NDArray) -> NDArray[np.float64]:
-    """World transforms (B, 3, 4) of bones that turn by rotations (B, 3, 3) about their joints (B, 3)."""
+def forward_kinematics(joints: NDArray, parents: NDArray, rotations: NDArray) -> Array:
+    """World transforms (B, 3, 4) of a kinematic tree.
+
+    Args:
+        joints: (B, 3) rest position of each bone's joint, metres.
+        parents: (B,) parent of each bone, -1 for none; parents come before their children.
+        rotations: (B, 3, 3) of each bone about its joint.
+    """
     result = np.zeros((joints.shape[0], 3, 4))
     shift = np.empty(3)
     for bone in range(joints.shape[0]):
@@ -111,8 +122,8 @@ def chain(joints: NDArray, parents: NDArray, rotations: NDArray) -> NDArray[np.f
 
 
 @numba.njit(cache=True)
-def _regress(rows: NDArray, columns: NDArray, weights: Float32, vertices: Float32) -> NDArray[np.float64]:
-    """Key points (23, 3) as weighted means of vertices."""
+def _regress_keypoints(rows: NDArray, columns: NDArray, weights: Float32, vertices: Float32) -> Array:
+    """Body and foot keypoints (23, 3) as weighted means of vertices (V, 3); the weights are a sparse matrix (23, V)."""
     points = np.zeros((23, 3))
     for k in range(rows.shape[0]):
         for axis in range(3):
@@ -120,16 +131,24 @@ def _regress(rows: NDArray, columns: NDArray, weights: Float32, vertices: Float3
     return points
 
 
-class BodyModel:
-    """The template and everything that is fixed to it. Use `load_body()`, which reads the assets once."""
+class TemplateBody:
+    """The template mesh and everything that is fixed to it. `load_template_body()` reads it once per process.
+
+    The attributes without a comment are arrays of body.npz; assets/README.md describes them.
+
+    Attributes:
+        bone: index of each bone by name.
+        face68: iBUG's 68 face landmarks on the mesh.
+        face98: WFLW's 98 face landmarks on the mesh.
+    """
 
     def __init__(self, folder: Path = ASSETS) -> None:
-        """Read the assets from a folder: body.npz, ibug68.json, wflw98.json."""
+        """Read body.npz, ibug68.json and wflw98.json from a folder."""
         with np.load(folder / "body.npz") as file:
             data = {name: file[name] for name in file.files}
         self.mean: Float32 = data["mean"]
         self.shape_components = data["shape_components"].astype(np.float32).reshape(len(data["shape_components"]), -1)
-        self.joints = data["joints"].astype(float)
+        self.joints: Array = data["joints"].astype(float)
         self.joint_components = data["joint_components"].astype(float)
         self.shape_bank: Float32 = data["shape_bank"]
         self._expressions = data["expressions"].astype(np.float32)
@@ -142,7 +161,7 @@ class BodyModel:
         self.bone = {str(name): index for index, name in enumerate(data["bone_names"])}
         self.faces: Int32 = data["faces"].astype(np.int32)
         self.face_group: NDArray[np.uint8] = data["face_group"]
-        self.keypoint_regressor = (
+        self._keypoint_regressor = (
             data["keypoint_rows"].astype(np.int64),
             data["keypoint_vertices"].astype(np.int64),
             data["keypoint_weights"],
@@ -169,8 +188,12 @@ class BodyModel:
         return vertex_normals(self.mean, self.faces)
 
     def shape(self, coefficients: Float32, expression: Mapping[str, float]) -> Shape:
-        """A body in rest position. coefficients (30,): in metres along the principal components;
-        expression: name -> strength, 0 to 1."""
+        """A body in rest position.
+
+        Args:
+            coefficients: (30,) metres along the principal components of shape.
+            expression: strength, 0 to 1, of each facial expression by name.
+        """
         coefficients = coefficients.astype(np.float32)
         vertices = _weighted_sum(self.mean.reshape(-1), self.shape_components, coefficients).reshape(-1, 3)
         for name, strength in expression.items():
@@ -179,20 +202,31 @@ class BodyModel:
         joints = self.joints + (coefficients[:, None, None].astype(float) * self.joint_components).sum(0)
         return Shape(vertices, joints)
 
-    def transforms(self, joints: NDArray, rotations: Mapping[str, NDArray]) -> NDArray[np.float64]:
-        """World transforms (104, 3, 4) of the bones. rotations: bone name -> matrix (3, 3) about the bone's
-        joint, in axes parallel to the rest position's."""
+    def transforms(self, joints: NDArray, rotations: Mapping[str, NDArray]) -> Array:
+        """World transforms (104, 3, 4) of the bones.
+
+        Args:
+            joints: (104, 3) of the body in rest position.
+            rotations: matrix (3, 3) by bone name, about the bone's joint, in axes parallel to the rest position's;
+                bones without one do not rotate.
+        """
         turns = np.tile(np.eye(3), (len(self.bone_parents), 1, 1))
         for name, turn in rotations.items():
             turns[self.bone[name]] = turn
-        return chain(joints, self.bone_parents, turns)
+        return forward_kinematics(joints, self.bone_parents, turns)
 
     def skin(self, vertices: Float32, transforms: NDArray) -> Float32:
-        """Posed vertices (V, 3) of a body in rest position."""
-        return blend(vertices, self.bone_indices, self.bone_weights, transforms.astype(np.float32))
+        """Posed vertices (V, 3) of a body in rest position (V, 3), by the bones' transforms (104, 3, 4)."""
+        return linear_blend_skinning(vertices, self.bone_indices, self.bone_weights, transforms.astype(np.float32))
 
-    def keypoints(self, shape: Shape, posed: Float32, transforms: NDArray) -> NDArray[np.float64]:
-        """The 133 points (133, 3) in COCO-WholeBody order: 17 body, 6 feet, 68 face, 21 + 21 hands."""
+    def keypoints(self, shape: Shape, posed: Float32, transforms: NDArray) -> Array:
+        """Keypoints (133, 3) in the order of COCO-WholeBody: 17 body, 6 feet, 68 face, 21 + 21 hands.
+
+        Args:
+            shape: the body in rest position.
+            posed: (V, 3) its posed vertices.
+            transforms: (104, 3, 4) of the bones, that made them.
+        """
         hands = []
         for side, letter in enumerate("LR"):
             bones = [f"wrist.{letter}"]
@@ -205,24 +239,28 @@ class BodyModel:
                 points.append(shape.vertices[self._fingertips[side * 5 + finger - 1]].mean(0))
             moved = transforms[[self.bone[bone] for bone in bones]]
             hands.append((moved[:, :, :3] * np.array(points)[:, None]).sum(-1) + moved[:, :, 3])
-        return np.concatenate([_regress(*self.keypoint_regressor, posed), self.face68.on(posed), *hands])
+        return np.concatenate([_regress_keypoints(*self._keypoint_regressor, posed), self.face68.on(posed), *hands])
 
-    def cheeks(self, posed: Float32) -> NDArray:
-        """`jaw_outline` of every other jaw point, (17, 14, 3): those that iBUG's 68 points have."""
-        return self.jaw_outline(posed)[::2]
+    def jaw_candidates98(self, posed: Float32) -> NDArray:
+        """Points (33, 14, 3) from each of WFLW's 33 jaw points towards the middle of the face.
 
-    def jaw_outline(self, posed: Float32) -> NDArray:
-        """Candidates (33, 14, 3) for the visible outline of the jaw: from each of WFLW's 33 jaw points towards
-        the middle of the face. Seen from the side, annotators mark the cheek's outline in their place."""
+        On a face that is seen from the side, annotators mark the visible outline of the cheek instead of the jaw:
+        `tcformer.synthetic.render.annotated_jaw` chooses among these points.
+        """
         return self._jaw.on(posed)
+
+    def jaw_candidates68(self, posed: Float32) -> NDArray:
+        """`jaw_candidates98` of the 17 jaw points that iBUG's 68 landmarks have, (17, 14, 3)."""
+        return self.jaw_candidates98(posed)[::2]
 
 
 def _read_landmarks(path: Path, base: NDArray) -> SurfacePoints:
+    """Landmarks from a file that numbers vertices as base.obj does; `base` maps these numbers to the mesh's."""
     table = json.loads(path.read_text())
     return SurfacePoints(base[np.array(table["triangle"])], np.array(table["barycentric"], np.float32))
 
 
 @lru_cache(maxsize=1)
-def load_body() -> BodyModel:
-    """The body model, read once a process (0.2 s)."""
-    return BodyModel()
+def load_template_body() -> TemplateBody:
+    """The template body, read once per process (0.2 s)."""
+    return TemplateBody()

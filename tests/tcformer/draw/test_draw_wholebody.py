@@ -1,11 +1,11 @@
-"""Whole-body keypoints on plain pictures."""
+"""Whole-body keypoints on grey pictures."""
 
 import numpy as np
 import pytest
 
 from tcformer import draw
 from tcformer.data.wholebody.keypoints import FLIP, PARTS, SKELETON
-from tcformer.draw import people
+from tcformer.draw import wholebody
 
 GREY = np.full((64, 48, 3), 128, np.uint8)
 
@@ -42,7 +42,7 @@ def test_nothing_above_the_threshold_draws_nothing():
 def test_sides_have_their_colours():
     picture = draw.keypoints(GREY, person(), scale=4).astype(int)
     assert picture.shape == (256, 192, 3)
-    # The left knee, at the image's right, is green; the right one orange.
+    # The left knee, at the image's right, is green; the right knee is orange.
     left, right = picture[48 * 4 + 2, 29 * 4 + 2], picture[48 * 4 + 2, 19 * 4 + 2]
     assert left[1] > left[0] + 50 and left[1] > left[2] + 50
     assert right[0] > right[2] + 100 and right[0] > right[1] + 50
@@ -55,11 +55,11 @@ def test_line_widths_follow_the_person():
         points[:, :2] *= factor
         return (draw.keypoints(image, points, scale=1) != 128).any(axis=2).mean()
 
-    # Lines of one width would cover a third of the share in a picture three times as large.
+    # In a picture three times as large, lines of the same width would cover a third of this share.
     assert ink(12) > 0.5 * ink(4)
 
 
-def test_truth_lies_in_white_under_the_prediction():
+def test_truth_is_white_and_below_the_prediction():
     truth = person()
     moved = person()
     moved[:, 0] -= 12
@@ -69,7 +69,7 @@ def test_truth_lies_in_white_under_the_prediction():
     assert both[48 * 4 + 2, 29 * 4 + 2, 1] > both[48 * 4 + 2, 29 * 4 + 2, 0] + 50
 
 
-def test_several_persons_and_points_outside_the_picture():
+def test_several_people_and_points_outside_the_picture():
     far = person()
     far[:, :2] += 1e7
     assert (draw.keypoints(GREY, np.stack([far, person(0)]), scale=2, threshold=0.5) == 128).all()
@@ -78,17 +78,16 @@ def test_several_persons_and_points_outside_the_picture():
     assert (draw.keypoints(GREY, edge, scale=2) != 128).any()
 
 
-def test_bones_are_symmetric_and_cover_every_point():
-    bones = list(people._bones())
-    pairs = {frozenset(bone[:2]) for bone in bones}
+def test_lines_are_symmetric_and_reach_all_keypoints_but_the_hand_roots():
+    pairs = {frozenset(line[:2]) for line in wholebody._lines()}
     assert {frozenset((int(FLIP[a]), int(FLIP[b]))) for a, b in map(tuple, pairs)} == pairs
     assert {frozenset(bone) for bone in SKELETON} <= pairs
-    # The skeleton joins fingers to the body's wrists, so the hands' own roots have no bone.
+    # The skeleton joins the fingers to the body's wrists, so the roots of the hands have no line.
     assert set(range(133)) - {index for pair in pairs for index in pair} == {91, 112}
 
 
 @pytest.mark.parametrize("points", [np.zeros((17, 3)), np.zeros((133, 2)), np.full((133, 3), np.nan)])
-def test_wrong_points_are_refused(points):
+def test_invalid_points_raise(points):
     with pytest.raises(ValueError, match="points"):
         draw.keypoints(GREY, points)
     with pytest.raises(ValueError, match="points"):

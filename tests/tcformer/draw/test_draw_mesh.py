@@ -1,4 +1,4 @@
-"""Bodies drawn over crops: where they are, and on which side."""
+"""Bodies drawn over crops: position, shading and the colours of the sides."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from tcformer import draw
+from tcformer.body.camera import project
 from tcformer.body.joints import SPIN_NAMES
-from tcformer.draw.strokes import LEFT, RIGHT
-from tcformer.tasks.mesh.task import project
+from tcformer.draw.canvas import LEFT, RIGHT
 
 SIZE = 48
 GREY = np.full((SIZE, SIZE, 3), 90, np.uint8)
@@ -28,7 +28,7 @@ def test_silhouette_is_where_the_camera_projects_to() -> None:
     corners = project(torch.tensor(vertices[None]), torch.tensor(CAMERA[None]))[0].numpy()
     low, high = (corners.min(0) + 1) * SIZE / 2, (corners.max(0) + 1) * SIZE / 2
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    # Pixel centres lie on whole numbers.
+    # Whole numbers are the centres of pixels.
     assert columns[0] == np.ceil(low[0]) and columns[-1] == np.floor(high[0])
     assert rows[0] == np.ceil(low[1]) and rows[-1] == np.floor(high[1])
     assert mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
@@ -44,7 +44,7 @@ def test_body_covers_its_silhouette_and_nothing_else() -> None:
 
 
 def test_the_light_comes_from_above() -> None:
-    """A cylinder lying across the picture is brighter above than below."""
+    """A horizontal cylinder is brighter above than below."""
     angles = np.linspace(0, 2 * np.pi, 40, endpoint=False)
     ring = np.column_stack([0.4 * np.sin(angles), 0.4 * np.cos(angles)])
     vertices = np.concatenate([np.column_stack([np.full(40, x), ring]) for x in (-0.8, 0.8)])
@@ -54,7 +54,7 @@ def test_the_light_comes_from_above() -> None:
     pictures = [draw.body(GREY, vertices, order, camera, scale=1).astype(int) for order in (faces, faces[:, ::-1])]
     above, below = pictures[0][18, SIZE // 2].sum(), pictures[0][30, SIZE // 2].sum()
     assert above > below + 50
-    np.testing.assert_array_equal(pictures[0], pictures[1])  # whichever way the triangles are numbered
+    np.testing.assert_array_equal(pictures[0], pictures[1])  # whatever the order of the triangles' corners
 
 
 def test_nothing_is_drawn_for_a_body_behind_the_camera() -> None:
@@ -65,7 +65,7 @@ def test_nothing_is_drawn_for_a_body_behind_the_camera() -> None:
 
 
 def joints() -> np.ndarray:
-    """Left joints in the picture's right half, right ones in the left, as on somebody who faces the camera."""
+    """Left joints in the right half of the picture and right joints in the left: a person who faces the camera."""
     points = np.zeros((49, 3))
     points[:, 2] = 1
     for index, name in enumerate(SPIN_NAMES):
@@ -82,18 +82,18 @@ def test_joints_have_their_sides_colours() -> None:
         assert near.sum() == near[half].sum()
 
 
-def test_unknown_joints_are_left_out_and_truth_is_white() -> None:
+def test_unknown_joints_are_not_drawn_and_truth_is_white() -> None:
     nothing = joints() * [1, 1, 0]
     np.testing.assert_array_equal(draw.body_joints(GREY, nothing, scale=1), GREY)
     shown = draw.body_joints(GREY, nothing, truth=joints(), scale=2)
     assert (shown.min(2) > 240).sum() > 40
-    with pytest.raises(ValueError, match="points: expected"):
+    with pytest.raises(ValueError, match="points has shape"):
         draw.body_joints(GREY, joints()[:24])
-    with pytest.raises(ValueError, match="truth: expected"):
+    with pytest.raises(ValueError, match="truth has shape"):
         draw.body_joints(GREY, joints(), truth=np.full((49, 3), np.nan))
 
 
-def test_wrong_bodies_are_refused() -> None:
+def test_invalid_bodies_raise() -> None:
     vertices, faces = box(0.5, 0.5)
     with pytest.raises(ValueError, match="expected a square"):
         draw.body(GREY[:40], vertices, faces, CAMERA)

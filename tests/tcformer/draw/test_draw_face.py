@@ -1,11 +1,11 @@
-"""Face landmarks on plain pictures."""
+"""Face landmarks on grey pictures."""
 
 import numpy as np
 import pytest
 
 from tcformer import draw
 from tcformer.data.face.landmarks import CONTOURS, FLIP
-from tcformer.draw import faces
+from tcformer.draw.canvas import contour_lines
 
 GREY = np.full((60, 60, 3), 128, np.uint8)
 
@@ -57,14 +57,14 @@ def test_every_point_has_a_dot():
         assert changed.any() and np.abs([column.mean() - expected[0], row.mean() - expected[1]]).max() < 0.6
 
 
-def test_lines_are_symmetric_and_join_all_but_the_pupils():
-    pairs = {frozenset(pair) for pair in faces._segments()}
+def test_lines_are_symmetric_and_reach_all_landmarks_but_the_pupils():
+    pairs = {frozenset(pair) for pair in contour_lines(CONTOURS)}
     assert {frozenset((int(FLIP[a]), int(FLIP[b]))) for a, b in map(tuple, pairs)} == pairs
     assert set(range(98)) - {point for pair in pairs for point in pair} == {96, 97}
     assert len(pairs) == sum(last - first + closed for first, last, closed in CONTOURS)
 
 
-def test_truth_lies_in_white_under_the_prediction():
+def test_truth_is_white_and_below_the_prediction():
     moved = face()
     moved[:, 0] -= 3
     truth = face()
@@ -74,21 +74,21 @@ def test_truth_lies_in_white_under_the_prediction():
     assert (picture != plain).any() and ((plain > 200).all(axis=2).sum() < (picture > 200).all(axis=2).sum())
 
 
-def test_points_outside_the_picture():
+def test_points_outside_the_picture_are_not_drawn():
     far = face()
     far[:, :2] += 1e7
     assert (draw.landmarks(GREY, far, scale=2) == 128).all()
 
 
 @pytest.mark.parametrize("points", [np.zeros((133, 3)), np.zeros((98, 2)), np.full((98, 3), np.nan)])
-def test_wrong_points_are_refused(points):
+def test_invalid_points_raise(points):
     with pytest.raises(ValueError, match="points"):
         draw.landmarks(GREY, points)
     with pytest.raises(ValueError, match="points"):
         draw.face_mask(points, (60, 60))
 
 
-def test_mask_is_the_face():
+def test_mask_covers_the_face_and_not_the_corners():
     mask = draw.face_mask(face(), (60, 60))
     assert mask.shape == (60, 60) and mask.dtype == bool
     inside = np.rint(face()[:, :2]).astype(int)
