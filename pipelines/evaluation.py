@@ -2,29 +2,15 @@
 
 import json
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.adapters.mlflow import Run, flatten
 from pipelines.adapters.ray import parallel_map, session, uses_gpus
-from pipelines.layout import Layout
-from pipelines.params import Params, spec_from_json
+from pipelines.params import Params
+from pipelines.trained import trained_task
 from pipelines.training.loading import validation_batches
 from tcformer.tasks import TaskSpec
-
-
-def read_weights_metadata(weights: Path) -> dict[str, str]:
-    """What a training wrote beside its weights: `options` (JSON) and `training` (its key)."""
-    from tcformer.models import read_about
-
-    return read_about(weights)[1]
-
-
-def trained_task(task: str, weights: Path) -> TaskSpec:
-    """The task with the options that `weights` were trained with."""
-    return spec_from_json(task, read_weights_metadata(weights)["options"])
 
 
 @dataclass(frozen=True)
@@ -85,14 +71,3 @@ def evaluate(task: str, weights: Path, data_root: Path, params: Params, out: Pat
     (out / "metrics.json").write_text(json.dumps(metrics, indent=1))
     (out / "predictions.json").write_text(json.dumps(predictions))
     return metrics
-
-
-def record_results(weights: Path, stage: str, params: Params, metrics: dict[str, Any], files: Sequence[Path]) -> None:
-    """Add a later stage's metrics and files to the MLflow run of the training that made `weights`."""
-    key = read_weights_metadata(weights)["training"]
-    tracked = Run(key, key, params.tracking.experiment, Layout(params.recipe).journals, {}, {"recipe": params.recipe})
-    prefix = stage.replace("@", ".")
-    tracked.metrics({f"{prefix}.{name}": value for name, value in flatten(metrics).items()})
-    for path in files:
-        tracked.artifact(path, stage.replace("@", "-"))
-    tracked.close()

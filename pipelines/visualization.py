@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipelines.evaluation import trained_task
 from pipelines.params import Drawing
+from pipelines.trained import trained_task
 from tcformer import Tokens
 from tcformer import draw as pictures
 from tcformer.draw import Partition

@@ -1,7 +1,8 @@
 """Measure a trained model on its test set: runs/<recipe>/evaluate/<task>/."""
 
-from pipelines.evaluation import evaluate, record_results
+from pipelines.evaluation import evaluate
 from pipelines.process import stage_main
+from pipelines.trained import record_results
 from stages.common import begin, data_root
 from tcformer.tasks import TASKS
 

@@ -2,8 +2,8 @@
 
 import json
 
-from pipelines.evaluation import record_results
 from pipelines.process import stage_main
+from pipelines.trained import record_results
 from pipelines.visualization import draw_examples
 from stages.common import begin, data_root
 from tcformer.tasks import FINETUNED

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 from torch import Tensor
 
-from tcformer.models import Network
+if TYPE_CHECKING:
+    from tcformer.models import Network
 
 Batch: TypeAlias = Mapping[str, Tensor]
 #: A module, or what wraps one (a DeepSpeed engine).

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from tcformer.models import NetworkOptions
+from tcformer.models.options import NetworkOptions
 from tcformer.tasks.base import Task
 
 if TYPE_CHECKING:

@@ -6,13 +6,15 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from tcformer.body.files import GENDERS, convert_smpl
 from tcformer.data.mesh import mpi_inf_3dhp
 from tcformer.data.mesh.files import load_bodies, load_spin
 from tcformer.data.official import Archive, Inventory, OfficialDataset, Origin, RequiredPath, Source
-from tcformer.tasks.mesh.options import MeshEvaluation, MeshOptions, MeshTest
+
+if TYPE_CHECKING:
+    from tcformer.tasks.mesh.options import MeshEvaluation, MeshOptions, MeshTest
 
 #: SPIN's annotations of MPI-INF-3DHP, which can be made from the dataset's own files.
 MPI_INF_3DHP: Final = "mpi_inf_3dhp_train.npz"

@@ -1,0 +1,32 @@
+"""Trained weights: what their file says of their training, and the records that later stages add to it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipelines.adapters.mlflow import Run, flatten
+from pipelines.layout import Layout
+from pipelines.params import Params, spec_from_json
+from tcformer.models import read_about
+from tcformer.tasks import TaskSpec
+
+
+def read_weights_metadata(weights: Path) -> dict[str, str]:
+    """What a training wrote beside its weights: `options` (JSON) and `training` (its key)."""
+    return read_about(weights)[1]
+
+
+def trained_task(task: str, weights: Path) -> TaskSpec:
+    """The task with the options that `weights` were trained with."""
+    return spec_from_json(task, read_weights_metadata(weights)["options"])
+
+
+def record_results(weights: Path, stage: str, params: Params, metrics: dict[str, Any], files: Sequence[Path]) -> None:
+    """Add a later stage's metrics and files to the MLflow run of the training that made `weights`."""
+    key = read_weights_metadata(weights)["training"]
+    tracked = Run(key, key, params.tracking.experiment, Layout(params.recipe).journals, {}, {"recipe": params.recipe})
+    prefix = stage.replace("@", ".")
+    tracked.metrics({f"{prefix}.{name}": value for name, value in flatten(metrics).items()})
+    for path in files:
+        tracked.artifact(path, stage.replace("@", "-"))
+    tracked.close()
