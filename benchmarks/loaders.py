@@ -27,36 +27,42 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.measure import ratio, report
-from pipelines.feed import BatchPlan, training_batches
 from pipelines.params import Params, load_params
+from pipelines.training.loading import BatchPlan, training_batches
 from tcformer import synthetic
-from tcformer.data import mesh
-from tcformer.data.face import FaceDataset, face_image_folder, list_file, load_faces
-from tcformer.data.imagefolder import ImageFolderDataset, class_names
+from tcformer.data.face.dataset import FaceDataset, face_image_folder, list_file, load_faces
+from tcformer.data.imagenet.folder import ImageFolderDataset, class_names
 from tcformer.data.images import IMAGE_STD, ReducedImage, read_image
-from tcformer.data.mesh_files import load_bodies
-from tcformer.data.wholebody import WholebodyDataset, annotated_crops, annotation_file, image_folder, load_people
+from tcformer.data.mesh import dataset as mesh
+from tcformer.data.mesh.files import load_bodies
+from tcformer.data.wholebody.dataset import (
+    WholebodyDataset,
+    annotated_crops,
+    annotation_file,
+    image_folder,
+    load_people,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCH = 16
 PROCESSES = (0, 1, 2)
 
-_MODULES = ("imagefolder", "wholebody", "face", "mesh")
+_MODULES = ("imagenet.folder", "wholebody.dataset", "face.dataset", "mesh.dataset")
 #: What is timed, as names to patch: none of them calls another.
 STAGES = {
     "read": ("pathlib.Path.read_bytes",),
     "decode": ("simplejpeg.decode_jpeg_header", "simplejpeg.decode_jpeg"),
-    "geometry": ("cv2.warpAffine", "tcformer.data.imagefolder.resize"),
+    "geometry": ("cv2.warpAffine", "tcformer.data.imagenet.folder.resize"),
     "colour": (
-        "tcformer.data.imagefolder.rand_augment",
-        "tcformer.data.imagefolder.erase_rectangle",
+        "tcformer.data.imagenet.folder.rand_augment",
+        "tcformer.data.imagenet.folder.erase_rectangle",
         *(f"tcformer.data.{module}.normalise" for module in _MODULES),
     ),
     "target": (
-        *(f"tcformer.data.{module}.transform_points" for module in ("wholebody", "face")),
-        *(f"tcformer.data.mesh._move_{what}" for what in ("points", "joints", "pose")),
+        *(f"tcformer.data.{module}.transform_points" for module in ("wholebody.dataset", "face.dataset")),
+        *(f"tcformer.data.mesh.dataset._move_{what}" for what in ("points", "joints", "pose")),
     ),
-    "batch": ("pipelines.feed._collate",),
+    "batch": ("pipelines.training.loading._collate",),
 }
 
 
@@ -199,7 +205,8 @@ def timing(seconds: dict[str, float]) -> Iterator[None]:
 @contextmanager
 def watching(shrunk: list[bool]) -> Iterator[None]:
     """Within, each crop adds whether the network's pixels are at least twice as large as the file's."""
-    from tcformer.data import crops, imagefolder
+    from tcformer.data import crops
+    from tcformer.data.imagenet import folder as imagefolder
 
     resize, crop_matrix = imagefolder.resize, crops.crop_matrix
 
@@ -213,7 +220,7 @@ def watching(shrunk: list[bool]) -> Iterator[None]:
         return matrix
 
     with ExitStack() as stack:
-        stack.enter_context(patch("tcformer.data.imagefolder.resize", watched_resize))
+        stack.enter_context(patch("tcformer.data.imagenet.folder.resize", watched_resize))
         for module in _MODULES[1:]:
             stack.enter_context(patch(f"tcformer.data.{module}.crop_matrix", watched_matrix))
         yield
@@ -257,8 +264,8 @@ def _whole(path: Path, ratio: float) -> ReducedImage:
 
 #: Task -> what else one could do, the function to replace, and by what.
 CHOICES: dict[str, tuple[str, str, Callable[..., Any]]] = {
-    "imagenet": ("Pillow's resizing", "tcformer.data.imagefolder.resize", _pillow),
-    "mesh": ("decoding whole images", "tcformer.data.mesh.read_reduced", _whole),
+    "imagenet": ("Pillow's resizing", "tcformer.data.imagenet.folder.resize", _pillow),
+    "mesh": ("decoding whole images", "tcformer.data.mesh.dataset.read_reduced", _whole),
 }
 
 if __name__ == "__main__":

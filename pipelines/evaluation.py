@@ -6,12 +6,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipelines.feed import validation_batches
-from pipelines.launch import parallel_map, session, uses_gpus
+from pipelines.adapters.mlflow import Run, flatten
+from pipelines.adapters.ray import parallel_map, session, uses_gpus
 from pipelines.layout import Layout
 from pipelines.params import Params
 from pipelines.tasks import build_task
-from pipelines.tracking import Run, flatten
+from pipelines.training.loading import validation_batches
 
 
 def read_weights_metadata(weights: Path) -> dict[str, str]:

@@ -9,7 +9,7 @@ import difflib
 import json
 import typing
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import pydantic
 from ruamel.yaml import YAML
@@ -18,22 +18,18 @@ from ruamel.yaml.error import MarkedYAMLError
 
 from tcformer.errors import UserError
 from tcformer.models import NetworkOptions
-from tcformer.synthetic.options import GenerateFace, GenerateImagenet, GenerateMesh, GenerateWholebody
-from tcformer.tasks.face import FaceEvaluation, FaceOptions
-from tcformer.tasks.imagenet import ImagenetOptions
-from tcformer.tasks.mesh import MeshEvaluation, MeshOptions
-from tcformer.tasks.wholebody import WholebodyEvaluation, WholebodyOptions
+from tcformer.tasks import FINETUNED, PRETRAINING, TASKS, TaskEntry, TaskSpec
 
 Options = TypeVar("Options")  # the dataclass that a task defines
 
 
-class Section(pydantic.BaseModel):
+class Strict(pydantic.BaseModel):
     """Base of every section: unknown keys are errors, values are never coerced, nothing changes after loading."""
 
     model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class Optimizer(Section):
+class Optimizer(Strict):
     """AdamW and its learning-rate schedule. Steps are optimiser steps; fractions are of the whole training."""
 
     lr: float = pydantic.Field(gt=0)
@@ -47,7 +43,7 @@ class Optimizer(Section):
     milestones: tuple[float, ...]  # step schedule: epochs after which the rate is multiplied by 0.1
 
 
-class Training(Section):
+class Training(Strict):
     """The one training loop's settings, the same for every task."""
 
     seed: int = pydantic.Field(ge=0)
@@ -62,7 +58,7 @@ class Training(Section):
     optimizer: Optimizer
 
 
-class DataSource(Section, Generic[Options]):
+class DataSource(Strict, Generic[Options]):
     """Where a task's images come from."""
 
     source: Literal["generated", "official"]
@@ -70,14 +66,7 @@ class DataSource(Section, Generic[Options]):
     generate: Options | None
 
 
-class Data(Section):
-    imagenet: DataSource[GenerateImagenet]
-    wholebody: DataSource[GenerateWholebody]
-    face: DataSource[GenerateFace]
-    mesh: DataSource[GenerateMesh]
-
-
-class TrainingStage(Section, Generic[Options]):
+class TrainingStage(Strict, Generic[Options]):
     """A task's training: ImageNet's is the pretraining that every fine-tuning starts from."""
 
     initial: str | None  # weights file to start from, ours or the authors'; null: random, or pretrain's backbone
@@ -85,29 +74,20 @@ class TrainingStage(Section, Generic[Options]):
     training: Training
 
 
-class Finetune(Section):
-    wholebody: TrainingStage[WholebodyOptions]
-    face: TrainingStage[FaceOptions]
-    mesh: TrainingStage[MeshOptions]
+class Evaluation(Strict):
+    """How a trained network is measured."""
 
-
-class EvaluateImagenet(Section):
-    data_root: str | None  # another data set in the same layout; null: what prepare made
+    data_root: str | None  # another dataset in the same layout; null: what prepare made
     batch: int = pydantic.Field(ge=1)
 
 
-class EvaluateFinetuned(EvaluateImagenet, Generic[Options]):
+class EvaluationWithOptions(Evaluation, Generic[Options]):
+    """How a trained network is measured, for a task that has options for it."""
+
     options: Options
 
 
-class Evaluate(Section):
-    imagenet: EvaluateImagenet
-    wholebody: EvaluateFinetuned[WholebodyEvaluation]
-    face: EvaluateFinetuned[FaceEvaluation]
-    mesh: EvaluateFinetuned[MeshEvaluation]
-
-
-class Drawing(Section):
+class Drawing(Strict):
     """What is drawn of a fine-tuned network."""
 
     data_root: str | None
@@ -116,24 +96,76 @@ class Drawing(Section):
     scale: int = pydantic.Field(ge=1)  # drawn pixels for a pixel of the network's input
 
 
-class Visualize(Section):
-    wholebody: Drawing
-    face: Drawing
-    mesh: Drawing
-
-
-class Recipe(Section):
-    """Everything that determines a recipe's results."""
+class RecipeBase(Strict):
+    """A recipe's sections, by task."""
 
     network: NetworkOptions
-    data: Data
-    pretrain: TrainingStage[ImagenetOptions]
-    finetune: Finetune
-    evaluate: Evaluate
-    visualize: Visualize
+
+    def data_of(self, task: str) -> DataSource[Any]:
+        """The section `data.<task>`."""
+        section: DataSource[Any] = _section(self, "data", task)
+        return section
+
+    def training_of(self, task: str) -> TrainingStage[Any]:
+        """The section `pretrain` or `finetune.<task>`."""
+        section: TrainingStage[Any] = _section(self, *training_section(task).split("."))
+        return section
+
+    def spec_of(self, task: str) -> TaskSpec:
+        """The task with its options and the recipe's network."""
+        return TaskSpec(task, self.training_of(task).task, self.network)
+
+    def evaluation_of(self, task: str) -> Evaluation:
+        """The section `evaluate.<task>`."""
+        section: Evaluation = _section(self, "evaluate", task)
+        return section
+
+    def evaluation_options_of(self, task: str) -> Any:
+        """The options in `evaluate.<task>`; None for a task without any."""
+        return getattr(self.evaluation_of(task), "options", None)
+
+    def drawing_of(self, task: str) -> Drawing:
+        """The section `visualize.<task>`."""
+        section: Drawing = _section(self, "visualize", task)
+        return section
 
 
-class Cluster(Section):
+def _section(tree: Any, *names: str) -> Any:
+    for name in names:
+        tree = getattr(tree, name)
+    return tree
+
+
+def training_section(task: str) -> str:
+    """Dotted name of a task's training below its recipe in params.yaml: `pretrain` or `finetune.<task>`."""
+    return "pretrain" if task == PRETRAINING else f"finetune.{task}"
+
+
+if TYPE_CHECKING:
+    Recipe = RecipeBase
+else:  # made from the table of tasks, so that no task is listed here
+
+    def _evaluation_section(entry: TaskEntry) -> type[Evaluation]:
+        return EvaluationWithOptions[entry.evaluation] if entry.evaluation else Evaluation
+
+    def _by_task(name: str, sections: dict[str, type[Strict]]) -> type[Strict]:
+        return pydantic.create_model(name, __base__=Strict, **{task: (kind, ...) for task, kind in sections.items()})
+
+    _data = {name: DataSource[entry.generate_options] for name, entry in TASKS.items()}
+    _trainings = {name: TrainingStage[entry.options] for name, entry in TASKS.items()}
+    Recipe = pydantic.create_model(
+        "Recipe",
+        __doc__="Everything that determines a recipe's results.",
+        __base__=RecipeBase,
+        data=(_by_task("Data", _data), ...),
+        pretrain=(_trainings[PRETRAINING], ...),
+        finetune=(_by_task("Finetune", {name: _trainings[name] for name in FINETUNED}), ...),
+        evaluate=(_by_task("Evaluate", {name: _evaluation_section(entry) for name, entry in TASKS.items()}), ...),
+        visualize=(_by_task("Visualize", dict.fromkeys(FINETUNED, Drawing)), ...),
+    )
+
+
+class Cluster(Strict):
     """Where things run. Never a result: no stage depends on it."""
 
     address: str | None  # of a running Ray; null: the environment's RAY_ADDRESS, else a Ray on this machine
@@ -144,11 +176,11 @@ class Cluster(Section):
     storage: str | None  # folder or s3:// address that driver and workers reach; null: this machine's disk
 
 
-class Tracking(Section):
+class Tracking(Strict):
     experiment: str  # MLflow experiment
 
 
-class Params(Section):
+class Params(Strict):
     """The whole file."""
 
     recipe: Literal["sample", "paper"]
@@ -226,3 +258,30 @@ def fields(section: Any) -> dict[str, Any]:
             types = typing.get_type_hints(candidate)
             return {field.name: types[field.name] for field in dataclasses.fields(candidate)}
     return {}
+
+
+def spec_to_json(spec: TaskSpec) -> str:
+    """A task's options and network as JSON with sorted keys: what a weights file keeps."""
+    return json.dumps({**_to_tree(spec.options), "network": _to_tree(spec.network)}, sort_keys=True)
+
+
+def spec_from_json(task: str, text: str) -> TaskSpec:
+    """The inverse of `spec_to_json`.
+
+    Raises:
+        UserError: the options are not those of this version of the task.
+    """
+    tree = json.loads(text)
+    try:
+        network = pydantic.TypeAdapter(NetworkOptions).validate_json(json.dumps(tree.pop("network")))
+        options = pydantic.TypeAdapter(TASKS[task].options).validate_json(json.dumps(tree))
+    except (pydantic.ValidationError, KeyError) as error:
+        raise UserError(
+            f"the weights were trained with options that this version does not know ({str(error).splitlines()[0]}); "
+            f"expected the options of the task {task}: train again, or use the version that wrote them"
+        ) from None
+    return TaskSpec(task, options, network)
+
+
+def _to_tree(options: Any) -> Any:
+    return json.loads(pydantic.TypeAdapter(type(options)).dump_json(options))

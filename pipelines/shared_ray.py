@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 
-from pipelines.launch import SHARED, address_of_session, session
+from pipelines.adapters.ray import SHARED, address_of_session, session
 from pipelines.params import load_params
 from pipelines.process import stage_main
 from pipelines.provenance import ROOT

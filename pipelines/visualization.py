@@ -59,7 +59,7 @@ def _show_points(
     """Predicted points over the annotated ones, and the mask of the person or face."""
     from tcformer import draw
     from tcformer.data.images import denormalise
-    from tcformer.metrics.decode import decode_heat_maps
+    from tcformer.heatmaps import decode_heat_maps
 
     size = sample["image"].shape[1:]
     positions, scores = decode_heat_maps(heat_maps)

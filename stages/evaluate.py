@@ -3,10 +3,10 @@
 import dataclasses
 from pathlib import Path
 
-from pipelines.data import Prepared
-from pipelines.engine import WEIGHTS
+from pipelines.datasets.prepared import Prepared
 from pipelines.evaluation import evaluate, record
 from pipelines.process import stage_main
+from pipelines.training.loop import WEIGHTS
 from stages.common import begin
 from tcformer.tasks import TASKS
 

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from pipelines.data import Prepared
-from pipelines.engine import WEIGHTS
+from pipelines.datasets.prepared import Prepared
+from pipelines.driver.run import Plan, options_of, run
 from pipelines.process import stage_main
-from pipelines.training import Plan, options_of, run
+from pipelines.training.loop import WEIGHTS
 from stages.common import FINETUNED, begin
 
 

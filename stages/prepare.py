@@ -7,10 +7,10 @@ all tasks. The exit status is 0 if prepare would succeed, else 1.
 import argparse
 from typing import Any
 
-from pipelines.data import prepare
+from pipelines.datasets.catalogue import Source, mesh_sources
+from pipelines.datasets.downloads import check
+from pipelines.datasets.prepared import prepare
 from pipelines.layout import PARAMS, Layout
-from pipelines.official.catalogue import Source, mesh_sources
-from pipelines.official.downloads import check
 from pipelines.params import load_params
 from pipelines.process import stage_main
 from tcformer.tasks import TASKS

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from pipelines.data import Prepared
+from pipelines.datasets.prepared import Prepared
+from pipelines.driver.run import Plan, options_of, run
 from pipelines.process import stage_main
-from pipelines.training import Plan, options_of, run
 from stages.common import begin
 
 

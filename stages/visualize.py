@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-from pipelines.data import Prepared
-from pipelines.engine import WEIGHTS
+from pipelines.datasets.prepared import Prepared
 from pipelines.evaluation import read_weights_metadata, record
 from pipelines.process import stage_main
+from pipelines.training.loop import WEIGHTS
 from pipelines.visualization import draw_examples
 from stages.common import FINETUNED, begin
 

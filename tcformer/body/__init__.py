@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tcformer.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from tcformer.body.files import Regressors, SmplArrays, convert_smpl, load_smpl, save_smpl
     from tcformer.body.model import Body, BodyJoints, load_body, load_joints
     from tcformer.body.unpickle import load_pickle
 
-_HOME = {
+_MODULES = {
     "Body": "model",
     "BodyJoints": "model",
     "Regressors": "files",
@@ -35,11 +37,4 @@ __all__ = [
     "save_smpl",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    # Imported at the first use, so that the files are read without torch.
-    if name in _HOME:
-        from importlib import import_module
-
-        return getattr(import_module(f"tcformer.body.{_HOME[name]}"), name)
-    raise AttributeError(f"module 'tcformer.body' has no attribute '{name}'")
+__getattr__ = lazy_exports(__name__, _MODULES)

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tcformer.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from tcformer.data.batch import collate
-    from tcformer.data.face import FaceAugmentation, FaceDataset, load_faces
-    from tcformer.data.imagefolder import ImageAugmentation, ImageFolderDataset
+    from tcformer.data.face.dataset import FaceAugmentation, FaceDataset, load_faces
+    from tcformer.data.imagenet.folder import ImageAugmentation, ImageFolderDataset
     from tcformer.data.images import BrokenImage, ImageError, read_image
-    from tcformer.data.mesh import MeshAugmentation, MeshDataset
-    from tcformer.data.mesh_files import load_bodies
-    from tcformer.data.wholebody import WholebodyAugmentation, WholebodyDataset, load_people
+    from tcformer.data.mesh.dataset import MeshAugmentation, MeshDataset
+    from tcformer.data.mesh.files import load_bodies
+    from tcformer.data.wholebody.dataset import WholebodyAugmentation, WholebodyDataset, load_people
 
-_HOME = {
+_MODULES = {
     "BrokenImage": "images",
-    "FaceAugmentation": "face",
-    "FaceDataset": "face",
-    "ImageAugmentation": "imagefolder",
+    "FaceAugmentation": "face.dataset",
+    "FaceDataset": "face.dataset",
+    "ImageAugmentation": "imagenet.folder",
     "ImageError": "images",
-    "ImageFolderDataset": "imagefolder",
-    "MeshAugmentation": "mesh",
-    "MeshDataset": "mesh",
-    "WholebodyAugmentation": "wholebody",
-    "WholebodyDataset": "wholebody",
+    "ImageFolderDataset": "imagenet.folder",
+    "MeshAugmentation": "mesh.dataset",
+    "MeshDataset": "mesh.dataset",
+    "WholebodyAugmentation": "wholebody.dataset",
+    "WholebodyDataset": "wholebody.dataset",
     "collate": "batch",
-    "load_bodies": "mesh_files",
-    "load_faces": "face",
-    "load_people": "wholebody",
+    "load_bodies": "mesh.files",
+    "load_faces": "face.dataset",
+    "load_people": "wholebody.dataset",
     "read_image": "images",
 }
 
@@ -49,11 +51,4 @@ __all__ = [
     "read_image",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    # Imported at the first use, so that the tables (`tcformer.data.keypoints`) load without torch.
-    if name in _HOME:
-        from importlib import import_module
-
-        return getattr(import_module(f"tcformer.data.{_HOME[name]}"), name)
-    raise AttributeError(f"module 'tcformer.data' has no attribute '{name}'")
+__getattr__ = lazy_exports(__name__, _MODULES)

@@ -4,8 +4,9 @@ All pictures are uint8 RGB arrays (H, W, 3). Names are loaded when first used, s
 no OpenCV.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tcformer.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from tcformer.draw.bodies import body, body_joints, body_mask
@@ -39,7 +40,7 @@ __all__ = [
     "write_png",
 ]
 
-_MODULE_OF = {
+_MODULES = {
     "Example": "sheets",
     "Partition": "sheets",
     "body": "bodies",
@@ -62,8 +63,4 @@ _MODULE_OF = {
     "write_png": "png",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+__getattr__ = lazy_exports(__name__, _MODULES)

@@ -27,7 +27,7 @@ _OPACITY = 0.8
 _LIGHT = np.array([-0.4, -0.55, -0.73])
 _AMBIENT = 0.35
 
-# Focal length over the crop's side: `tcformer.tasks.mesh.project`.
+# Focal length over the crop's side: `tcformer.tasks.mesh.task.project`.
 _FOCAL_OVER_SIDE = 5000 / 224
 
 # Bones between the first 14 of SPIN's last 24 joints, and from the thorax down to the pelvis.
@@ -153,7 +153,7 @@ def _rasterized(
     side: int,
 ) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]:
     """Vertices before the camera, the face of each pixel of a canvas (side, side), and barycentric weights."""
-    from tcformer.synthetic.raster import rasterize
+    from tcformer.rasterizer import rasterize
 
     if image_size[0] != image_size[1]:
         raise ValueError(f"the crop has {image_size[0]} x {image_size[1]} pixels; expected a square")
@@ -173,6 +173,6 @@ def _rasterized(
 
 
 def _normals(points: NDArray[np.float32], faces: NDArray[np.integer]) -> NDArray[np.float32]:
-    from tcformer.synthetic.raster import vertex_normals
+    from tcformer.rasterizer import vertex_normals
 
     return vertex_normals(points, np.asarray(faces, np.int32))

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from tcformer.data.landmarks import CONTOURS, FLIP_PAIRS, NUM_LANDMARKS
+from tcformer.data.face.landmarks import CONTOURS, FLIP_PAIRS, NUM_LANDMARKS
 from tcformer.draw.grid import check_picture
 from tcformer.draw.strokes import (
     CASING,

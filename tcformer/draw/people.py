@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tcformer.data.keypoints import NAMES, NUM_KEYPOINTS, PARTS, SKELETON
+from tcformer.data.wholebody.keypoints import NAMES, NUM_KEYPOINTS, PARTS, SKELETON
 from tcformer.draw.grid import check_picture
 from tcformer.draw.strokes import (
     CASING,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tcformer.data.landmarks import NUM_LANDMARKS
+from tcformer.data.face.landmarks import NUM_LANDMARKS
 from tcformer.draw.faces import landmarks
 from tcformer.draw.grid import check_picture
 from tcformer.draw.people import keypoints, side_legend

@@ -7,7 +7,7 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tcformer.data.landmarks import ATTRIBUTES, EYE_CORNERS, NUM_LANDMARKS
+from tcformer.data.face.landmarks import ATTRIBUTES, EYE_CORNERS, NUM_LANDMARKS
 
 #: An NME above this is a failure, and the AUC's curve ends here.
 FAILURE: Final = 0.1

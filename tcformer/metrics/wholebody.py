@@ -24,10 +24,11 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from tcformer.data.keypoints import PART_FIELDS, PARTS, SIGMAS
-from tcformer.data.wholebody import Crops, People, annotated_crops, load_people
+from tcformer.data.wholebody.dataset import Crops, People, annotated_crops, load_people
+from tcformer.data.wholebody.keypoints import PART_FIELDS, PARTS, SIGMAS
 from tcformer.errors import UserError
-from tcformer.metrics.decode import keypoints_of, oks, record
+from tcformer.metrics.oks import oks
+from tcformer.metrics.results import keypoints_of, result_record
 
 #: Measures of a part: mean over OKS .50:.05:.95, at .50, at .75, of medium (32² to 96² pixels) and large
 #: persons.
@@ -218,7 +219,7 @@ def mean_pose_results(pose: NDArray[np.float64], crops: Crops) -> list[dict[str,
     points = crops.box[:, None, :2] + pose * crops.box[:, None, 2:]
     triplets = np.concatenate([points, np.ones((*points.shape[:2], 1))], -1)
     return [
-        record(
+        result_record(
             triplets[i],
             float(crops.score[i]),
             image_id=int(crops.image_id[i]),

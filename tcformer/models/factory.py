@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tcformer.data.keypoints import SUBSETS, subset
+from tcformer.data.wholebody.keypoints import SUBSETS, subset
 from tcformer.errors import UserError
 from tcformer.models import options as checks
 from tcformer.models.backbone import Backbone

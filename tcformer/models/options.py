@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, ClassVar
+from typing import Any
 
 from tcformer.models.variants import VARIANTS
+from tcformer.parameters import parameters
 
 TASKS = ("imagenet", "wholebody", "face", "mesh", "features")
 #: How a stage gets its quarter of the tokens: clusters of the density peaks, of the most important tokens, a strided
@@ -17,15 +17,13 @@ TOKEN_REDUCTIONS = ("ctm", "ctm_topk", "conv", "local_ctm")
 NECKS = ("auto", "mta", "deconv", "finest_map", "all_maps")
 
 
-@dataclass(frozen=True)
+@parameters
 class NetworkOptions:
     """The backbone, the same for a recipe's pretraining and fine-tunings.
 
     Raises:
         ValueError: an unknown name, or parts that do not nest.
     """
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
 
     #: a name of `tcformer.list_models()`, or timm/ and a name of timm's, such as timm/resnet50
     backbone: str

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from tcformer.lazy import lazy_exports
 from tcformer.synthetic.options import GenerateFace, GenerateImagenet, GenerateMesh, GenerateWholebody
 
 if TYPE_CHECKING:
@@ -24,16 +24,11 @@ __all__ = [
     "generate_wholebody",
 ]
 
-_MODULE_OF = {
+_MODULES = {
     "generate_face": "face",
     "generate_imagenet": "imagenet",
     "generate_mesh": "mesh",
     "generate_wholebody": "wholebody",
 }
 
-
-def __getattr__(name: str) -> Any:
-    """Import numba and OpenCV only when something is to be drawn."""
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+__getattr__ = lazy_exports(__name__, _MODULES)

@@ -17,7 +17,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from tcformer.synthetic.raster import vertex_normals
+from tcformer.rasterizer import vertex_normals
 
 ASSETS = Path(__file__).parent / "assets"
 

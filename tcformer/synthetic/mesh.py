@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from tcformer.body.joints import NUM_OPENPOSE, OPENPOSE_18
 from tcformer.body.rotations import to_axis_angle
+from tcformer.rasterizer import bounds
 from tcformer.synthetic.appearance import dress, sample_appearance
 from tcformer.synthetic.body import SKIN_VERTICES, BodyModel, Shape, load_body
 from tcformer.synthetic.files import Map, write_jpeg
@@ -31,7 +32,6 @@ from tcformer.synthetic.geometry import UP, Array, Camera, look_at, rotation
 from tcformer.synthetic.options import GenerateMesh, check
 from tcformer.synthetic.person import Person, sample_coefficients
 from tcformer.synthetic.pose import PoseChoice, sample_pose
-from tcformer.synthetic.raster import bounds
 from tcformer.synthetic.scene import Scene, SceneChoice, draw_scene
 from tcformer.synthetic.smpl_body import NUM_SHAPES, TO_SMPL, load_smpl_body, write_smpl_body
 

@@ -12,11 +12,11 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from tcformer.rasterizer import vertex_normals
 from tcformer.synthetic.appearance import random_colour
 from tcformer.synthetic.body import BODY, BodyModel
 from tcformer.synthetic.geometry import Array, cross, rotation, unit
 from tcformer.synthetic.person import Person
-from tcformer.synthetic.raster import vertex_normals
 
 Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]

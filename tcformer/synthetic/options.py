@@ -53,17 +53,15 @@ and of 0.26 on `full` ones.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from dataclasses import fields
 
 from tcformer.errors import UserError
+from tcformer.parameters import parameters
 
 
-@dataclass(frozen=True)
+@parameters
 class GenerateWholebody:
     """A data set of people with 133 key points in the format of COCO-WholeBody V1.0."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
 
     seed: int
     """Every picture is a function of (seed, split, index) and of the options alone."""
@@ -105,12 +103,10 @@ class GenerateWholebody:
     """JPEG quality, 1 to 100."""
 
 
-@dataclass(frozen=True)
+@parameters
 class GenerateImagenet:
     """A small classification data set of people in ImageNet's folder layout: the classes are postures, view
     directions and framings (`tcformer.synthetic.imagenet.CLASSES`)."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
 
     seed: int
     """Every picture is a function of (seed, split, class, index) and of the options alone."""
@@ -136,11 +132,9 @@ class GenerateImagenet:
     """JPEG quality, 1 to 100."""
 
 
-@dataclass(frozen=True)
+@parameters
 class GenerateFace:
     """A data set of single faces with 98 landmarks and six attributes in the format of WFLW."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
 
     seed: int
     """Every picture is a function of (seed, split, index) and of the options alone."""
@@ -184,7 +178,7 @@ class GenerateFace:
     """JPEG quality, 1 to 100."""
 
 
-@dataclass(frozen=True)
+@parameters
 class GenerateMesh:
     """A data set of single people with the parameters of an SMPL-format body: a training set as SPIN's files, a
     test set as 3DPW's, and the body model.
@@ -193,8 +187,6 @@ class GenerateMesh:
     epochs on 2000 people of yaw_deg 30, pose_variety 0.9 and shape_variety 0.3, has 0.74 times the MPJPE and 0.78
     times the PA-MPJPE of the mean body with clutter and photo_fraction 0, but 0.80 and 0.85 times with 0.25 and 0.2.
     """
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
 
     seed: int
     """Every picture is a function of (seed, split, index) and of the options alone."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from tcformer.rasterizer import bounds, transform_points
 from tcformer.synthetic.appearance import Appearance, dress, sample_appearance
 from tcformer.synthetic.body import SKIN_VERTICES, BodyModel, Shape
 from tcformer.synthetic.geometry import UP, Array, rotation
 from tcformer.synthetic.pose import Pose, PoseChoice, Posture, sample_expression, sample_pose
-from tcformer.synthetic.raster import bounds, transform_points
 
 Float32 = NDArray[np.float32]
 

@@ -11,11 +11,11 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from tcformer.rasterizer import bounds, parallel_depth, rasterize, transform_points, vertex_normals
 from tcformer.synthetic.appearance import paint, visible_faces
 from tcformer.synthetic.body import BodyModel
 from tcformer.synthetic.geometry import UP, Array, Camera, cross, rotation, unit
 from tcformer.synthetic.person import Person
-from tcformer.synthetic.raster import bounds, parallel_depth, rasterize, transform_points, vertex_normals
 
 Float32 = NDArray[np.float32]
 

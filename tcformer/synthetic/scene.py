@@ -9,13 +9,13 @@ from typing import Literal
 
 import numpy as np
 
+from tcformer.rasterizer import bounds
 from tcformer.synthetic.appearance import random_colour
 from tcformer.synthetic.background import background
 from tcformer.synthetic.body import SKIN_VERTICES, BodyModel
 from tcformer.synthetic.geometry import Camera, look_at, unit
 from tcformer.synthetic.person import Person, make_person
 from tcformer.synthetic.pose import PoseChoice
-from tcformer.synthetic.raster import bounds
 from tcformer.synthetic.render import Box, Picture, render, sample_light
 
 Framing = Literal["whole", "cropped", "upper body", "face"]

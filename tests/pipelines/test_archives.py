@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.official import archives
-from pipelines.official.archives import Contents, Meter, check_md5, examine, extract, md5_of_file, require_space, shown
+from pipelines.datasets import archives
+from pipelines.datasets.archives import Contents, Meter, check_md5, examine, extract, md5_of_file, require_space, shown
 from tcformer.errors import UserError
 
 FILES = {"top/a.txt": b"a" * 5000, "top/deep/b.bin": random.Random(0).randbytes(300_000), "top/empty": b""}

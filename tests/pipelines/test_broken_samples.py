@@ -16,15 +16,16 @@ import pytest
 import torch
 from PIL import Image
 
-from pipelines import layout, training
-from pipelines.data import Prepared
-from pipelines.feed import BatchPlan, BrokenImages, steps_in, training_batches, validation_batches
+from pipelines import layout
+from pipelines.datasets.prepared import Prepared
+from pipelines.driver import run as training
+from pipelines.driver.run import Plan, options_of
 from pipelines.params import Params
 from pipelines.tasks import build_task
-from pipelines.training import Plan, options_of
+from pipelines.training.loading import BatchPlan, BrokenImages, steps_in, training_batches, validation_batches
 from tcformer import synthetic
 from tcformer.data import BrokenImage
-from tcformer.data.imagefolder import ImageAugmentation, ImageFolderDataset
+from tcformer.data.imagenet.folder import ImageAugmentation, ImageFolderDataset
 from tcformer.errors import UserError
 from tests.conftest import Workplace
 from tests.pipelines.test_every_network_trains import parameters

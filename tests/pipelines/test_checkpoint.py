@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipelines import checkpoint
-from pipelines.storage import Store
+from pipelines.adapters.storage import Store
+from pipelines.training import checkpoint
 
 
 def write(store: Store, folder: Path, step: int) -> None:

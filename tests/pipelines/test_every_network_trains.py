@@ -15,12 +15,12 @@ import torch
 from ruamel.yaml import YAML
 
 import tcformer
-from pipelines import checkpoint
-from pipelines.engine import HISTORY, train
-from pipelines.launch import run_training, session
+from pipelines.adapters.ray import run_training, session
+from pipelines.adapters.storage import Store
+from pipelines.driver.run import options_of
 from pipelines.params import Params, load_params
-from pipelines.storage import Store
-from pipelines.training import options_of
+from pipelines.training import checkpoint
+from pipelines.training.loop import HISTORY, train
 from tcformer import synthetic
 
 pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.pipeline]

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.feed import BatchPlan, SampleOrder, steps_in, training_batches, validation_batches
+from pipelines.training.loading import BatchPlan, SampleOrder, steps_in, training_batches, validation_batches
 from tcformer.errors import UserError
 
 

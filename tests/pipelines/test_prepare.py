@@ -22,17 +22,17 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from pipelines.data import MANIFEST, Prepared, prepare
-from pipelines.official import catalogue, unpacking
-from pipelines.official.archives import md5_of_file
-from pipelines.official.catalogue import ORIGINS, Archive, Source, mesh_sources
-from pipelines.official.downloads import Row, check
+from pipelines.datasets import catalogue, unpacking
+from pipelines.datasets.archives import md5_of_file
+from pipelines.datasets.catalogue import ORIGINS, Archive, Source, mesh_sources
+from pipelines.datasets.downloads import Row, check
+from pipelines.datasets.prepared import MANIFEST, Prepared, prepare
 from pipelines.params import Cluster, DataSource, load_params
 from stages import prepare as stage
 from tcformer.body.files import SmplArrays, load_smpl, save_smpl_pickle
-from tcformer.data import mpi_inf_3dhp
-from tcformer.data.imagefolder import ImageFolderDataset, find_classes
-from tcformer.data.mesh_files import load_spin
+from tcformer.data.imagenet.folder import ImageFolderDataset, find_classes
+from tcformer.data.mesh import mpi_inf_3dhp
+from tcformer.data.mesh.files import load_spin
 from tcformer.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -350,7 +350,7 @@ def test_a_killed_run_goes_on_with_the_archives_that_are_left(face: Path, monkey
 
 def test_too_small_a_disk_is_told_before_anything_is_unpacked(face: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(face)._replace(free=1000)
-    monkeypatch.setattr("pipelines.official.archives.shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr("pipelines.datasets.archives.shutil.disk_usage", lambda path: usage)
     before = tree(face)
     with pytest.raises(UserError, match=r"unpacking needs \d+ bytes .* 1000 are free"):
         run("face", face)
@@ -490,7 +490,7 @@ def test_body_models_are_unpacked_and_converted_once(bodies: Path, monkeypatch: 
         assert f"body/SMPL_{gender}.npz" in manifest["identities"]
     assert (bodies / "body/J_regressor_h36m.npy").read_bytes() == b"h36m"
     assert manifest["counts"] == {"dataset_extras/one.npz people": 2}
-    monkeypatch.setattr("pipelines.official.downloads.convert_smpl", None)
+    monkeypatch.setattr("pipelines.datasets.downloads.convert_smpl", None)
     assert run("mesh", bodies, sources=[MIXED, TESTED]) == manifest
 
 
@@ -560,8 +560,8 @@ def test_mpi_inf_3dhp_is_made_from_its_originals(bodies: Path, monkeypatch: pyte
     video = cv2.VideoWriter(str(sequence / "imageSequence/video_0.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 25, (64, 48))
     video.write(np.full((48, 64, 3), 90, np.uint8))
     video.release()
-    monkeypatch.setattr("pipelines.official.downloads.session", lambda cluster: nullcontext())
-    one_by_one = "pipelines.official.downloads.parallel_map"
+    monkeypatch.setattr("pipelines.datasets.downloads.session", lambda cluster: nullcontext())
+    one_by_one = "pipelines.datasets.downloads.parallel_map"
     monkeypatch.setattr(one_by_one, lambda function, items, title: list(map(function, items)))
     run("mesh", bodies, sources=[MIXED, named])
     assert cv2.imread(str(bodies / "mpi_inf_3dhp" / name)).shape == (48, 64, 3)
@@ -585,7 +585,7 @@ def test_manifests_of_generated_data_keep_their_form(tmp_path: Path, monkeypatch
         (out / "WFLW_images").mkdir()
         (out / "WFLW_images/a.jpg").write_bytes(b"abc")
 
-    monkeypatch.setattr("pipelines.data._generate", generate)
+    monkeypatch.setattr("pipelines.datasets.prepared._generate", generate)
     (tmp_path / "out").mkdir()
     (tmp_path / "out/older.jpg").touch()
     made = DataSource(source="generated", root=None, generate=None)
@@ -620,7 +620,7 @@ def test_check_tells_and_writes_nothing(face: Path) -> None:
 
 def test_check_tells_of_too_small_a_disk(face: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(face)._replace(free=1000)
-    monkeypatch.setattr("pipelines.official.archives.shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr("pipelines.datasets.archives.shutil.disk_usage", lambda path: usage)
     assert [row.what for row in check("face", section(face)) if not row.good] == ["disk"]
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import tracking
+from pipelines.adapters import mlflow as tracking
 
 
 def rows(database: Path, query: str) -> list[tuple]:

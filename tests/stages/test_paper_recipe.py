@@ -17,7 +17,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from tcformer.body.rotations import to_matrix
-from tcformer.data.mesh_files import load_bodies
+from tcformer.data.mesh.files import load_bodies
 from tcformer.synthetic import GenerateMesh, generate_mesh
 from tests.conftest import Workplace
 

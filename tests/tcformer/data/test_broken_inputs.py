@@ -17,8 +17,8 @@ from PIL import Image
 
 from tcformer.data import BrokenImage, ImageError, ImageFolderDataset, load_bodies, load_faces, load_people
 from tcformer.data.images import decode_image, missing_files, read_image
-from tcformer.data.mesh import MeshDataset
-from tcformer.data.wholebody import annotated_crops, annotation_file
+from tcformer.data.mesh.dataset import MeshDataset
+from tcformer.data.wholebody.dataset import annotated_crops, annotation_file
 from tcformer.errors import UserError
 from tests.tcformer.data.test_face_data import face_line
 from tests.tcformer.data.test_mesh_files import eft, write_eft, write_spin

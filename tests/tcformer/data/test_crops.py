@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tcformer.data.crops import centre_and_extent, crop_matrix, to_image, transform_points
-from tcformer.data.heatmaps import gaussian_heat_maps
+from tcformer.heatmaps.encode import gaussian_heat_maps
 
 SIZE = (128, 96)
 

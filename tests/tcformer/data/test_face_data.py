@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tcformer.data import collate
-from tcformer.data.face import (
+from tcformer.data.face.dataset import (
     FaceAugmentation,
     FaceDataset,
     check_face_images,
@@ -17,7 +17,7 @@ from tcformer.data.face import (
     load_faces,
 )
 from tcformer.data.images import denormalise, read_image
-from tcformer.data.landmarks import FLIP
+from tcformer.data.face.landmarks import FLIP
 from tcformer.errors import UserError
 
 SHARED = Path(__file__).resolve().parents[3] / "../shared/samples/wflw"

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tcformer.data.imagefolder import (
+from tcformer.data.imagenet.folder import (
     ImageAugmentation,
     ImageFolderDataset,
     centre_crop,
@@ -15,8 +15,8 @@ from tcformer.data.imagefolder import (
     find_classes,
     random_crop_box,
 )
-from tcformer.data.mixing import mix_pair, smooth_targets
-from tcformer.data.randaugment import OPERATIONS, color_jitter, rand_augment
+from tcformer.data.imagenet.mixing import mix_pair, smooth_targets
+from tcformer.data.imagenet.randaugment import OPERATIONS, color_jitter, rand_augment
 from tcformer.errors import UserError
 
 SHARED = Path(__file__).resolve().parents[3] / "../shared/samples/imagenet"

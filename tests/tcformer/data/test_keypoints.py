@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tcformer.data.keypoints import (
+from tcformer.data.wholebody.keypoints import (
     FLIP,
     FLIP_PAIRS,
     LOWER_BODY,

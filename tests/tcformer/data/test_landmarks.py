@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tcformer.data.landmarks import CONTOURS, FLIP, FLIP_PAIRS, NUM_LANDMARKS
+from tcformer.data.face.landmarks import CONTOURS, FLIP, FLIP_PAIRS, NUM_LANDMARKS
 
 FACTS = Path(__file__).resolve().parents[3] / "../shared/samples/wflw/wflw_facts.json"
 

@@ -12,9 +12,9 @@ import torch
 
 from tcformer.body import BodyJoints, load_joints
 from tcformer.body.joints import SPIN_FLIP
-from tcformer.data.bodies import Bodies
+from tcformer.data.mesh.bodies import Bodies
 from tcformer.data.images import denormalise
-from tcformer.data.mesh import MeshAugmentation, MeshDataset, MeshMixture, MeshTests
+from tcformer.data.mesh.dataset import MeshAugmentation, MeshDataset, MeshMixture, MeshTests
 from tcformer.errors import UserError
 from tcformer.synthetic.smpl_body import write_smpl_body
 

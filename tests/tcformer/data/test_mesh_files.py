@@ -17,7 +17,7 @@ from tcformer.body import load_joints
 from tcformer.body.files import GENDERS
 from tcformer.body.joints import OPENPOSE_18, SPIN_NAMES
 from tcformer.body.rotations import to_axis_angle, to_matrix
-from tcformer.data.mesh_files import load_3dpw, load_bodies, load_spin
+from tcformer.data.mesh.files import load_3dpw, load_bodies, load_spin
 from tcformer.errors import UserError
 from tcformer.synthetic import GenerateMesh, generate_mesh
 

@@ -10,9 +10,9 @@ import pytest
 from scipy.io import savemat
 
 from tcformer.body.joints import SPIN_NAMES
-from tcformer.data import mpi_inf_3dhp
-from tcformer.data.mesh_files import load_spin
-from tcformer.data.mpi_inf_3dhp import CAMERAS, convert, extract_frames, is_complete, missing_frames, select
+from tcformer.data.mesh import mpi_inf_3dhp
+from tcformer.data.mesh.files import load_spin
+from tcformer.data.mesh.mpi_inf_3dhp import CAMERAS, convert, extract_frames, is_complete, missing_frames, select
 from tcformer.errors import UserError
 
 FRAMES = 7

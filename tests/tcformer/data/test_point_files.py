@@ -12,7 +12,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from tcformer.body.joints import NUM_OPENPOSE, SPIN_NAMES
-from tcformer.data.mesh_files import load_bodies
+from tcformer.data.mesh.files import load_bodies
 from tcformer.errors import UserError
 
 RNG = np.random.default_rng(0)

@@ -14,12 +14,12 @@ import pytest
 import torch
 
 from tcformer.body.joints import NUM_OPENPOSE
-from tcformer.data.face import FaceDataset, face_image_folder, list_file, load_faces
-from tcformer.data.imagefolder import ImageFolderDataset, find_classes
+from tcformer.data.face.dataset import FaceDataset, face_image_folder, list_file, load_faces
+from tcformer.data.imagenet.folder import ImageFolderDataset, find_classes
 from tcformer.data.images import denormalise, read_image
-from tcformer.data.mesh import MeshDataset
-from tcformer.data.mesh_files import load_bodies
-from tcformer.data.wholebody import WholebodyDataset, annotated_crops, annotation_file, load_people
+from tcformer.data.mesh.dataset import MeshDataset
+from tcformer.data.mesh.files import load_bodies
+from tcformer.data.wholebody.dataset import WholebodyDataset, annotated_crops, annotation_file, load_people
 from tcformer.draw import write_png
 from tcformer.models.heads import MeshHead
 

@@ -8,8 +8,8 @@ import pytest
 
 from tcformer.data import collate
 from tcformer.data.images import denormalise
-from tcformer.data.keypoints import FLIP, PARTS
-from tcformer.data.wholebody import (
+from tcformer.data.wholebody.keypoints import FLIP, PARTS
+from tcformer.data.wholebody.dataset import (
     WholebodyAugmentation,
     WholebodyDataset,
     annotated_crops,

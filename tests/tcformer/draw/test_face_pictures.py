@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tcformer import draw
-from tcformer.data.landmarks import CONTOURS, FLIP
+from tcformer.data.face.landmarks import CONTOURS, FLIP
 from tcformer.draw import faces
 
 GREY = np.full((60, 60, 3), 128, np.uint8)

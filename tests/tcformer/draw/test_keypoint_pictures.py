@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tcformer import draw
-from tcformer.data.keypoints import FLIP, PARTS, SKELETON
+from tcformer.data.wholebody.keypoints import FLIP, PARTS, SKELETON
 from tcformer.draw import people
 
 GREY = np.full((64, 48, 3), 128, np.uint8)

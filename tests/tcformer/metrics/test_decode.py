@@ -5,18 +5,10 @@ import pytest
 import torch
 
 from tcformer.data.crops import centre_and_extent, crop_matrix, transform_points
-from tcformer.data.heatmaps import gaussian_heat_maps
-from tcformer.data.keypoints import FLIP, PART_FIELDS, PARTS, SIGMAS
-from tcformer.metrics.decode import (
-    decode_heat_maps,
-    flip_test,
-    instance_score,
-    keypoints_of,
-    oks,
-    oks_nms,
-    record,
-    results,
-)
+from tcformer.data.wholebody.keypoints import FLIP, PART_FIELDS, PARTS, SIGMAS
+from tcformer.heatmaps import decode_heat_maps, flip_test, gaussian_heat_maps
+from tcformer.metrics.oks import oks, oks_nms
+from tcformer.metrics.results import instance_score, keypoints_of, result_record, results
 
 SIZE, MAP = (128, 96), (32, 24)
 
@@ -101,7 +93,7 @@ def test_flip_test_averages_with_the_mirrored_answer() -> None:
 
     images = torch.zeros(1, 3, *SIZE)
     images[..., 0] = 1
-    averaged, _ = decode_heat_maps(flip_test(network, images))
+    averaged, _ = decode_heat_maps(flip_test(network, images, FLIP))
     plain, _ = decode_heat_maps(network(images))
     assert (averaged - plain).abs().max() <= 0.5
 
@@ -115,7 +107,7 @@ def person(shift: float, score: float, image_id: int = 1) -> dict[str, Any]:
     points = np.random.default_rng(0).uniform(0, 100, (133, 2)) + [shift, 0]
     triplets = np.concatenate([points, np.ones((133, 1))], 1)
     centre, extent = np.array([50.0, 50.0]), np.array([100.0, 100.0])
-    return record(triplets, score, image_id=image_id, annotation_id=0, centre=centre, extent=extent)
+    return result_record(triplets, score, image_id=image_id, annotation_id=0, centre=centre, extent=extent)
 
 
 def test_oks_of_a_shift_by_hand() -> None:

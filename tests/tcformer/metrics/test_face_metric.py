@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tcformer.data.face import list_file, load_faces
-from tcformer.data.landmarks import ATTRIBUTES
+from tcformer.data.face.dataset import list_file, load_faces
+from tcformer.data.face.landmarks import ATTRIBUTES
 from tcformer.metrics import area_under_curve, evaluate_face, face_nme, failure_rate
 from tcformer.metrics.face import mean_shape, place_shape
 

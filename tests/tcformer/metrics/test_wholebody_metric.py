@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tcformer.data.keypoints import PART_FIELDS
-from tcformer.data.wholebody import annotated_crops, load_people
+from tcformer.data.wholebody.dataset import annotated_crops, load_people
+from tcformer.data.wholebody.keypoints import PART_FIELDS
 from tcformer.errors import UserError
 from tcformer.metrics import evaluate_wholebody, mean_pose, mean_pose_results, wholebody_oks
 from tcformer.metrics.wholebody import STATS

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from kernels import dpc_knn
-from tcformer.data.keypoints import FLIP, NUM_KEYPOINTS, PARTS, SUBSETS, flip_within, subset
+from tcformer.data.wholebody.keypoints import FLIP, NUM_KEYPOINTS, PARTS, SUBSETS, flip_within, subset
 from tcformer.errors import UserError
 from tcformer.models import NetworkOptions, create_model
 from tcformer.models.ctm import nearest_important, part_of_token

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from tcformer.rasterizer import rasterize, transform_points, vertex_normals
 from tcformer.synthetic.geometry import look_at, rotation, rotation_between
-from tcformer.synthetic.raster import rasterize, transform_points, vertex_normals
 
 
 def test_the_nearer_triangle_wins_and_weights_are_perspective_correct() -> None:

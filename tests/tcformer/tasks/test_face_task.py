@@ -10,13 +10,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from tcformer.data import FaceAugmentation, collate
-from tcformer.data.face import FaceDataset, list_file, load_faces
-from tcformer.data.heatmaps import gaussian_heat_maps
-from tcformer.data.landmarks import ATTRIBUTES
+from tcformer.data.face.dataset import FaceDataset, list_file, load_faces
+from tcformer.data.face.landmarks import ATTRIBUTES
 from tcformer.errors import UserError
+from tcformer.heatmaps.encode import gaussian_heat_maps
 from tcformer.metrics import face_nme
 from tcformer.models import NetworkOptions
-from tcformer.tasks.face import FaceEvaluation, FaceOptions, FaceTask
+from tcformer.tasks.face.options import FaceEvaluation, FaceOptions
+from tcformer.tasks.face.task import FaceTask
 
 SHARED = Path(__file__).resolve().parents[3] / "../shared/samples/wflw"
 needs_samples = pytest.mark.skipif(not SHARED.exists(), reason="needs the shared samples")
@@ -54,7 +55,7 @@ class Oracle:
         height, width = images.shape[2:]
         points = self.batch["points"]
         if not torch.equal(images, self.batch["image"]):
-            from tcformer.data.landmarks import FLIP
+            from tcformer.data.face.landmarks import FLIP
 
             points = torch.stack([width - 1 - points[..., 0], points[..., 1]], -1)[:, FLIP.copy()]
         return gaussian_heat_maps(

@@ -14,24 +14,15 @@ from torch import Tensor
 
 from tcformer.body.rotations import to_6d, to_matrix
 from tcformer.data import collate
-from tcformer.data.mesh import MeshAugmentation
-from tcformer.data.mesh_files import load_bodies
+from tcformer.data.mesh.dataset import MeshAugmentation
+from tcformer.data.mesh.files import load_bodies
 from tcformer.errors import UserError
 from tcformer.metrics import mpjpe, pa_mpjpe
 from tcformer.models import NetworkOptions
 from tcformer.models.heads import MeshPrediction
 from tcformer.synthetic import GenerateMesh, generate_mesh
-from tcformer.tasks.mesh import (
-    MeshEvaluation,
-    MeshGroup,
-    MeshLoss,
-    MeshOptions,
-    MeshSource,
-    MeshTask,
-    MeshTest,
-    mesh_losses,
-    project,
-)
+from tcformer.tasks.mesh.options import MeshEvaluation, MeshGroup, MeshLoss, MeshOptions, MeshSource, MeshTest
+from tcformer.tasks.mesh.task import MeshTask, mesh_losses, project
 
 TRAIN = MeshSource("dataset_extras/generated_train.npz", "generated")
 TEST = MeshTest("generated", "3DPW/sequenceFiles/test", "3DPW/imageFiles", "3dpw")

@@ -10,18 +10,15 @@ from PIL import Image
 from torch import Tensor, nn
 
 from tcformer.data import ImageAugmentation, WholebodyAugmentation, collate
-from tcformer.data.heatmaps import gaussian_heat_maps
 from tcformer.errors import UserError
+from tcformer.heatmaps import heat_map_loss
+from tcformer.heatmaps.encode import gaussian_heat_maps
 from tcformer.models import NetworkOptions
-from tcformer.tasks import (
-    TASKS,
-    ImagenetOptions,
-    ImagenetTask,
-    WholebodyEvaluation,
-    WholebodyOptions,
-    WholebodyTask,
-)
-from tcformer.tasks.wholebody import heat_map_loss
+from tcformer.tasks import TASKS
+from tcformer.tasks.imagenet.options import ImagenetOptions
+from tcformer.tasks.imagenet.task import ImagenetTask
+from tcformer.tasks.wholebody.options import WholebodyEvaluation, WholebodyOptions
+from tcformer.tasks.wholebody.task import WholebodyTask
 
 SHARED = Path(__file__).resolve().parents[3] / "../shared/samples/coco_wholebody"
 needs_samples = pytest.mark.skipif(not SHARED.exists(), reason="needs the shared samples")
@@ -77,6 +74,7 @@ class Oracle:
 
 def test_tasks_by_name() -> None:
     assert [task.name for task in TASKS.values()] == list(TASKS) == ["imagenet", "wholebody", "face", "mesh"]
+    assert all(entry.part("task").TASK.name == name for name, entry in TASKS.items())
 
 
 @pytest.mark.parametrize("options", [POSE, ANNOTATED, IMAGES])

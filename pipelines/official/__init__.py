@@ -1,1 +1,0 @@
-"""Official data sets: what their publishers give, unpacked safely, converted and checked."""

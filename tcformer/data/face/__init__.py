@@ -1,0 +1,1 @@
+"""WFLW: lists of faces, crops, the 98 landmarks."""

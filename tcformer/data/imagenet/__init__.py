@@ -1,0 +1,1 @@
+"""ImageNet: class folders and class archives, augmentation, mixing."""

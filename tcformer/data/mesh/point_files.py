@@ -1,0 +1,179 @@
+"""Data sets that know 2D points alone, to the one form of `Bodies`: LSP, LSP-Extended, MPII, COCO.
+
+They are the official files, read without a conversion; who is taken follows SPIN (github.com/nkolot/SPIN,
+datasets/preprocess). Unlike there, points that are marked as invisible in LSP-Extended do not count: their places are
+made up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcformer.body.files import NUM_JOINTS, NUM_SHAPES
+from tcformer.body.joints import NUM_OPENPOSE
+from tcformer.data.mesh.bodies import (
+    BOX_UNIT,
+    FETCH,
+    MARGIN,
+    NUM_KEYPOINTS,
+    NUM_POINTS_3D,
+    Bodies,
+    boxes_around,
+    check_bodies,
+    genders,
+    numbers,
+)
+from tcformer.errors import UserError
+
+#: Where the points of a data set are among SPIN's 24.
+LSP_14: Final = tuple(range(14))
+MPII_16: Final = (0, 1, 2, 3, 4, 5, 14, 15, 12, 13, 6, 7, 8, 9, 10, 11)
+COCO_17: Final = (19, 20, 21, 22, 23, 9, 8, 10, 7, 11, 6, 3, 2, 4, 1, 5, 0)
+
+_LIMBS_OF_COCO = slice(5, 17)
+
+
+def load_lsp(path: Path) -> Bodies:
+    """Read LSP's or LSP-Extended's joints.mat, with the images' names from the folder beside it.
+
+    That is images/ or, where there is none (HR-LSPET), the folder of the file itself; names in ascending order belong
+    to the columns of the file. A person with less than two visible points has no box and is left out.
+
+    Raises:
+        UserError: the file cannot be read, or its columns are not as many as the images.
+    """
+    from scipy.io import loadmat
+
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; get LSP or LSP-Extended, or take it out of the mixture")
+    try:
+        joints = np.asarray(loadmat(path, variable_names=["joints"])["joints"], np.float64)
+    except Exception as error:  # scipy raises many kinds for a broken file
+        raise UserError(f"{path}: cannot be read as LSP's joints.mat ({error}); fetch the file again") from error
+    extended = joints.shape[:2] == (14, 3)
+    if not extended and joints.shape[:2] != (3, 14):
+        raise UserError(f"{path}: joints: expected (14, 3, N) or (3, 14, N) numbers, found {joints.shape}; {FETCH}")
+    points = joints.transpose(2, 0, 1) if extended else joints.transpose(2, 1, 0)  # (N, 14, 3)
+    folder = path.parent / "images"
+    folder = folder if folder.is_dir() else path.parent
+    names = sorted(each.name for each in folder.iterdir() if each.suffix.lower() in (".jpg", ".png"))
+    if len(names) != len(points):
+        raise UserError(
+            f"{path}: {len(points)} people, but {folder} holds {len(names)} images; expected one each; unpack all of it"
+        )
+    # LSP-Extended marks the visible points, LSP the invisible ones, which it places with care.
+    seen = points[:, :, 2] > 0 if extended else np.ones(points.shape[:2], bool)
+    _check_finite(path, points[:, :, :2], lambda row: f"column {row} (counted from 0), {names[row]}")
+    kept = np.flatnonzero(seen.sum(1) > 1)
+    labelled = np.concatenate([points[:, :, :2], seen[:, :, None]], 2)[kept]
+    centre, scale = boxes_around(labelled)
+    return _bodies(path, [names[row] for row in kept], labelled, LSP_14, centre, scale)
+
+
+def load_mpii(path: Path, records: list[Any]) -> Bodies:
+    """MPII's people as HRNet's JSON lists them, those with all 16 points. `records` is the content of `path`.
+
+    Boxes are a quarter larger than MPII's, and lie lower by 15 pixels for each unit of its scale, as Stacked
+    Hourglass and SPIN have them. Points are counted from 1 in the file.
+
+    Raises:
+        UserError: a field is missing or has the wrong form.
+    """
+    names, points, centres, scales = [], [], [], []
+    for number, record in enumerate(records):
+        where = f"{path}: record {number} (counted from 0)"
+        field = partial(_field, where, _record(where, record))
+        joints, seen = field("joints", (16, 2)), field("joints_vis", (16,)) > 0
+        centre, scale = field("center", (2,)), field("scale", ())
+        if not isinstance(record.get("image"), str):
+            raise UserError(f"{where}: field 'image': expected a text; {FETCH}")
+        if not seen.all():
+            continue
+        names.append(record["image"])
+        points.append(np.concatenate([joints - 1, np.ones((16, 1))], 1))
+        centres.append(centre + [0, 15 * scale] - 1)
+        scales.append(1.25 * scale)
+    return _bodies(path, names, np.array(points), MPII_16, np.array(centres), np.array(scales))
+
+
+def load_coco(path: Path, content: dict[str, Any]) -> Bodies:
+    """COCO's people (person_keypoints_*.json) with all 12 limb joints labelled. `content` is that of `path`.
+
+    Boxes are COCO's, enlarged by 1.2. Crowds are left out.
+
+    Raises:
+        UserError: a field is missing or has the wrong form.
+    """
+    files = {}
+    for number, image in enumerate(content["images"]):
+        where = f"{path}: image {number} (counted from 0)"
+        if not isinstance(_record(where, image).get("file_name"), str) or "id" not in image:
+            raise UserError(f"{where}: expected an 'id' and a 'file_name'; {FETCH}")
+        files[image["id"]] = image["file_name"]
+    names, points, centres, scales = [], [], [], []
+    for number, record in enumerate(content["annotations"]):
+        number_of = f"number {number} (counted from 0)"
+        where = f"{path}: annotation {_record(f'{path}: annotation {number_of}', record).get('id', number_of)}"
+        if record.get("iscrowd"):
+            continue
+        flat = _field(where, record, "keypoints", (51,)).reshape(17, 3)
+        left, top, width, height = _field(where, record, "bbox", (4,))
+        if not (flat[_LIMBS_OF_COCO, 2] > 0).all():
+            continue
+        if record.get("image_id") not in files:
+            raise UserError(f"{where}: field 'image_id': expected one of the images, found {record.get('image_id')!r}")
+        names.append(files[record["image_id"]])
+        points.append(np.concatenate([flat[:, :2], flat[:, 2:] > 0], 1))
+        centres.append((left + width / 2, top + height / 2))
+        scales.append(MARGIN * max(width, height) / BOX_UNIT)
+    return _bodies(path, names, np.array(points), COCO_17, np.array(centres), np.array(scales))
+
+
+def _field(where: str, record: dict[str, Any], name: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    return numbers(where, name, record.get(name), shape)
+
+
+def _record(where: str, record: Any) -> dict[str, Any]:
+    if not isinstance(record, dict):
+        raise UserError(f"{where}: expected an object; {FETCH}")
+    return record
+
+
+def _check_finite(path: Path, values: NDArray[np.float64], where: Callable[[int], str]) -> None:
+    wrong = ~np.isfinite(values).all(axis=(1, 2))
+    if wrong.any():
+        raise UserError(f"{path}: {where(int(wrong.argmax()))}: expected finite numbers; {FETCH}")
+
+
+def _bodies(
+    path: Path,
+    names: list[str],
+    points: NDArray[np.float64],
+    places: tuple[int, ...],
+    centre: NDArray[np.float64],
+    scale: NDArray[np.float64],
+) -> Bodies:
+    """Points (N, K, 3), the third 1 where they are labelled, at `places` of SPIN's 24; nothing else is known."""
+    count = len(names)
+    keypoints = np.zeros((count, NUM_KEYPOINTS, 3), np.float32)
+    points = points.reshape(count, len(places), 3)
+    keypoints[:, [NUM_OPENPOSE + place for place in places]] = np.where(points[:, :, 2:] > 0, points, 0)
+    bodies = Bodies(
+        image=tuple(names),
+        centre=centre.reshape(count, 2),
+        scale=scale.reshape(count),
+        pose=np.zeros((count, 3 * NUM_JOINTS), np.float32),
+        shape=np.zeros((count, NUM_SHAPES), np.float32),
+        has_smpl=np.zeros(count, bool),
+        keypoints=keypoints,
+        joints=np.zeros((count, NUM_POINTS_3D, 4), np.float32),
+        gender=genders([], count),
+    )
+    check_bodies(bodies, lambda row: f"{path}: image {bodies.image[row]}")
+    return bodies

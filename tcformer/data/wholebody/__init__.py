@@ -1,0 +1,1 @@
+"""COCO-WholeBody: annotations, crops of people, the 133 keypoints."""

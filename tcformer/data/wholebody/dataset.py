@@ -1,0 +1,473 @@
+"""COCO-WholeBody V1.0: the official annotation and detection files, and top-down samples from them.
+
+Files under a data root:
+
+    annotations/coco_wholebody_{train,val}_v1.0.json
+    {train,val}2017/%012d.jpg
+    person_detection_results/COCO_val2017_detections_AP_H_56_person.json
+
+A point is labelled where its visibility is above 0. The file mixes whole numbers, 0.0 / 1.0 flags and
+confidences in that place, so nothing else is read from it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcformer.data.crops import centre_and_extent, crop_matrix, fit_aspect, transform_points
+from tcformer.data.images import missing_files, normalise, read_image
+from tcformer.data.wholebody.keypoints import FLIP, NUM_KEYPOINTS, PART_FIELDS, PARTS, UPPER_BODY
+from tcformer.errors import UserError, listed
+from tcformer.parameters import parameters
+
+Split = Literal["train", "val"]
+
+DETECTIONS: Final = "COCO_val2017_detections_AP_H_56_person.json"
+_IS_UPPER = np.isin(np.arange(NUM_KEYPOINTS), UPPER_BODY)
+_TRIPLETS = {PART_FIELDS[part]: PARTS[part].stop - PARTS[part].start for part in PARTS}
+
+
+def annotation_file(root: Path, split: Split) -> Path:
+    """The annotation file of a split under a data root."""
+    return root / "annotations" / f"coco_wholebody_{split}_v1.0.json"
+
+
+def image_folder(root: Path, split: Split) -> Path:
+    """The image folder of a split under a data root."""
+    return root / f"{split}2017"
+
+
+def detection_file(root: Path) -> Path:
+    """The person detections (boxes and scores) on the validation images under a data root."""
+    return root / "person_detection_results" / DETECTIONS
+
+
+@dataclass(frozen=True, eq=False)
+class People:
+    """The persons of an annotation file as arrays, in the file's order."""
+
+    #: image id -> (file name, width, height in pixels), for every image of the file
+    images: Mapping[int, tuple[str, int, int]]
+    #: (N,) int64
+    annotation_id: NDArray[np.int64]
+    #: (N,) int64
+    image_id: NDArray[np.int64]
+    #: (N, 4) float64 x, y, width, height in pixels
+    box: NDArray[np.float64]
+    #: (N,) float64 pixels², of the person's segment
+    area: NDArray[np.float64]
+    #: (N,) bool
+    crowd: NDArray[np.bool_]
+    #: (N, 133, 3) float64 x, y in pixels, visibility
+    keypoints: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.annotation_id)
+
+
+def load_people(source: Path | str | Mapping[str, Any]) -> People:
+    """Read and check an official annotation file.
+
+    Args:
+        source: its path, or its content as parsed JSON.
+
+    Raises:
+        UserError: the file is missing, no JSON, or breaks the format; the message gives the first wrong
+            record's id and field, what was expected, and how many other records are wrong.
+    """
+    if isinstance(source, Mapping):
+        name, content = "annotations", source
+    else:
+        name, content = str(source), _read_json(Path(source), object_hook=_compact)
+    if not isinstance(content, Mapping) or not all(isinstance(content.get(k), list) for k in ("images", "annotations")):
+        raise UserError(f"{name}: expected an object with the lists 'images' and 'annotations'; fetch the file again")
+    images: dict[int, tuple[str, int, int]] = {}
+    problems = []
+    for image in content["images"]:
+        problem = _image_problem(image, images)
+        if problem:
+            problems.append(problem)
+        else:
+            images[image["id"]] = (image["file_name"], image["width"], image["height"])
+    annotations: list[dict[str, Any]] = []
+    points: list[NDArray[np.float64]] = []
+    seen: set[int] = set()
+    for annotation in content["annotations"]:
+        checked = _checked_points(annotation, images, seen)
+        if isinstance(checked, str):
+            problems.append(checked)
+        else:
+            annotations.append(annotation)
+            points.append(checked)
+    if problems:
+        rest = f" ({len(problems) - 1} more records are wrong)" if len(problems) > 1 else ""
+        raise UserError(f"{name}: {problems[0]}; correct the record or fetch the file again{rest}")
+    return People(
+        images=images,
+        annotation_id=np.array([a["id"] for a in annotations], np.int64),
+        image_id=np.array([a["image_id"] for a in annotations], np.int64),
+        box=np.array([a["bbox"] for a in annotations], np.float64).reshape(-1, 4),
+        area=np.array([a["area"] for a in annotations], np.float64),
+        crowd=np.array([a["iscrowd"] for a in annotations], bool),
+        keypoints=np.array(points).reshape(-1, NUM_KEYPOINTS, 3),
+    )
+
+
+def _read_json(path: Path, object_hook: Any = None) -> Any:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file, object_hook=object_hook)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path}: no such file; expected the official COCO-WholeBody V1.0 layout under the data root; "
+            f"run the prepare stage, or set the data root to where the files are"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as JSON ({error}); fetch the file again") from error
+
+
+def _compact(record: dict[str, Any]) -> dict[str, Any]:
+    """An annotation with arrays for its point lists and no outline; other records as they are.
+
+    Applied as soon as a record is parsed: as Python lists the official training file would fill 10 GB.
+    """
+    if "keypoints" in record and "image_id" in record:
+        record.pop("segmentation", None)
+        for field in _TRIPLETS:
+            record[field] = _numbers(record.get(field))
+    return record
+
+
+def _numbers(values: Any) -> Any:
+    """A list of numbers as a float64 array; anything else as it is."""
+    if isinstance(values, list):
+        with contextlib.suppress(ValueError):  # nested lists of different lengths
+            array = np.array(values)
+            if array.dtype.kind in "if":
+                return array.astype(np.float64)
+    return values
+
+
+def _is_number(value: object) -> bool:
+    # JSON's whole numbers have no end, a NaN is not below anything.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def _is_count(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**63
+
+
+def _image_problem(image: Any, images: Mapping[int, object]) -> str | None:
+    if not isinstance(image, dict) or not _is_count(image.get("id"), 0):
+        return f"image {image!r:.80}: field 'id': expected a whole number of at least 0"
+    where = f"image {image['id']}: field"
+    if image["id"] in images:
+        return f"{where} 'id': expected each id once, found it again"
+    if not isinstance(image.get("file_name"), str) or not image["file_name"]:
+        return f"{where} 'file_name': expected a file name, found {image.get('file_name')!r}"
+    for field in ("width", "height"):
+        if not _is_count(image.get(field), 1):
+            return f"{where} '{field}': expected a whole number of pixels above 0, found {image.get(field)!r}"
+    return None
+
+
+def _checked_points(annotation: Any, images: Mapping[int, object], seen: set[int]) -> NDArray[np.float64] | str:
+    """The (133, 3) points of a good annotation, or what is wrong with it; adds its id to `seen`."""
+    if not isinstance(annotation, dict):
+        return f"annotation {annotation!r:.80}: expected an object"
+    number: Any = annotation.get("id")
+    where = f"annotation {number!r}: field"
+    if not _is_count(number, 1):
+        return f"{where} 'id': expected a whole number above 0 (the evaluation takes 0 for 'no match')"
+    if number in seen:
+        return f"{where} 'id': expected each id once, found it again"
+    seen.add(number)
+    image_id = annotation.get("image_id")
+    if not _is_count(image_id, 0) or image_id not in images:
+        return f"{where} 'image_id': expected the id of an image of this file, found {image_id!r}"
+    if annotation.get("category_id") != 1:
+        return f"{where} 'category_id': expected 1 (person), found {annotation.get('category_id')!r}"
+    if annotation.get("iscrowd") not in (0, 1):
+        return f"{where} 'iscrowd': expected 0 or 1, found {annotation.get('iscrowd')!r}"
+    if not _is_number(annotation.get("area")) or annotation["area"] < 0:
+        return f"{where} 'area': expected a number of pixels² of at least 0, found {annotation.get('area')!r}"
+    parts = []
+    for field, count in _TRIPLETS.items():
+        values = _numbers(annotation.get(field))
+        expected = f"{where} '{field}': expected {3 * count} numbers ({count} x, y, visibility)"
+        if not isinstance(values, np.ndarray):
+            return f"{expected}, found {values!r:.60}"
+        if values.shape != (3 * count,):
+            return f"{expected}, found " + (f"{values.size}" if values.ndim == 1 else "nested lists")
+        parts.append(values)
+    points = np.concatenate(parts).reshape(NUM_KEYPOINTS, 3)
+    wrong = ~np.isfinite(points).all(1) | (points[:, 2] < 0)
+    if wrong.any():
+        first = int(wrong.argmax())
+        field = next(PART_FIELDS[part] for part, rows in PARTS.items() if first < rows.stop)
+        return (
+            f"{where} '{field}': expected finite numbers and visibilities of at least 0, found {points[first].tolist()}"
+        )
+    # COCO's training annotations hold boxes without extent; on a person without points they do no harm.
+    used = bool((points[PARTS["body"], 2] > 0).any())
+    return _box_problem(annotation.get("bbox"), where, allow_empty=not used) or points
+
+
+def _box_problem(box: Any, where: str, allow_empty: bool) -> str | None:
+    if not isinstance(box, list) or len(box) != 4 or not all(_is_number(v) for v in box):
+        return f"{where} 'bbox': expected 4 finite numbers (x, y, width, height), found {box!r:.80}"
+    if min(box[2:]) < 0 or (min(box[2:]) == 0 and not allow_empty):
+        return f"{where} 'bbox': expected a width and height above 0, found {box[2]:g} by {box[3]:g}"
+    return None
+
+
+@dataclass(frozen=True, eq=False)
+class Crops:
+    """What a data set iterates over: one box to crop a row, and the points if they are known."""
+
+    #: image id -> (file name, width, height in pixels)
+    images: Mapping[int, tuple[str, int, int]]
+    #: (N,) int64
+    image_id: NDArray[np.int64]
+    #: (N,) int64; 0 for a detection
+    annotation_id: NDArray[np.int64]
+    #: (N, 4) float64 x, y, width, height in pixels
+    box: NDArray[np.float64]
+    #: (N,) float32 confidence of the box; 1 for an annotation
+    score: NDArray[np.float32]
+    #: (N, 133, 3) float32 x, y in pixels, visibility; None for detections
+    keypoints: NDArray[np.float32] | None
+
+    def __len__(self) -> int:
+        return len(self.image_id)
+
+
+def annotated_crops(people: People) -> Crops:
+    """The persons that mmpose 0.x trains and tests on, with the boxes it takes.
+
+    Dropped are crowds, persons without a labelled body point and persons without area. A box is clipped to
+    the image as mmpose does (which takes one pixel from its width and height).
+    """
+    size = np.array([people.images[i][1:] for i in people.image_id], np.float64).reshape(-1, 2)
+    corner = np.maximum(people.box[:, :2], 0)
+    end = np.minimum(size - 1, corner + np.maximum(people.box[:, 2:] - 1, 0))
+    labelled = (people.keypoints[:, PARTS["body"], 2] > 0).any(1)
+    keep = ~people.crowd & labelled & (people.area > 0) & (end > corner).all(1)
+    return Crops(
+        images=people.images,
+        image_id=people.image_id[keep],
+        annotation_id=people.annotation_id[keep],
+        box=np.concatenate([corner, end - corner], 1)[keep],
+        score=np.ones(int(keep.sum()), np.float32),
+        keypoints=people.keypoints[keep].astype(np.float32),
+    )
+
+
+def detected_crops(path: Path, people: People, least_score: float) -> Crops:
+    """Person detections on the images of an annotation file.
+
+    Boxes below `least_score`, of another category, without extent or on images that the annotation file does
+    not hold are left out.
+
+    Raises:
+        UserError: the file is missing or breaks the format; the message gives the record and the field.
+    """
+    detections = _read_json(path)
+    if not isinstance(detections, list):
+        raise UserError(f"{path}: expected a list of detections; fetch the file again")
+    rows = []
+    for index, detection in enumerate(detections):
+        where = f"{path}: detection {index} (counted from 0): field"
+        if not isinstance(detection, dict):
+            raise UserError(f"{path}: detection {index} (counted from 0): expected an object; fetch the file again")
+        problem = _box_problem(detection.get("bbox"), where, allow_empty=True)
+        if not _is_number(detection.get("score")):
+            problem = f"{where} 'score': expected a finite number, found {detection.get('score')!r}"
+        if problem:
+            raise UserError(f"{problem}; correct the record or fetch the file again")
+        if (
+            detection.get("category_id") == 1
+            and detection.get("image_id") in people.images
+            and detection["score"] >= least_score
+            and min(detection["bbox"][2:]) > 0
+        ):
+            rows.append(detection)
+    return Crops(
+        images=people.images,
+        image_id=np.array([r["image_id"] for r in rows], np.int64),
+        annotation_id=np.zeros(len(rows), np.int64),
+        box=np.array([r["bbox"] for r in rows], np.float64).reshape(-1, 4),
+        score=np.array([r["score"] for r in rows], np.float32),
+        keypoints=None,
+    )
+
+
+def check_images(crops: Crops, folder: Path) -> None:
+    """Make sure that every image of the crops is there.
+
+    Raises:
+        UserError: names the first ten missing files and their number.
+    """
+    wanted = {crops.images[int(i)][0] for i in np.unique(crops.image_id)}
+    missing = missing_files(folder, wanted)
+    if missing:
+        raise UserError(
+            f"{folder}: {len(missing)} of {len(wanted)} annotated images are missing: {listed(missing)}; "
+            f"unpack the image archive there or run the prepare stage"
+        )
+
+
+@parameters
+class WholebodyAugmentation:
+    """Random changes to a training crop, in the order in which they are drawn."""
+
+    #: probability of moving the box centre
+    shift_probability: float
+    #: largest move of the box centre along each axis, as a fraction of the padded box
+    shift: float
+    #: probability of mirroring
+    flip_probability: float
+    #: probability of cropping to the upper body or to the rest
+    half_body_probability: float
+    #: a half-body crop needs more labelled points than this
+    half_body_points: int
+    #: standard deviation of the crop's relative size, also its largest deviation from 1
+    scale: float
+    #: standard deviation of the rotation in degrees; cut at twice this
+    rotation: float
+    #: probability of rotating
+    rotation_probability: float
+
+
+class WholebodyDataset:
+    """Crops of persons as samples for the network.
+
+    A sample holds
+        image: (3, height, width) float32, RGB normalised by the ImageNet mean and standard deviation
+        points: (133, 2) float32 x, y in pixels of `image`; zeros where not labelled
+        weights: (133,) float32, 1 where labelled
+        centre, extent: (2,) float32, the crop in image pixels (with augmentation: after it)
+        score: float, confidence of the box
+        image_id, annotation_id, index: int
+
+    Args:
+        crops: what to crop.
+        folder: where the images are.
+        input_size: (height, width) of the network's input.
+        padding: factor by which the crop exceeds the box.
+        augmentation: used where `sample` is given a generator; without it such a sample is the plain one.
+    """
+
+    def __init__(
+        self,
+        crops: Crops,
+        folder: Path,
+        input_size: tuple[int, int],
+        padding: float,
+        augmentation: WholebodyAugmentation | None = None,
+    ) -> None:
+        check_images(crops, folder)
+        self.crops = crops
+        self.folder = folder
+        self.input_size = input_size
+        self.augmentation = augmentation
+        self._centre, self._extent = centre_and_extent(crops.box, input_size, padding)
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+    @property
+    def num_images(self) -> int:
+        """Image files among which the samples are; persons share some."""
+        return len(np.unique(self.crops.image_id))
+
+    def sample(self, index: int, rng: np.random.Generator | None) -> dict[str, Any]:
+        """The crop `index`; augmented if a generator is given, from which alone all randomness comes."""
+        import cv2
+
+        crops = self.crops
+        image_id = int(crops.image_id[index])
+        image = read_image(self.folder / crops.images[image_id][0])
+        points = np.zeros((NUM_KEYPOINTS, 2), np.float32)
+        labelled = np.zeros(NUM_KEYPOINTS, bool)
+        if crops.keypoints is not None:
+            points = crops.keypoints[index, :, :2]
+            labelled = crops.keypoints[index, :, 2] > 0
+        centre, extent, rotation, flip = self._centre[index], self._extent[index], 0.0, False
+        if rng is not None and self.augmentation is not None:
+            centre, extent, rotation, flip = self._augment(
+                self.augmentation, centre, extent, points[labelled], _IS_UPPER[labelled], image.shape[1], rng
+            )
+        matrix = crop_matrix(centre, extent, rotation, self.input_size, image.shape[1] if flip else None)
+        height, width = self.input_size
+        crop = cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR)
+        points = np.where(labelled[:, None], transform_points(points, matrix), 0).astype(np.float32)
+        if flip:
+            points, labelled = points[FLIP], labelled[FLIP]
+        return {
+            "image": normalise(crop),
+            "points": points,
+            "weights": labelled.astype(np.float32),
+            "centre": centre.astype(np.float32),
+            "extent": extent.astype(np.float32),
+            "score": float(crops.score[index]),
+            "image_id": image_id,
+            "annotation_id": int(crops.annotation_id[index]),
+            "index": index,
+        }
+
+    def _augment(
+        self,
+        options: WholebodyAugmentation,
+        centre: NDArray[np.float64],
+        extent: NDArray[np.float64],
+        points: NDArray[np.float32],
+        upper: NDArray[np.bool_],
+        image_width: int,
+        rng: np.random.Generator,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], float, bool]:
+        """A random crop: centre (in the flipped image, if flipped), extent, rotation in degrees, flip.
+
+        `points` (P, 2) are the labelled ones and `upper` (P,) says which belong to the upper body.
+        """
+        if rng.random() < options.shift_probability:
+            centre = centre + rng.uniform(-1, 1, 2) * options.shift * extent
+        flip = bool(rng.random() < options.flip_probability)
+        if len(points) > options.half_body_points and rng.random() < options.half_body_probability:
+            half = self._half_body(points, upper, rng)
+            if half is not None:
+                centre, extent = half
+        if flip:
+            centre = np.array([image_width - 1 - centre[0], centre[1]])
+        extent = extent * np.clip(1 + options.scale * rng.standard_normal(), 1 - options.scale, 1 + options.scale)
+        rotation = float(np.clip(rng.standard_normal(), -2, 2)) * options.rotation
+        if rng.random() >= options.rotation_probability:
+            rotation = 0.0
+        return centre, extent, rotation, flip
+
+    def _half_body(
+        self, points: NDArray[np.float32], upper: NDArray[np.bool_], rng: np.random.Generator
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """Centre and extent around half of the labelled points.
+
+        As in mmpose 0.x, everything but the upper body's own points (feet and legs, but also face and hands)
+        is the other half, and the upper half is chosen when a standard normal number is below 0.5, that is in
+        69 %.
+        """
+        prefer_upper = rng.standard_normal() < 0.5
+        chosen = points[upper] if (prefer_upper and upper.sum() > 2) or (~upper).sum() <= 2 else points[~upper]
+        if len(chosen) < 2:
+            return None
+        size = (chosen.max(0) - chosen.min(0)).astype(np.float64)
+        if not size.any():
+            return None
+        return chosen.mean(0).astype(np.float64), 1.5 * fit_aspect(size, self.input_size)

@@ -1,0 +1,36 @@
+"""From heat maps to coordinates, as mmpose 0.x does it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def decode_heat_maps(heat_maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Positions and scores of the maxima.
+
+    The position is the largest pixel's (the first one in a tie), moved by a quarter pixel along each axis
+    towards the larger neighbour unless the pixel lies in the first two or the last row or column (mmpose's
+    "default"). Where no value is above 0 it is (-1, -1).
+
+    Args:
+        heat_maps: (B, K, H, W).
+
+    Returns:
+        Positions (B, K, 2) float32 x, y in heat-map pixels, and the values there (B, K) float32.
+    """
+    maps = heat_maps.float()
+    height, width = maps.shape[-2:]
+    flat = maps.flatten(2)
+    scores, index = flat.max(-1)  # (B, K)
+    x, y = index % width, index // width
+
+    inner = (x > 1) & (x < width - 1) & (y > 1) & (y < height - 1)
+
+    def slope(step: int) -> Tensor:
+        before, after = (flat.gather(2, torch.where(inner, index + d, 0).unsqueeze(-1)) for d in (-step, step))
+        return torch.sign(after - before).squeeze(-1)
+
+    offset = 0.25 * torch.stack([slope(1), slope(width)], -1)
+    points = torch.stack([x, y], -1) + offset
+    return torch.where(scores.unsqueeze(-1) > 0, points, -1.0), scores

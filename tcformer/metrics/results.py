@@ -1,0 +1,93 @@
+"""Decoded keypoints as results in the COCO-WholeBody result format, as mmpose 0.x writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from tcformer.data.crops import to_image
+from tcformer.data.wholebody.keypoints import NUM_KEYPOINTS, PART_FIELDS, PARTS
+
+
+def instance_score(scores: NDArray, box_score: ArrayLike, threshold: float) -> NDArray[np.float64]:
+    """Box score x mean of the point scores above the threshold (0 if there is none).
+
+    Args:
+        scores: (B, K) scores of the points.
+        box_score: (B,).
+    """
+    counted = scores > threshold
+    mean = np.where(counted, scores, 0).sum(-1, dtype=np.float64) / np.maximum(counted.sum(-1), 1)
+    return mean * np.asarray(box_score, np.float64)
+
+
+def results(
+    positions: Tensor,
+    scores: Tensor,
+    map_size: tuple[int, int],
+    batch: Mapping[str, Tensor],
+    threshold: float,
+    predicted: NDArray[np.int64] | None = None,
+) -> list[dict[str, Any]]:
+    """Result records of a batch of decoded crops.
+
+    A record has the fields of an official result (image_id, category_id, the five lists of x, y, score
+    triplets in image pixels, score) and as mmpose writes them center and scale (the crop, in pixels and in
+    200 pixels). It has no bbox, since pycocotools would then take its area instead of that of the body
+    points. annotation_id is the ground-truth person whose box was used, 0 for a detection.
+
+    Args:
+        positions: (B, K, 2) x, y in heat-map pixels.
+        scores: (B, K).
+        map_size: (H, W) of the heat maps.
+        batch: the samples: centre, extent, score, image_id, annotation_id.
+        threshold: point scores above it count for the instance score.
+        predicted: (K,) which of the 133 points these are; all if None. The others are (0, 0) with score 0.
+    """
+    centre, extent = (batch[key].cpu().numpy().astype(np.float64) for key in ("centre", "extent"))
+    points = to_image(positions.cpu().numpy(), centre, extent, map_size)
+    values = scores.cpu().numpy()
+    totals = instance_score(values, batch["score"].cpu().numpy(), threshold)
+    triplets = np.zeros((len(points), NUM_KEYPOINTS, 3))
+    triplets[:, slice(None) if predicted is None else predicted] = np.concatenate([points, values[..., None]], -1)
+    return [
+        result_record(
+            triplets[i],
+            float(totals[i]),
+            image_id=int(batch["image_id"][i]),
+            annotation_id=int(batch["annotation_id"][i]),
+            centre=centre[i],
+            extent=extent[i],
+        )
+        for i in range(len(triplets))
+    ]
+
+
+def result_record(
+    triplets: NDArray,
+    score: float,
+    *,
+    image_id: int,
+    annotation_id: int,
+    centre: NDArray,
+    extent: NDArray,
+) -> dict[str, Any]:
+    """One result record (see `results`) from (133, 3) x, y, score in image pixels."""
+    return {
+        "image_id": image_id,
+        "category_id": 1,
+        "annotation_id": annotation_id,
+        **{PART_FIELDS[part]: triplets[PARTS[part]].ravel().tolist() for part in PARTS},
+        "score": score,
+        "center": centre.tolist(),
+        "scale": (extent / 200).tolist(),
+    }
+
+
+def keypoints_of(record: Mapping[str, Any]) -> NDArray[np.float64]:
+    """The (133, 3) triplets of a result record or an annotation."""
+    return np.concatenate([record[PART_FIELDS[part]] for part in PARTS], dtype=np.float64).reshape(NUM_KEYPOINTS, 3)

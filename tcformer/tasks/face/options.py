@@ -1,0 +1,41 @@
+"""The options of face alignment in params.yaml."""
+
+from __future__ import annotations
+
+from tcformer.data.face.dataset import FaceAugmentation
+from tcformer.models import NECKS
+from tcformer.models.options import check_name
+from tcformer.parameters import parameters
+
+
+@parameters
+class FaceOptions:
+    """What determines the head and the training samples."""
+
+    #: from the stages to heat maps, see `tcformer.models.NECKS`
+    neck: str
+    #: stochastic depth: probability of dropping the last block, rising linearly from 0 at the first
+    drop_path: float
+    #: height, width of the crops in pixels
+    input_size: tuple[int, int]
+    #: factor by which a crop exceeds the longer side of the box around the landmarks
+    box_padding: float
+    #: standard deviation of the target Gaussians in heat-map pixels (a heat map is a quarter of the crop)
+    sigma: float
+    #: random changes to training crops
+    augmentation: FaceAugmentation
+
+    def __post_init__(self) -> None:
+        check_name("neck", self.neck, NECKS)
+
+
+@parameters
+class FaceEvaluation:
+    """How a trained network is measured."""
+
+    #: average with the mirrored image's prediction
+    flip_test: bool
+
+
+OPTIONS = FaceOptions
+EVALUATION = FaceEvaluation

@@ -1,0 +1,328 @@
+"""Body meshes: pose, shape and camera of an SMPL-format body from a crop, measured on 3DPW and Human3.6M.
+
+Losses, their weights and the camera are SPIN's (github.com/nkolot/SPIN, train/trainer.py), which EFT shares. The data
+root holds, beside the files that the options name, the folder `body` with the body models (`tcformer.body.files`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tcformer.body.files import GENDERS, NUM_JOINTS, NUM_SHAPES, Gender
+from tcformer.body.joints import NUM_OPENPOSE
+from tcformer.body.model import Body, BodyJoints, Joints, load_body, load_joints
+from tcformer.body.rotations import nearest_rotation, to_6d, to_matrix
+from tcformer.data.mesh.bodies import Bodies
+from tcformer.data.mesh.dataset import MeshDataset, MeshMixture, MeshTests
+from tcformer.data.mesh.files import load_bodies
+from tcformer.errors import UserError
+from tcformer.metrics.mesh import common_joints, human36m_truth, joint_errors, procrustes, threedpw_truth
+from tcformer.models import Network, NetworkOptions
+from tcformer.tasks.base import Batch
+from tcformer.tasks.mesh.options import MeshEvaluation, MeshOptions, MeshTest
+
+#: Folder of the body models below the data root.
+BODY_FOLDER = "body"
+
+#: HMR's camera of a person who fills the crop: scale and shift in half crops.
+MEAN_CAMERA = (0.9, 0.0, 0.0)
+
+# SPIN's camera: a focal length of 5000 pixels for a crop of 224.
+_FOCAL_OVER_SIDE = 5000 / 224
+
+_RIGHT_HIP, _LEFT_HIP = 2, 3  # among the last 24 of SPIN's joints
+_POSING_BATCH = 512
+_MOST_ROWS_OF_A_MEAN = 20_000
+
+
+class MeshTask:
+    """See `tcformer.tasks.base.Task`.
+
+    Args:
+        options: head, samples and losses.
+        network: the backbone.
+        data_root: folder with the files that the options name, and the body models.
+        evaluation: needed by `test_set`, `predict` and `evaluate` only.
+    """
+
+    name = "mesh"
+
+    def __init__(
+        self,
+        options: MeshOptions,
+        network: NetworkOptions,
+        data_root: Path,
+        evaluation: MeshEvaluation | None = None,
+    ) -> None:
+        if options.input_size < 32:
+            raise UserError(f"input_size {options.input_size}: expected at least 32 pixels; change it in params.yaml")
+        if not options.mixture or any(group.weight <= 0 or not group.sources for group in options.mixture):
+            raise UserError(
+                "mixture: expected at least one group, each with a weight above 0 and at least one source; "
+                "change it in params.yaml"
+            )
+        self.options = options
+        self.network = network
+        self.root = Path(data_root)
+        self._evaluation = evaluation
+
+    @property
+    def evaluation(self) -> MeshEvaluation:
+        """The evaluation options; a ValueError if the task was built without."""
+        if self._evaluation is None:
+            raise ValueError("this MeshTask was built without evaluation options")
+        return self._evaluation
+
+    def build_model(self) -> Network:
+        """The network with a mesh head that starts from the training set's mean pose and shape."""
+        from tcformer import create_model
+
+        model = create_model(
+            self.network.backbone, task="mesh", drop_path_rate=self.options.drop_path, **self.network.model_options
+        )
+        rotations, shape = self.mean_body
+        pose = torch.tensor(to_6d(rotations).reshape(-1), dtype=torch.float32)
+        head: Any = model.mesh_head
+        head.set_mean(pose, torch.tensor(shape, dtype=torch.float32), torch.tensor(MEAN_CAMERA))
+        return model
+
+    def train_set(self) -> MeshMixture:
+        """The mixture of training sets, augmented."""
+        sets, weights = [], []
+        for group, group_bodies in zip(self.options.mixture, self._training_bodies, strict=True):
+            total = sum(len(bodies) for bodies in group_bodies)
+            for source, bodies in zip(group.sources, group_bodies, strict=True):
+                size, augmentation = self.options.input_size, self.options.augmentation
+                sets.append(MeshDataset(bodies, self.root / source.images, size, augmentation))
+                weights.append(group.weight * len(bodies) / total)
+        return MeshMixture(sets, weights)
+
+    def val_set(self) -> MeshDataset:
+        """The people on whom training is watched."""
+        return self._test_dataset(self.options.validation)
+
+    def test_set(self) -> MeshTests:
+        """All test sets, one after the other."""
+        return MeshTests([self._test_dataset(test) for test in self.evaluation.tests])
+
+    @cached_property
+    def _training_bodies(self) -> list[list[Bodies]]:
+        return [[load_bodies(self.root / s.annotations) for s in group.sources] for group in self.options.mixture]
+
+    def _test_dataset(self, test: MeshTest) -> MeshDataset:
+        bodies = load_bodies(self.root / test.annotations)
+        truth = self._truth(test, bodies).astype(np.float32)
+        return MeshDataset(bodies, self.root / test.images, self.options.input_size, truth=truth)
+
+    def _truth(self, test: MeshTest, bodies: Bodies) -> NDArray[np.float64]:
+        """(N, 14, 3) the joints that count, metres from the pelvis."""
+        if test.protocol == "h36m":
+            if not (bodies.joints[:, :, 3] > 0).any(1).all():
+                raise UserError(
+                    f"{self.root / test.annotations}: field 'S': the protocol h36m needs 3D joints of every row; "
+                    f"use h36m_valid_protocol2.npz"
+                )
+            return human36m_truth(bodies.joints)
+        if not bodies.has_smpl.all():
+            raise UserError(
+                f"{self.root / test.annotations}: the protocol 3dpw needs pose and shape of every row; use 3DPW's "
+                f"sequences or 3dpw_test.npz"
+            )
+        rotations = to_matrix(bodies.pose.reshape(-1, NUM_JOINTS, 3))
+        is_male = bodies.gender == GENDERS.index("male")
+
+        def posed(gender: Gender, rows: NDArray[np.bool_]) -> NDArray[np.float64]:
+            joints = np.zeros((len(bodies), 17, 3))
+            if rows.any():
+                body = load_joints(self.root / BODY_FOLDER, gender)
+                joints[rows] = self._posed(body, rotations[rows], bodies.shape[rows])
+            return joints
+
+        return threedpw_truth(posed("male", is_male), posed("female", ~is_male), is_male)
+
+    @staticmethod
+    @torch.no_grad()
+    def _posed(body: BodyJoints, rotations: NDArray[Any], shape: NDArray[Any]) -> NDArray[np.float64]:
+        """Human3.6M's joints (N, 17, 3) of bodies."""
+        parts = []
+        for start in range(0, len(rotations), _POSING_BATCH):
+            rows = slice(start, start + _POSING_BATCH)
+            turns = torch.tensor(rotations[rows], dtype=torch.float32)
+            parts.append(body(turns, torch.tensor(shape[rows], dtype=torch.float32)).h36m)
+        return torch.cat(parts).numpy().astype(np.float64)
+
+    @cached_property
+    def body(self) -> BodyJoints:
+        """The neutral body model, which predictions pose."""
+        return load_joints(self.root / BODY_FOLDER)
+
+    @cached_property
+    def surface(self) -> Body:
+        """The neutral body model with all its vertices, to be drawn."""
+        return load_body(self.root / BODY_FOLDER)
+
+    def pose(self, rotations: Tensor, shape: Tensor) -> Joints:
+        """Joints of predicted bodies, on the prediction's device, in float32."""
+        return self.body.to(rotations.device)(rotations.float(), shape.float())
+
+    @cached_property
+    def mean_body(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean rotations (24, 3, 3) and shape (10,) of the training people whose pose is known.
+
+        The mean of rotations is the rotation nearest to the mean of their matrices. Of more than 20,000 people, evenly
+        spread ones are taken.
+        """
+        every = [bodies for group in self._training_bodies for bodies in group]
+        pose = np.concatenate([bodies.pose[bodies.has_smpl] for bodies in every])
+        shape = np.concatenate([bodies.shape[bodies.has_smpl] for bodies in every])
+        if not len(pose):
+            return np.tile(np.eye(3), (NUM_JOINTS, 1, 1)), np.zeros(NUM_SHAPES)
+        step = -(-len(pose) // _MOST_ROWS_OF_A_MEAN)
+        matrices = to_matrix(pose[::step].reshape(-1, NUM_JOINTS, 3)).mean(0)
+        return nearest_rotation(matrices), shape[::step].mean(0, dtype=np.float64)
+
+    def loss(self, model: Callable[[Tensor], Any], batch: Batch) -> dict[str, Tensor]:
+        """The weighted sum of the losses, and each of them (see `mesh_losses`)."""
+        prediction = model(batch["image"])
+        joints = self.pose(prediction.rotations, prediction.shape)
+        losses = mesh_losses(joints.spin, prediction, batch, self.options.loss.openpose)
+        known = {"pose": batch["has_smpl"], "shape": batch["has_smpl"], "joints": _has_joints(batch)}
+        means = {name: _mean_of_known(values, known.get(name)) for name, values in losses.items()}
+        return {"loss": self._weighted(means), **{f"{name}_loss": mean.detach() for name, mean in means.items()}}
+
+    def _weighted(self, losses: dict[str, Tensor]) -> Tensor:
+        weights = self.options.loss
+        total = losses["camera"]
+        for name in ("keypoints", "joints", "pose", "shape"):
+            total = total + getattr(weights, name) * losses[name]
+        return weights.overall * total
+
+    @torch.no_grad()
+    def validate(self, model: Callable[[Tensor], Any], batch: Batch) -> dict[str, Tensor]:
+        """Sums of the loss and of the errors in millimetres. What is not known of a person adds nothing."""
+        prediction = model(batch["image"])
+        joints = self.pose(prediction.rotations, prediction.shape)
+        losses = mesh_losses(joints.spin, prediction, batch, self.options.loss.openpose)
+        error, aligned = _errors(joints.h36m, batch["truth"])
+        return {
+            "loss_sum": self._weighted(losses).sum(),
+            "mpjpe_sum": losses["camera"].new_tensor(error.sum()),
+            "pa_mpjpe_sum": losses["camera"].new_tensor(aligned.sum()),
+            "count": losses["camera"].new_tensor(len(error)),
+        }
+
+    @torch.no_grad()
+    def predict(self, model: Callable[[Tensor], Any], batch: Batch) -> list[dict[str, Any]]:
+        """One record a person: index, number of the test set, MPJPE and PA-MPJPE in millimetres."""
+        prediction = model(batch["image"])
+        errors = _errors(self.pose(prediction.rotations, prediction.shape).h36m, batch["truth"])
+        columns = (batch["index"].tolist(), batch["test"].tolist(), errors[0].tolist(), errors[1].tolist())
+        names = ("index", "test", "mpjpe", "pa_mpjpe")
+        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+    def evaluate(self, predictions: list[dict[str, Any]]) -> dict[str, Any]:
+        """{test set: {"mpjpe", "pa_mpjpe", "count"}}, millimetres; under "baseline" the same of the mean body.
+
+        The mean body has the training set's mean pose, its direction included, and mean shape in every picture.
+        """
+        rotations, shape = self.mean_body
+        mean = common_joints(self._posed(self.body.cpu(), rotations[None], shape[None]))
+        measures: dict[str, Any] = {}
+        baseline: dict[str, Any] = {}
+        for number, (test, data) in enumerate(zip(self.evaluation.tests, self.test_set().sets, strict=True)):
+            records = sorted((r for r in predictions if r["test"] == number), key=lambda record: record["index"])
+            found = [[record["mpjpe"], record["pa_mpjpe"]] for record in records]
+            measures[test.name] = _summary(np.array(found).reshape(-1, 2))
+            assert data.truth is not None
+            truth = data.truth.astype(np.float64)
+            same = np.repeat(mean, len(truth), 0)
+            errors = np.stack([joint_errors(same, truth), joint_errors(procrustes(same, truth), truth)], 1)
+            baseline[test.name] = _summary(errors)
+        return {**measures, "baseline": baseline}
+
+
+def mesh_losses(spin: Tensor, prediction: Any, batch: Batch, openpose_weight: float) -> dict[str, Tensor]:
+    """SPIN's losses of each person, before weighting.
+
+    Args:
+        spin: (B, 49, 3) joints of the predicted bodies.
+        prediction: a `MeshPrediction` of the batch.
+        batch: samples of `tcformer.data.mesh.dataset.MeshDataset`.
+        openpose_weight: of OpenPose's points relative to annotated ones.
+
+    Returns:
+        Each (B,) float32: "keypoints", "joints", "pose", "shape" (mean squared errors; 0 where nothing is known) and
+        "camera", which keeps the scale from turning negative.
+    """
+    rotations, shape, camera = prediction.rotations.float(), prediction.shape.float(), prediction.camera.float()
+    confidence = batch["keypoints"][:, :, 2:]
+    weight = torch.ones_like(confidence)
+    weight[:, :NUM_OPENPOSE] = openpose_weight
+    wrong = project(spin, camera) - batch["keypoints"][:, :, :2]
+    in_space = spin[:, NUM_OPENPOSE:]
+    difference = _from_mid_hip(in_space) - _from_mid_hip(batch["joints"][:, :, :3])
+    known = batch["has_smpl"]
+    return {
+        "keypoints": (weight * confidence * wrong.square()).mean((1, 2)),
+        "joints": (batch["joints"][:, :, 3:] * difference.square()).mean((1, 2)),
+        "pose": known * (rotations - batch["rotations"]).square().mean((1, 2, 3)),
+        "shape": known * (shape - batch["shape"]).square().mean(1),
+        "camera": _against_negative(camera[:, 0]),
+    }
+
+
+def project(points: Tensor, camera: Tensor) -> Tensor:
+    """Where points of a body appear in the crop.
+
+    Args:
+        points: (B, N, 3) metres.
+        camera: (B, 3) scale s and shift x, y of a weak perspective; as SPIN, it stands for a camera of a focal length
+            of 5000 pixels (for a crop of 224) at the distance where the scale is s.
+
+    Returns:
+        (B, N, 2) in half crops from the crop's centre.
+    """
+    # The distance is 2 f / s; multiplied by s, so that a scale of 0 is no division by 0.
+    s = camera[:, None, :1]
+    return s * (points[..., :2] + camera[:, None, 1:]) / (1 + s * points[..., 2:] / (2 * _FOCAL_OVER_SIDE))
+
+
+def _against_negative(scale: Tensor) -> Tensor:
+    """SPIN's exp(-10 s)², continued below 0 by its tangent: there it soon exceeds what a float32 holds."""
+    return (-20 * scale.clamp(min=0)).exp() - 20 * scale.clamp(max=0)
+
+
+def _from_mid_hip(joints: Tensor) -> Tensor:
+    return joints - (joints[:, _RIGHT_HIP : _RIGHT_HIP + 1] + joints[:, _LEFT_HIP : _LEFT_HIP + 1]) / 2
+
+
+def _has_joints(batch: Batch) -> Tensor:
+    return (batch["joints"][:, :, 3] > 0).any(1)
+
+
+def _mean_of_known(values: Tensor, known: Tensor | None) -> Tensor:
+    """Mean over the people for whom something is known, as SPIN takes it; 0 if there is none."""
+    return values.mean() if known is None else values.sum() / known.sum().clamp(min=1)
+
+
+def _errors(h36m: Tensor, truth: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """MPJPE and PA-MPJPE of each person (B,), millimetres."""
+    predicted, true = common_joints(h36m.cpu().numpy()), truth.cpu().double().numpy()
+    return joint_errors(predicted, true), joint_errors(procrustes(predicted, true), true)
+
+
+def _summary(errors: NDArray[np.float64]) -> dict[str, Any]:
+    if not len(errors):
+        return {"mpjpe": None, "pa_mpjpe": None, "count": 0}
+    return {"mpjpe": float(errors[:, 0].mean()), "pa_mpjpe": float(errors[:, 1].mean()), "count": len(errors)}
+
+
+TASK = MeshTask

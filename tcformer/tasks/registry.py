@@ -1,0 +1,92 @@
+"""The tasks by name. A new task is a folder beside this file and one name in `TASKS`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from tcformer.models import NetworkOptions
+from tcformer.tasks.base import Task
+
+#: What each module of a task's folder must define. They are imported at first use, one by one, so that a stage
+#: depends on just those that it uses.
+PARTS: dict[str, tuple[str, ...]] = {
+    "options": ("OPTIONS", "EVALUATION"),
+    "task": ("TASK",),
+    "generate": ("OPTIONS", "generate"),
+    "official": ("OFFICIAL",),
+    "drawing": ("draw",),
+    "report": ("TITLE", "headlines", "tables"),
+}
+
+
+@dataclass(frozen=True)
+class TaskEntry:
+    """A task: its parts are the modules of the folder `tcformer/tasks/<name>`.
+
+    Attributes:
+        name: of the task, its folder, and its sections in params.yaml and dvc.yaml.
+    """
+
+    name: str
+
+    def part(self, name: str) -> ModuleType:
+        """One of the modules of `PARTS`."""
+        return import_module(f"tcformer.tasks.{self.name}.{name}")
+
+    @property
+    def options(self) -> type[Any]:
+        """The dataclass of the task's options: its head, its samples, its losses."""
+        options: type[Any] = self.part("options").OPTIONS
+        return options
+
+    @property
+    def evaluation(self) -> type[Any] | None:
+        """The dataclass of the choices in measuring a trained network; None where there are none."""
+        evaluation: type[Any] | None = self.part("options").EVALUATION
+        return evaluation
+
+    @property
+    def generate_options(self) -> type[Any]:
+        """The dataclass of the options of generated datasets."""
+        options: type[Any] = self.part("generate").OPTIONS
+        return options
+
+
+#: The task whose network all others start from.
+PRETRAINING = "imagenet"
+
+#: All tasks by name, in the order in which reports show them.
+TASKS: dict[str, TaskEntry] = {name: TaskEntry(name) for name in (PRETRAINING, "wholebody", "face", "mesh")}
+
+#: Names of the tasks that start from the pretrained backbone.
+FINETUNED: tuple[str, ...] = tuple(name for name in TASKS if name != PRETRAINING)
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """Everything that defines a task besides its data; travels to workers as it is.
+
+    Attributes:
+        name: one of `TASKS`.
+        options: an instance of the task's `options` dataclass.
+        network: the backbone.
+    """
+
+    name: str
+    options: Any
+    network: NetworkOptions
+
+    def build(self, data_root: Path, evaluation: Any = None) -> Task:
+        """The task on the data below `data_root`.
+
+        Args:
+            data_root: folder of the dataset in its official layout.
+            evaluation: an instance of the task's `evaluation` dataclass; needed to predict and to evaluate only.
+        """
+        chosen = [] if evaluation is None else [evaluation]
+        task: Task = TASKS[self.name].part("task").TASK(self.options, self.network, data_root, *chosen)
+        return task

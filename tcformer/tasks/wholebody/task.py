@@ -1,0 +1,190 @@
+"""Whole-body pose: 133 heat maps on person crops, trained and measured on COCO-WholeBody."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tcformer.data.wholebody.dataset import (
+    Crops,
+    People,
+    Split,
+    WholebodyAugmentation,
+    WholebodyDataset,
+    annotated_crops,
+    annotation_file,
+    detected_crops,
+    detection_file,
+    image_folder,
+    load_people,
+)
+from tcformer.data.wholebody.keypoints import NUM_KEYPOINTS, SUBSETS, flip_within, subset
+from tcformer.errors import UserError
+from tcformer.heatmaps import check_input_size, decode_heat_maps, flip_test, gaussian_heat_maps, heat_map_loss
+from tcformer.metrics.oks import oks_nms
+from tcformer.metrics.results import results
+from tcformer.metrics.wholebody import evaluate_wholebody, mean_pose, mean_pose_results, wholebody_oks
+from tcformer.models import Network, NetworkOptions
+from tcformer.tasks.base import Batch, Model
+from tcformer.tasks.wholebody.options import WholebodyEvaluation, WholebodyOptions
+
+
+class WholebodyTask:
+    """See `tcformer.tasks.base.Task`.
+
+    Args:
+        options: head and samples.
+        network: the backbone.
+        data_root: folder with the official files, see `tcformer.data.wholebody.dataset`.
+        evaluation: needed by `test_set`, `predict` and `evaluate` only.
+    """
+
+    name = "wholebody"
+
+    def __init__(
+        self,
+        options: WholebodyOptions,
+        network: NetworkOptions,
+        data_root: Path,
+        evaluation: WholebodyEvaluation | None = None,
+    ) -> None:
+        check_input_size(options.input_size)
+        self.options = options
+        self.network = network
+        self.root = Path(data_root)
+        self._evaluation = evaluation
+        self._points = subset(options.keypoints)  # (K,) of the 133
+
+    @property
+    def evaluation(self) -> WholebodyEvaluation:
+        """The evaluation options; a ValueError if the task was built without."""
+        if self._evaluation is None:
+            raise ValueError("this WholebodyTask was built without evaluation options")
+        return self._evaluation
+
+    def build_model(self) -> Network:
+        """The network with a heat-map head."""
+        from tcformer import create_model
+
+        options = self.options
+        return create_model(
+            self.network.backbone,
+            task="wholebody",
+            keypoints=options.keypoints,
+            neck=options.neck,
+            drop_path_rate=options.drop_path,
+            **self.network.model_options,
+        )
+
+    def train_set(self) -> WholebodyDataset:
+        """The annotated persons of the training split, augmented."""
+        crops = annotated_crops(load_people(annotation_file(self.root, "train")))
+        return self._dataset(crops, "train", self.options.augmentation)
+
+    def val_set(self) -> WholebodyDataset:
+        """The annotated persons of the validation split."""
+        return self._dataset(annotated_crops(load_people(annotation_file(self.root, "val"))), "val")
+
+    def test_set(self) -> WholebodyDataset:
+        """The validation split's persons, from annotated boxes or detections."""
+        if self.evaluation.boxes == "ground_truth":
+            return self.val_set()
+        people = load_people(annotation_file(self.root, "val"))
+        crops = detected_crops(detection_file(self.root), people, self.evaluation.least_box_score)
+        return self._dataset(crops, "val")
+
+    def _dataset(
+        self, crops: Crops, split: Split, augmentation: WholebodyAugmentation | None = None
+    ) -> WholebodyDataset:
+        if not len(crops):
+            raise UserError(f"{self.root}: no person to crop in the {split} split; expected at least one")
+        folder = image_folder(self.root, split)
+        return WholebodyDataset(crops, folder, self.options.input_size, self.options.box_padding, augmentation)
+
+    def loss(self, model: Model, batch: Batch) -> dict[str, Tensor]:
+        """Mean squared error of the heat maps (see `heat_map_loss`)."""
+        heat_maps, targets, weights = self._forward(model, batch)
+        return {"loss": heat_map_loss(heat_maps, targets, weights).mean()}
+
+    @torch.no_grad()
+    def validate(self, model: Model, batch: Batch) -> dict[str, Tensor]:
+        """Sums of the loss and of each person's share of points predicted within 5 % of the crop ("pck_sum").
+
+        The distance is measured in crop heights and widths. A person without a point in the crop counts as 1.
+        """
+        heat_maps, targets, weights = self._forward(model, batch)
+        points, _ = decode_heat_maps(heat_maps)
+        size = points.new_tensor([heat_maps.shape[-1], heat_maps.shape[-2]])
+        crop = points.new_tensor([self.options.input_size[1], self.options.input_size[0]])
+        wanted = batch["points"][:, self._points] / crop
+        hit = ((points / size - wanted).norm(dim=-1) < 0.05) * weights
+        labelled = weights.sum(-1)
+        share = torch.where(labelled > 0, hit.sum(-1) / labelled.clamp(min=1), 1.0)
+        return {
+            "loss_sum": heat_map_loss(heat_maps, targets, weights).sum(),
+            "pck_sum": share.sum(),
+            "count": labelled.new_tensor(len(labelled)),
+        }
+
+    def _forward(self, model: Model, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        heat_maps = model(batch["image"])
+        height, width = heat_maps.shape[-2:]
+        targets, weights = gaussian_heat_maps(
+            batch["points"][:, self._points],
+            batch["weights"][:, self._points],
+            self.options.input_size,
+            (height, width),
+            self.options.sigma,
+        )
+        return heat_maps.float(), targets, weights
+
+    @torch.no_grad()
+    def predict(self, model: Model, batch: Batch) -> list[dict[str, Any]]:
+        """Results in the COCO-WholeBody format (`metrics.results.results`), doubles not yet suppressed."""
+        images, chosen = batch["image"], self._points
+        heat_maps = flip_test(model, images, flip_within(chosen)) if self.evaluation.flip_test else model(images)
+        height, width = heat_maps.shape[-2:]
+        points, scores = decode_heat_maps(heat_maps)
+        return results(points, scores, (height, width), batch, self.evaluation.keypoint_threshold, chosen)
+
+    def complete(self, points: NDArray[np.floating]) -> NDArray[np.floating]:
+        """(K, 3) x, y, score of the learned points to (133, 3); the others are 0."""
+        whole = np.zeros((NUM_KEYPOINTS, 3), points.dtype)
+        whole[self._points] = points
+        return whole
+
+    def suppress(self, predictions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The results to publish: all predictions of the test set without doubles of one person."""
+        return oks_nms(predictions, self.evaluation.oks_nms, self._points)
+
+    def evaluate(self, predictions: list[dict[str, Any]]) -> dict[str, Any]:
+        """{part: {measure: value}} of `metrics.evaluate_wholebody`, doubles suppressed, for the learned parts.
+
+        With annotated boxes, and if all points are learned, also "oks", the mean OKS over all 133 points of
+        `metrics.wholebody_oks`. Under "baseline" the same measures of the training persons' mean pose placed in
+        every box, if there are training annotations.
+        """
+        people = load_people(annotation_file(self.root, "val"))
+        measures = self._measures(people, predictions)
+        training = annotation_file(self.root, "train")
+        if training.exists():
+            pose = mean_pose(load_people(training))
+            measures["baseline"] = self._measures(people, mean_pose_results(pose, self.test_set().crops))
+        return measures
+
+    def _measures(self, people: People, predictions: list[dict[str, Any]]) -> dict[str, Any]:
+        # Of hands alone also the published figure, the mean of left and right.
+        shown, everything = (*SUBSETS[self.options.keypoints], self.options.keypoints), self.options.keypoints == "all"
+        found = evaluate_wholebody(people, self.suppress(predictions))
+        measures: dict[str, Any] = {part: found[part] for part in found if part in shown or everything}
+        if self.evaluation.boxes == "ground_truth" and everything:
+            measures["oks"] = wholebody_oks(people, predictions)
+        return measures
+
+
+TASK = WholebodyTask
