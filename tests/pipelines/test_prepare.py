@@ -36,10 +36,7 @@ from tcformer.data.mesh.files import load_spin
 from tcformer.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
-SAMPLES = ROOT / "../shared/samples"
 CLUSTER = Cluster(address=None, workers=2, cpus_per_worker=1, loader_processes=0, max_failures=0, storage=None)
-
-real = pytest.mark.skipif(not SAMPLES.exists(), reason="the samples of the real data sets are not here")
 
 
 @pytest.fixture
@@ -381,9 +378,8 @@ def test_two_processes_do_not_unpack_at_once(face: Path) -> None:
 # COCO-WholeBody
 
 
-@real
-def test_wholebody_from_zips_and_loose_annotations(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = SAMPLES / "coco_wholebody"
+def test_wholebody_from_zips_and_loose_annotations(root: Path, samples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = samples / "coco_wholebody"
     images = {path.name: path.read_bytes() for path in (source / "val2017").glob("*.jpg")}
     annotations = (source / "annotations/coco_wholebody_val_v1.0.json").read_bytes()
     for split in ("train", "val"):

@@ -18,9 +18,6 @@ from tcformer.synthetic.portrait import Attributes, Portrait, PortraitChoice, dr
 Options = Callable[..., GenerateFace]
 
 LISTS = "WFLW_annotations/list_98pt_rect_attr_train_test"
-OFFICIAL = (
-    Path(__file__).resolve().parents[3] / f"../shared/samples/wflw/{LISTS}/list_98pt_rect_attr_test.line1_official.txt"
-)
 PLAIN = Attributes(*[False] * 6)
 CHOICE = PortraitChoice((128, 128), (0.55, 0.65), 8.0, (40.0, 60.0), 4.0, 4.0, 0.3, 0.0, (1.0, 1.0), 2)
 
@@ -82,12 +79,11 @@ def test_lines_have_the_official_fields(faces: Path) -> None:
             assert 0.5 * 112 - 1 <= np.ptp(points, axis=0).max() <= 0.85 * 112
 
 
-@pytest.mark.skipif(not OFFICIAL.exists(), reason="the sample of the real data set is not here")
-def test_a_line_is_written_as_the_official_one(faces: Path) -> None:
+def test_a_line_is_written_as_the_official_one(faces: Path, samples: Path) -> None:
     def forms(line: list[str]) -> list[str]:
         return [re.sub(r"\d+", "9", field) for field in line[:206]]
 
-    official = OFFICIAL.read_text().split()
+    official = (samples / "wflw" / LISTS / "list_98pt_rect_attr_test.line1_official.txt").read_text().split()
     assert forms(lines(faces, "test")[0]) == forms(official)
 
 
