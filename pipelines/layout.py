@@ -4,12 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.provenance import ROOT
+from tcformer.tasks import PRETRAINING
 
 PARAMS = ROOT / "params.yaml"
+WEIGHTS = "model.safetensors"
 
 
 def home() -> Path:
-    """The repository that a person works in: DVC runs queued experiments in a copy below its ``.dvc/tmp``."""
+    """The repository that a person works in: DVC runs queued experiments in a copy below its `.dvc/tmp`."""
     parts = ROOT.parts
     return Path(*parts[: parts.index(".dvc")]) if ".dvc" in parts else ROOT
 
@@ -21,12 +23,20 @@ class Layout:
     recipe: str
 
     def data(self, task: str) -> Path:
-        """What ``prepare`` makes for a task."""
+        """What `prepare` makes for a task."""
         return ROOT / "data" / self.recipe / task
 
     def run(self, stage: str, task: str = "") -> Path:
         """Outputs of a stage."""
         return ROOT / "runs" / self.recipe / stage / task
+
+    def training(self, task: str) -> Path:
+        """Outputs of the training of a task."""
+        return self.run("pretrain") if task == PRETRAINING else self.run("finetune", task)
+
+    def weights(self, task: str) -> Path:
+        """The weights that the training of a task leaves."""
+        return self.training(task) / WEIGHTS
 
     @property
     def checkpoints(self) -> Path:

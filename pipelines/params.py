@@ -1,7 +1,7 @@
 """params.yaml as frozen, strict models: an unknown, duplicate or mistyped key stops with its line and the nearest
 right name, before anything starts.
 
-The file is read with ruamel.yaml, as DVC does: PyYAML reads ``1e-3`` as a string.
+The file is read with ruamel.yaml, as DVC does: PyYAML reads `1e-3` as a string.
 """
 
 import dataclasses
@@ -191,12 +191,12 @@ class Params(Strict):
 
     @property
     def active(self) -> Recipe:
-        """The recipe that ``recipe`` names."""
+        """The recipe that `recipe` names."""
         return self.sample if self.recipe == "sample" else self.paper
 
 
 def load_params(path: Path) -> Params:
-    """Read and check ``path``.
+    """Read and check `path`.
 
     Raises:
         UserError: with every fault's line, key and, for an unknown key, the nearest right name.
@@ -210,7 +210,7 @@ def load_params(path: Path) -> Params:
         problem = (error.problem or "not YAML").split("\n")[0]
         raise UserError(f"{path}:{line}: {problem}: each key may stand once, with two spaces a level") from None
     if not isinstance(tree, CommentedMap):
-        raise UserError(f"{path} must hold the sections recipe, cluster, tracking, sample and paper")
+        raise UserError(f"{path}: expected the sections recipe, cluster, tracking, sample and paper; restore the file")
     try:
         # Through JSON, because strict mode then takes a YAML list for a tuple and an int for a float, nothing else.
         return Params.model_validate_json(json.dumps(tree))
@@ -242,7 +242,7 @@ def _explain(path: Path, tree: CommentedMap, fault: Any) -> str:
 
 
 def _field_names(keys: list[str]) -> list[str]:
-    """Names that the section at ``keys`` may hold."""
+    """Names of the keys of the section at `keys`."""
     node: Any = Params
     for key in keys:
         node = fields(node).get(key, Any)
@@ -250,7 +250,7 @@ def _field_names(keys: list[str]) -> list[str]:
 
 
 def fields(section: Any) -> dict[str, Any]:
-    """Field names of a section (pydantic model or dataclass, also inside ``X | None``) and their types."""
+    """Field names of a section (pydantic model or dataclass, also inside `X | None`) and their types."""
     for candidate in (section, *getattr(section, "__args__", ())):
         if hasattr(candidate, "model_fields"):
             return {name: field.annotation for name, field in candidate.model_fields.items()}

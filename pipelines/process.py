@@ -10,11 +10,17 @@ from types import FrameType
 from tcformer.errors import UserError
 
 PR_SET_PDEATHSIG = 1
+LOCAL = "TCFORMER_LOCAL"  # "1": a stage does everything in its own process, without Ray
+
+
+def runs_locally() -> bool:
+    """Whether this stage does everything in its own process, so that a debugger can step through it."""
+    return os.environ.get(LOCAL) == "1"
 
 
 def die_with_parent() -> None:
     """Have Linux send SIGTERM when the parent (DVC, a shell) dies: an orphan would go on writing the outputs that
-    the next ``dvc repro`` writes too."""
+    the next `dvc repro` writes too."""
     if sys.platform == "linux":
         parent = os.getppid()
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -27,7 +33,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 def stage_main(main: Callable[[], int | None]) -> None:
-    """Run ``main`` and exit: status 2 and one message for a UserError, 130 after Ctrl-C, 143 after SIGTERM."""
+    """Run `main` and exit: status 2 and one message for a UserError, 130 after Ctrl-C, 143 after SIGTERM."""
     die_with_parent()
     signal.signal(signal.SIGTERM, _terminate)
     try:

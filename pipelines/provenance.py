@@ -1,25 +1,80 @@
 """What determined a result: code, parameters, data, versions."""
 
 import hashlib
+import importlib.metadata
 import json
+import platform
+import re
+import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ruamel.yaml import YAML
+
+from tcformer.files import sha256_of_file
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("torch", "numpy", "ray", "deepspeed", "mlflow", "dvc", "pycocotools", "triton", "timm", "safetensors")
-TRAINING_CODE = (
-    "kernels",
-    "tcformer/models",
-    "tcformer/body",
-    "tcformer/data",
-    "tcformer/metrics",
-    "tcformer/tasks",
-    "pipelines/training/loop.py",
-    "pipelines/adapters/deepspeed.py",
-    "pipelines/training/loading.py",
-)
+#: Packages whose files a stage of dvc.yaml may depend on.
+CODE = ("kernels", "tcformer", "pipelines", "stages")
 
 
 def sha256_of_json(value: Any) -> str:
     """Hexadecimal SHA-256 of a value's canonical JSON: the order of keys does not matter."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def sha256_of_files(folder: Path, names: Iterable[str]) -> str:
+    """One SHA-256 for the named files below `folder`: their names and their bytes, in sorted order."""
+    return sha256_of_json({name: sha256_of_file(folder / name) for name in sorted(names)})
+
+
+def stage_code(stage: str, root: Path = ROOT) -> list[str]:
+    """Files and folders of code that a stage of dvc.yaml depends on: what can change its result.
+
+    dvc.yaml is the one list of them: DVC reruns the stage by it, and a training's identity contains their bytes.
+
+    Args:
+        stage: as DVC names it, "finetune@face".
+        root: folder of dvc.yaml.
+    """
+    name, _, item = stage.partition("@")
+    entry = YAML(typ="safe").load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"][name]
+    deps = entry.get("do", entry)["deps"]
+    named = [re.sub(r"\$\{(key|item\.task)\}", item, dep) for dep in deps]
+    return [dep for dep in named if dep.split("/")[0] in CODE]
+
+
+def code_version(stage: str) -> str:
+    """SHA-256 of the sources that can change a stage's result: not of those that launch or record it."""
+    names = [
+        str(path.relative_to(ROOT))
+        for place in stage_code(stage)
+        for path in ((ROOT / place).rglob("*") if (ROOT / place).is_dir() else [ROOT / place])
+        if path.suffix in (".py", ".cpp", ".h")
+    ]
+    return sha256_of_files(ROOT, names)
+
+
+def git_revision() -> str:
+    """Commit of the working tree, with `-dirty` where tracked files differ from it; `unknown` outside git."""
+    answers = []
+    for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]):
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            return "unknown"
+        answers.append(done.stdout.strip())
+    revision, changes = answers
+    return f"{revision}-dirty" if changes else revision
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that take part in a result."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found

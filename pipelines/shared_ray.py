@@ -1,4 +1,4 @@
-"""Run a command with one Ray for all the processes that it starts: ``python -m pipelines.shared_ray -- dvc repro``.
+"""Run a command with one Ray for all the processes that it starts: `python -m pipelines.shared_ray -- dvc repro`.
 
 Starting Ray takes seconds; a DVC run starts a process for each stage. Where RAY_ADDRESS is set, that Ray is used and
 the command just runs.
@@ -15,7 +15,7 @@ from pipelines.provenance import ROOT
 
 
 def main() -> int:
-    """Run the command after ``--`` and return its exit status."""
+    """Run the command after `--` and return its exit status."""
     command = sys.argv[sys.argv.index("--") + 1 :]
     cluster = load_params(ROOT / "params.yaml").cluster
     if cluster.address or os.environ.get("RAY_ADDRESS"):

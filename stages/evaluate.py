@@ -1,28 +1,19 @@
 """Measure a trained model on its test set: runs/<recipe>/evaluate/<task>/."""
 
-import dataclasses
-from pathlib import Path
-
-from pipelines.datasets.prepared import Prepared
-from pipelines.evaluation import evaluate, record
+from pipelines.evaluation import evaluate, record_results
 from pipelines.process import stage_main
-from pipelines.training.loop import WEIGHTS
-from stages.common import begin
+from stages.common import begin, data_root
 from tcformer.tasks import TASKS
 
 
 def main() -> None:
     """Run the stage."""
-    arguments, params, layout = begin(__doc__, tuple(TASKS))
-    task = arguments.task
-    section = getattr(params.active.evaluate, task)
-    weights = (layout.run("pretrain") if task == "imagenet" else layout.run("finetune", task)) / WEIGHTS
-    chosen = getattr(section, "options", None)  # a task without choices has none
-    options = dataclasses.asdict(chosen) if chosen else None
-    root = Path(section.data_root) if section.data_root else Prepared.open(layout.data(task)).root
-    out = layout.run("evaluate", task)
-    metrics = evaluate(task, weights, root, options, section.batch, params, out)
-    record(weights, f"evaluate@{task}", params, metrics, [out / "metrics.json"])
+    start = begin(__doc__, tuple(TASKS), local=True)
+    task, params, layout = start.task, start.params, start.layout
+    weights, out = layout.weights(task), layout.run("evaluate", task)
+    root = data_root(start, params.active.evaluation_of(task).data_root)
+    metrics = evaluate(task, weights, root, params, out)
+    record_results(weights, f"evaluate@{task}", params, metrics, [out / "metrics.json"])
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tcformer.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from tcformer.models import (
@@ -31,19 +33,18 @@ __all__ = [
     "save_model",
 ]
 
-# Modules that are commands as well, which their package therefore does not import.
-_COMMANDS = {
-    "count_flops": "tcformer.models.accounting",
-    "count_parameters": "tcformer.models.accounting",
-    "export_onnx": "tcformer.models.export",
-    "export_program": "tcformer.models.export",
+_MODULES = {
+    "Tokens": "models.tokens",
+    "count_flops": "models.accounting",
+    "count_parameters": "models.accounting",
+    "create_model": "models.factory",
+    "export_onnx": "models.export",
+    "export_program": "models.export",
+    "list_models": "models.factory",
+    "load_backbone": "models.weights",
+    "load_model": "models.weights",
+    "load_released_weights": "models.released",
+    "save_model": "models.weights",
 }
 
-
-def __getattr__(name: str) -> Any:
-    # Imported at the first use, so that the small modules (errors, tables) load without torch.
-    if name in __all__:
-        from importlib import import_module
-
-        return getattr(import_module(_COMMANDS.get(name, "tcformer.models")), name)
-    raise AttributeError(f"module 'tcformer' has no attribute '{name}'")
+__getattr__ = lazy_exports(__name__, _MODULES)

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from pipelines.params import load_params, spec_to_json
+
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("kernels", "tcformer", "pipelines", "stages", "dvc.yaml", "params.yaml", ".dvcignore", ".gitignore")
 
@@ -38,11 +40,9 @@ class Workplace:
         with path.open("w", encoding="utf-8") as stream:
             yaml.dump(tree, stream)
 
-    def options(self, stage: str, task: str) -> dict[str, Any]:
-        """A sample stage's task options, as they stand in the file."""
-        tree = YAML(typ="safe").load((self.folder / "params.yaml").read_text(encoding="utf-8"))
-        recipe = tree["sample"]
-        return {**recipe[stage][task]["task"], "network": recipe["network"]}
+    def options(self, task: str) -> str:
+        """The sample recipe's options of a task, as a weights file keeps them."""
+        return spec_to_json(load_params(self.folder / "params.yaml").sample.spec_of(task))
 
     def start(self, *command: str, **environment: str) -> subprocess.Popen[str]:
         """Start a command in the folder; "python" and "dvc" are those of this environment."""

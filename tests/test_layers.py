@@ -1,28 +1,14 @@
 """The layers: imports point downward only, and the lower two stand on torch, triton and numpy alone."""
 
-import ast
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-LAYERS = ["kernels", "tcformer", "pipelines", "stages"]  # from the bottom up
-ORCHESTRATION = {"ray": "ray.py", "deepspeed": "deepspeed.py", "mlflow": "mlflow.py"}
-SOURCES = [path for layer in LAYERS for path in sorted((ROOT / layer).rglob("*.py"))]
+from tests.imports import LAYERS, ROOT, SOURCES, imported
 
-
-def imported(path: Path) -> set[str]:
-    """Dotted names of all modules that a file imports, wherever in the file."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: imports are absolute here"
-            names.add(node.module or "")
-    return names
+ADAPTERS = {"ray": "ray.py", "deepspeed": "deepspeed.py", "mlflow": "mlflow.py", "pyarrow": "storage.py"}
 
 
 def upward_imports(layer: str, names: set[str]) -> set[str]:
@@ -43,8 +29,8 @@ def test_imports_point_downward(path: Path) -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_each_orchestration_tool_has_one_adapter(path: Path) -> None:
-    used = {name.split(".")[0] for name in imported(path)} & (set(ORCHESTRATION) | {"dvc"})
-    allowed = {tool for tool, adapter in ORCHESTRATION.items() if path == ROOT / "pipelines/adapters" / adapter}
+    used = {name.split(".")[0] for name in imported(path)} & (set(ADAPTERS) | {"dvc"})
+    allowed = {tool for tool, adapter in ADAPTERS.items() if path == ROOT / "pipelines/adapters" / adapter}
     assert used <= allowed
 
 

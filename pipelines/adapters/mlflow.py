@@ -1,7 +1,7 @@
 """The MLflow adapter. Only the driver uses it, and no training ever waits for it.
 
-Everything to be recorded goes to a journal on this machine's disk first; a thread sends the journal to MLflow. What
-the server has not taken when a stage ends stays in the journal and is sent by the next stage.
+Records are first written to a journal file on this machine; a thread sends the journal to MLflow. Records that the
+server has not accepted when a stage ends stay in the journal, and the next stage sends them.
 """
 
 import json
@@ -12,8 +12,10 @@ import re
 import sys
 import threading
 import time
+from collections.abc import Mapping
+from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsFloat, TypeGuard
 
 from pipelines.layout import home
 
@@ -34,7 +36,7 @@ def default_uri() -> str:
 
 
 def legal_name(name: str) -> str:
-    """``name`` with the characters that MLflow refuses replaced: "AP@0.5" becomes "AP_0.5"."""
+    """`name` with the characters that MLflow refuses replaced: "AP@0.5" becomes "AP_0.5"."""
     return re.sub(r"[^\w\-. :/]", "_", name)
 
 
@@ -49,6 +51,11 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def _is_number(value: object) -> TypeGuard[SupportsFloat]:
+    """Whether a value is a number of any type, NumPy's among them; True and False are none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 class Run:
     """The MLflow run of one training, opened anew or, by its key, continued by a resumed training or a later stage.
 
@@ -56,7 +63,7 @@ class Run:
         key: identity of the training; the run is found by it.
         name: shown in MLflow.
         experiment: MLflow experiment.
-        journals: folder for what is not yet sent.
+        journals: folder of the journals.
         parameters: nested parameters of the run; logged once, when it is created.
         tags: further tags.
     """
@@ -69,7 +76,7 @@ class Run:
         self._path = journals / f"{time.time_ns()}.jsonl"
         self._lock = threading.Lock()
         self._closing = threading.Event()
-        self._uri = tracking_uri()  # a thread that outlives its run goes on with that run's server
+        self._uri = tracking_uri()  # a thread that outlives its run keeps that run's server
         self._write(
             {
                 "do": "open",
@@ -83,9 +90,13 @@ class Run:
         self._sender = threading.Thread(target=self._send, name="mlflow", daemon=True)
         self._sender.start()
 
-    def metrics(self, values: dict[str, float], step: int = 0) -> None:
-        """Record finite values; others are left out, MLflow would store a made-up number."""
-        finite = {legal_name(name): float(value) for name, value in values.items() if math.isfinite(value)}
+    def metrics(self, values: Mapping[str, object], step: int = 0) -> None:
+        """Record the finite numbers among `values`.
+
+        Texts and nulls are no metrics, and for infinities and NaN MLflow would store a made-up number.
+        """
+        numbers = {name: float(value) for name, value in values.items() if _is_number(value)}
+        finite = {legal_name(name): value for name, value in numbers.items() if math.isfinite(value)}
         self._write({"do": "metrics", "values": finite, "step": step, "time": int(time.time() * 1000)})
 
     def artifact(self, path: Path, folder: str = "") -> None:

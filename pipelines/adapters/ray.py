@@ -10,19 +10,27 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from tqdm import tqdm
+
+from pipelines.adapters.mailbox import Mailbox
 from pipelines.params import Cluster
+from pipelines.process import runs_locally
 from pipelines.provenance import ROOT
+from pipelines.training.events import Event, Failed, Started
 from tcformer.errors import UserError
 
-Event = dict[str, Any]
+if TYPE_CHECKING:
+    from pipelines.training.job import Job
+
+TrainingFunction = Callable[["Job", Callable[[Event], None]], None]
 POLL_SECONDS = 0.5
 SHARED = "TCFORMER_SHARED_RAY"  # "1": RAY_ADDRESS is a Ray of this machine that shared_ray started
 
 
 def prepare_environment(local: bool) -> None:
-    """Set what Ray reads from the environment; it must be there before ``import ray``."""
+    """Set what Ray reads from the environment; it must be there before `import ray`."""
     defaults = {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_TRAIN_V2_ENABLED": "1",
@@ -49,11 +57,16 @@ def prepare_environment(local: bool) -> None:
 
 @contextmanager
 def session(cluster: Cluster) -> Iterator[None]:
-    """Join the Ray at ``cluster.address`` or RAY_ADDRESS, or start one for the duration on this machine.
+    """Join the Ray at `cluster.address` or RAY_ADDRESS, or start one for the duration on this machine.
+
+    A stage that runs locally (see `runs_locally`) gets none.
 
     Raises:
         UserError: no Ray answers at the address.
     """
+    if runs_locally():
+        yield
+        return
     address = cluster.address or os.environ.get("RAY_ADDRESS")
     shared = os.environ.get(SHARED) == "1"
     prepare_environment(local=shared or not address)
@@ -61,8 +74,8 @@ def session(cluster: Cluster) -> Iterator[None]:
 
     quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     if address:
-        # The code travels to nodes that have only the environment installed. It is there already on this machine,
-        # and in a job that `ray job submit` sent.
+        # Ray copies the code to nodes that have only the environment installed. Not needed on this machine, nor in a
+        # job that `ray job submit` sent: the code is there already.
         if not shared and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
             excludes = ["/.git", "/.venv", "/data", "/runs", "/tests", "/docs"]
             quiet["runtime_env"] = {"working_dir": str(ROOT), "excludes": excludes}
@@ -92,35 +105,18 @@ def address_of_session() -> str:
 
 
 def uses_gpus() -> bool:
-    """Whether the joined Ray has GPUs."""
+    """Whether the joined Ray has GPUs; it does not matter where there is no Ray."""
+    if runs_locally():
+        return False
     import ray
 
     return bool(ray.cluster_resources().get("GPU", 0))
 
 
-class _Mailbox:
-    """Actor that keeps what workers post until the driver takes it."""
+def run_training(worker: TrainingFunction, job: "Job", cluster: Cluster, on_event: Callable[[Event], None]) -> None:
+    """Run `worker(job, send)` on every training process and pass its events to `on_event`, in order, as they come.
 
-    def __init__(self) -> None:
-        self._events: list[Event] = []
-
-    def post(self, event: Event) -> None:
-        self._events.append(event)
-
-    def take(self) -> list[Event]:
-        events, self._events = self._events, []
-        return events
-
-
-def run_training(
-    worker: Callable[[dict[str, Any]], None],
-    job: dict[str, Any],
-    cluster: Cluster,
-    on_event: Callable[[Event], None],
-) -> None:
-    """Run ``worker(job)`` on every training process and pass its events to ``on_event``, in order, as they come.
-
-    A lost worker (killed, out of memory, its node gone) restarts the group up to ``cluster.max_failures`` times; the
+    A lost worker (killed, out of memory, its node gone) restarts the group up to `cluster.max_failures` times; the
     worker function resumes from its newest checkpoint. An exception in our code is not retried.
 
     Raises:
@@ -139,20 +135,17 @@ def run_training(
             f"cluster.workers asks for {need} {kind}s, Ray has {have.get(kind, 0):g}: lower cluster.workers in "
             "params.yaml or join a larger cluster"
         )
-    mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
-    errors: list[Event] = []
-
-    def handle(event: Event) -> None:
-        if event["kind"] == "error":
-            errors.append(event)
-            return
-        if event["kind"] == "start":
-            errors.clear()  # what the survivors of a lost worker said is settled by the restart
-        on_event(event)
+    mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
+    failures: list[Failed] = []
 
     def drain() -> None:
         for event in ray.get(mailbox.take.remote()):
-            handle(event)
+            if isinstance(event, Failed):
+                failures.append(event)
+                continue
+            if isinstance(event, Started):
+                failures.clear()  # what the survivors of a lost worker reported is settled by the restart
+            on_event(event)
 
     done = threading.Event()
 
@@ -161,7 +154,7 @@ def run_training(
             drain()
 
     trainer = TorchTrainer(
-        _guarded,
+        _run_worker,
         train_loop_config={"worker": worker, "job": job, "mailbox": mailbox},
         scaling_config=ray.train.ScalingConfig(
             num_workers=cluster.workers,
@@ -171,8 +164,8 @@ def run_training(
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
         run_config=ray.train.RunConfig(
             # A name of its own for each attempt: Ray resumes runs by name, ours resume from our own checkpoints.
-            name=f"{job['name']}-{uuid.uuid4().hex[:8]}",
-            storage_path=job["ray_storage"],
+            name=f"{job.name}-{uuid.uuid4().hex[:8]}",
+            storage_path=f"{job.store}/ray",
             failure_config=ray.train.FailureConfig(max_failures=cluster.max_failures),
         ),
     )
@@ -182,18 +175,18 @@ def run_training(
         trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise UserError(
-            f"training {job['name']} lost its workers more than cluster.max_failures = {cluster.max_failures} times; "
+            f"training {job.name} lost its workers more than cluster.max_failures = {cluster.max_failures} times; "
             f"the same command resumes it from the last checkpoint. The last failure: {_last_line(error)}"
         ) from None
     finally:
         done.set()
         poller.join()
         drain()
-    if errors:
-        first = errors[0]
-        if first["user"]:
-            raise UserError(first["message"])
-        raise RuntimeError(f"training {job['name']} failed on rank {first['rank']}:\n{first['traceback']}")
+    if failures:
+        first = failures[0]
+        if first.from_user:
+            raise UserError(first.message)
+        raise RuntimeError(f"training {job.name} failed on rank {first.rank}:\n{first.traceback}")
 
 
 def _last_line(error: Exception) -> str:
@@ -201,28 +194,21 @@ def _last_line(error: Exception) -> str:
     return lines[-1].strip() if lines else type(error).__name__
 
 
-def _guarded(config: dict[str, Any]) -> None:
-    """Runs in each worker: an exception is posted and the worker ends normally, so that Ray does not retry it."""
+def _run_worker(config: dict[str, Any]) -> None:
+    """Runs in each worker: an exception is sent and the worker ends normally, so that Ray does not retry it."""
     import traceback
 
+    import ray
     import ray.train
     import torch
 
     rank = ray.train.get_context().get_world_rank()
     mailbox = config["mailbox"]
     try:
-        config["worker"]({**config["job"], "post": lambda event: mailbox.post.remote(event)})
+        config["worker"](config["job"], lambda event: mailbox.send.remote(event))
     except Exception as error:
-        import ray
-
-        event = {
-            "kind": "error",
-            "rank": rank,
-            "user": isinstance(error, UserError),
-            "message": str(error),
-            "traceback": traceback.format_exc(),
-        }
-        ray.get(mailbox.post.remote(event))
+        failed = Failed(rank, str(error), isinstance(error, UserError), traceback.format_exc())
+        ray.get(mailbox.send.remote(failed))
         time.sleep(1)  # the cause's event arrives before those of the ranks that now lose their peer
         torch.distributed.destroy_process_group()
 
@@ -230,14 +216,15 @@ def _guarded(config: dict[str, Any]) -> None:
 def parallel_map(
     function: Callable[[Any], Any], items: Iterable[Any], *, gpus: bool = False, chunk: int = 1, title: str = ""
 ) -> list[Any]:
-    """``[function(item) for item in items]`` on the cores (or GPUs) of the joined Ray, in order, with a progress bar.
+    """`[function(item) for item in items]` on the cores (or GPUs) of the joined Ray, in order, with a progress bar.
 
     Args:
         function: picklable, of one argument.
         chunk: items that one Ray task does in turn.
     """
+    if runs_locally():
+        return [function(item) for item in tqdm(items, desc=title, unit="item", disable=not title)]
     import ray
-    from tqdm import tqdm
 
     def apply(function: Callable[[Any], Any], part: list[Any]) -> list[Any]:
         return [function(item) for item in part]
@@ -245,7 +232,9 @@ def parallel_map(
     todo = list(items)
     remote = ray.remote(num_cpus=1, num_gpus=1 if gpus else 0)(apply)
     parts = [todo[start : start + chunk] for start in range(0, len(todo), chunk)]
-    shared = ray.put(function)  # as an object, since it may hold a network's weights, which no task may
+    shared = ray.put(
+        function
+    )  # an object, because it may contain weights that are too large for an argument
     pending = {remote.remote(shared, part): index for index, part in enumerate(parts)}
     results: list[list[Any]] = [[] for _ in parts]
     with tqdm(total=len(todo), desc=title, unit="item", mininterval=1, disable=not title) as bar:

@@ -1,17 +1,23 @@
-"""Files that driver and workers share: a folder of this machine or a network disk, or an s3:// or gs:// address."""
+"""The storage adapter: files that driver and workers share, in a folder or behind an s3:// or gs:// address."""
 
+import contextlib
 import io
-import os
 import shutil
+import uuid
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
+
+from tcformer.files import atomic_write
 
 
 class Store:
     """Files below one root, named by relative POSIX paths ("keys").
 
-    Writing ends with the data on disk (local roots) or accepted by the object store, and a key never holds half a
-    file.
+    When a write returns, the data are on the disk (a folder) or accepted by the object store. A key never holds half a
+    file: not after an error, and not while a write is going on.
+
+    Args:
+        root: a folder, or an address that pyarrow understands.
     """
 
     def __init__(self, root: str) -> None:
@@ -25,36 +31,40 @@ class Store:
             self._files, self._path = pyarrow.fs.FileSystem.from_uri(root)
 
     def put(self, source: Path, key: str) -> None:
-        """Copy the local file ``source`` to ``key``."""
+        """Copy the local file `source` to `key`."""
         self._write(key, source.open("rb"))
 
     def write(self, key: str, content: bytes) -> None:
-        """Make ``content`` the file ``key``."""
+        """Make `content` the file `key`."""
         self._write(key, io.BytesIO(content))
 
-    def _write(self, key: str, source: Any) -> None:
+    def _write(self, key: str, source: BinaryIO) -> None:
         with source:
-            if not self.local:
-                with self._files.open_output_stream(self._at(key)) as stream:
+            if self.local:
+                with atomic_write(Path(self._at(key)), durable=True) as part, part.open("wb") as stream:
                     shutil.copyfileobj(source, stream, 1 << 22)
                 return
-            target = Path(self._at(key))
-            target.parent.mkdir(parents=True, exist_ok=True)
-            part = target.with_name(f".{target.name}.{os.getpid()}.part")
+            # Closing a stream makes the object, also after an error: so it gets another name until it is whole. Object
+            # stores rename by copying, S3 up to 5 GB.
+            part_key = self._at(f"{key}.{uuid.uuid4().hex[:8]}.part")
             try:
-                with part.open("wb") as stream:
+                with self._open_output(part_key) as stream:
                     shutil.copyfileobj(source, stream, 1 << 22)
-                    stream.flush()
-                    os.fsync(stream.fileno())
-                part.replace(target)
-            finally:
-                part.unlink(missing_ok=True)
-            folder = os.open(target.parent, os.O_RDONLY)  # makes the rename itself durable
-            os.fsync(folder)
-            os.close(folder)
+                self._files.move(part_key, self._at(key))
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    self._files.delete_file(part_key)
+                raise
+
+    def _open_output(self, path: str) -> Any:
+        try:
+            return self._files.open_output_stream(path)
+        except FileNotFoundError:  # a file system that has folders
+            self._files.create_dir(str(PurePosixPath(path).parent))
+            return self._files.open_output_stream(path)
 
     def read(self, key: str) -> bytes | None:
-        """Bytes of ``key``, None where there is no such file."""
+        """Bytes of `key`, None where there is no such file."""
         try:
             if self.local:
                 return Path(self._at(key)).read_bytes()
@@ -64,8 +74,8 @@ class Store:
             return None
 
     def fetch(self, key: str, target: Path) -> Path:
-        """A local file with the bytes of ``key``: the file itself where the store is local, else a copy at
-        ``target``. Raises FileNotFoundError."""
+        """A local file with the bytes of `key`: the file itself where the store is local, else a copy at
+        `target`. Raises FileNotFoundError."""
         if self.local:
             found = Path(self._at(key))
             if not found.is_file():

@@ -1,6 +1,5 @@
 """What ``prepare`` makes: a data set in its official layout, and a manifest that says what it is."""
 
-import fcntl
 import json
 import shutil
 import tarfile
@@ -15,6 +14,7 @@ from pipelines.adapters.ray import parallel_map, session
 from pipelines.adapters.storage import Store
 from pipelines.datasets.catalogue import Source
 from pipelines.datasets.downloads import complete, data_root
+from pipelines.datasets.location import DataLocation
 from pipelines.params import Cluster, DataSource
 from pipelines.provenance import sha256_of_json
 from tcformer.errors import UserError
@@ -41,14 +41,14 @@ class Prepared:
         root = manifest["root"]
         return cls(Path(root) if root else folder, manifest["sha256"], bool(root))
 
-    def for_workers(self, storage: str | None) -> dict[str, Any]:
-        """How workers find the files (see ``localize``).
+    def location_for_workers(self, storage: str | None) -> DataLocation:
+        """How workers find the files (see `fetch_dataset`).
 
         Generated data travel through ``storage`` as one archive; official data are read where they are, so every
         node must see them under the same path.
         """
         if storage is None or self.official:
-            return {"root": str(self.root)}
+            return DataLocation(str(self.root))
         key = f"data-{self.sha256[:16]}.tar"
         store = Store(storage)
         if store.read(f"{key}.complete") is None:
@@ -57,26 +57,7 @@ class Prepared:
                     tar.add(self.root, ".")
                 store.put(Path(archive.name), key)
             store.write(f"{key}.complete", b"")
-        return {"storage": storage, "archive": key}
-
-
-def localize(place: dict[str, Any]) -> Path:
-    """Root of the data on this node; the first worker of a node unpacks what came through the storage."""
-    if "root" in place:
-        return Path(place["root"])
-    cache = Path(tempfile.gettempdir()) / "tcformer-data"
-    cache.mkdir(exist_ok=True)
-    folder = cache / Path(place["archive"]).stem
-    with (cache / f"{folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not folder.is_dir():
-            archive = Store(place["storage"]).fetch(place["archive"], cache / place["archive"])
-            part = cache / f"{folder.name}.part"  # renamed when complete: a crash leaves no half data set
-            shutil.rmtree(part, ignore_errors=True)
-            with tarfile.open(archive) as tar:
-                tar.extractall(part, filter="data")
-            part.rename(folder)
-    return folder
+        return DataLocation(storage, key)
 
 
 def prepare(task: str, data: DataSource[Any], cluster: Cluster, out: Path, sources: Sequence[Source] = ()) -> None:

@@ -1,219 +1,229 @@
 """A training as the driver sees it: name it by what determines it, launch it, record it, collect its results."""
 
-import csv
-import fcntl
 import json
 import os
-import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
+from filelock import FileLock, Timeout
+
+from pipelines.adapters.deepspeed import start_deepspeed
 from pipelines.adapters.mlflow import Run
-from pipelines.adapters.ray import Event, run_training, session
+from pipelines.adapters.ray import run_training, session
 from pipelines.adapters.storage import Store
 from pipelines.datasets.prepared import Prepared
+from pipelines.driver.local import train_locally
 from pipelines.driver.progress import Progress
 from pipelines.layout import Layout
-from pipelines.params import Params, Recipe, Training, TrainingStage
+from pipelines.params import Cluster, Params, Training, spec_to_json, training_section
+from pipelines.process import runs_locally
 from pipelines.provenance import code_version, git_revision, sha256_of_json, versions
-from pipelines.tasks import build_task
 from pipelines.training import checkpoint
-from pipelines.training.loop import BROKEN, HISTORY, WEIGHTS, train
+from pipelines.training.events import Event, Note, Row
+from pipelines.training.job import Job
+from pipelines.training.loop import Send, train
+from pipelines.training.outputs import write_outputs
 from tcformer.errors import UserError
 from tcformer.files import sha256_of_file
+from tcformer.tasks import PRETRAINING, TaskSpec
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What determines a training's result."""
+class TrainingPlan:
+    """What determines a training's result.
 
-    stage: str  # DVC's name of the stage, "finetune@wholebody"
-    task: str
-    options: dict[str, Any]
+    Attributes:
+        task: the task with its options.
+        training: the parameters of the loop.
+        data: the prepared dataset.
+        initial: weights file that the network or its backbone starts from; None for random weights.
+    """
+
+    task: TaskSpec
     training: Training
     data: Prepared
-    initial: Path | None  # weights file that the network or its backbone starts from
+    initial: Path | None
 
     def __post_init__(self) -> None:
         if self.initial and not self.initial.is_file():
             raise UserError(
                 f"there is no weights file {self.initial} to start {self.stage} from: run the stage that makes it, or "
-                f"give the path of one as {self.stage.replace('@', '.')}.initial"
+                f"give the path of one as {training_section(self.task.name)}.initial"
             )
 
-    def fingerprint(self) -> str:
-        """Identity of the result: parameters, data, initial weights and code, but not where it runs."""
-        return sha256_of_json(
+    @property
+    def stage(self) -> str:
+        """DVC's name of the stage: "pretrain", "finetune@face"."""
+        return "pretrain" if self.task.name == PRETRAINING else f"finetune@{self.task.name}"
+
+    @property
+    def file_name(self) -> str:
+        """The stage as part of a file name: "finetune-face"."""
+        return self.stage.replace("@", "-")
+
+    @cached_property
+    def key(self) -> str:
+        """Identity of the result: parameters, data, initial weights and code, but not where it runs.
+
+        It names the training's folder and its run in MLflow. Trainings with the plain PyTorch engine have keys of their
+        own, because their checkpoints are other files.
+        """
+        fingerprint = sha256_of_json(
             {
                 "stage": self.stage,
-                "options": self.options,
+                "options": json.loads(spec_to_json(self.task)),
                 "training": self.training.model_dump(mode="json"),
                 "data": self.data.sha256,
                 "initial": sha256_of_file(self.initial) if self.initial else None,
-                "code": code_version(),
+                "code": code_version(self.stage),
                 "torch": versions()["torch"],
             }
         )
-
-    @property
-    def key(self) -> str:
-        """Name of the training's folder and MLflow identity."""
-        return f"{self.stage.replace('@', '-')}-{self.fingerprint()[:16]}"
+        return f"{self.file_name}-{fingerprint[:16]}{'-local' if runs_locally() else ''}"
 
 
-def options_of(recipe: Recipe, section: TrainingStage[Any]) -> dict[str, Any]:
-    """A section's task options with the recipe's network, as plain JSON values."""
-    network = json.loads(recipe.model_dump_json(include={"network"}))
-    return {**json.loads(section.model_dump_json())["task"], **network}
+def train_task(task: str, params: Params, fresh: bool = False) -> None:
+    """Train a task as params.yaml says, into the folders of its recipe: what the stages `pretrain` and `finetune` do.
+
+    Raises:
+        UserError: see `run`.
+    """
+    layout, section = Layout(params.recipe), params.active.training_of(task)
+    pretrained = None if task == PRETRAINING else layout.weights(PRETRAINING)
+    initial = Path(section.initial) if section.initial else pretrained
+    plan = TrainingPlan(params.active.spec_of(task), section.training, Prepared.open(layout.data(task)), initial)
+    run(plan, params, layout.training(task), fresh)
 
 
-def run(plan: Plan, params: Params, out: Path, fresh: bool = False) -> None:
-    """Train ``plan``, or go on with it, or take the finished result; write weights and curves to ``out``.
+def run(plan: TrainingPlan, params: Params, out: Path, fresh: bool = False) -> None:
+    """Train `plan`, or resume it, or take the finished result; write weights and curves to `out`.
 
     Args:
-        fresh: forget checkpoints and start anew.
+        plan: what to train.
+        params: where to run and what to record.
+        out: folder of the stage's outputs.
+        fresh: remove its checkpoints first and start anew.
 
     Raises:
         UserError: another process trains the same plan, parameters that do not fit the machine, lost workers.
     """
     layout = Layout(params.recipe)
-    key = plan.key
     root = params.cluster.storage or str(layout.checkpoints)
-    store = Store(f"{root.rstrip('/')}/{key}")
-    with _only_one(layout.checkpoints / f"{key}.lock"):
+    store = Store(f"{root.rstrip('/')}/{plan.key}")
+    cache = Layout("remote").checkpoints / plan.key  # copies of a remote store's files
+    with _only_one(layout.checkpoints / f"{plan.key}.lock"):
         if fresh:
             for name in store.folders():
                 store.delete(name)
         elif store.read(f"{checkpoint.FINAL}/{checkpoint.MANIFEST}") is not None:
             print(f"{plan.stage}: already trained with these parameters, data and code: taking that result")
         elif store.folders():
-            print(f"{plan.stage}: going on from the checkpoints in {store.root}")
-        tracked = Run(
-            key,
-            plan.stage,
-            params.tracking.experiment,
-            layout.journals,
-            {"options": plan.options, "training": plan.training.model_dump(mode="json")},
-            {
-                "dvc.stage": plan.stage,
-                "recipe": params.recipe,
-                "git.revision": git_revision(),
-                "data.sha256": plan.data.sha256,
-                **{f"version.{name}": version for name, version in versions().items()},
-            },
-        )
-        status = "FAILED"
-        try:
-            _launch(plan, params, store, tracked)
-            _collect(plan, key, store, out)
+            print(f"{plan.stage}: resuming from the checkpoints in {store.root}")
+        with _recorded(plan, params, layout) as tracked:
+            if checkpoint.fault(store, checkpoint.FINAL, cache) is not None:
+                _launch(plan, params.cluster, store, tracked)
+            finished = checkpoint.open_verified(store, checkpoint.FINAL, cache)
+            options = json.loads(spec_to_json(plan.task))
+            write_outputs(finished, out, {"training": plan.key, "data": plan.data.sha256, "options": options})
             for path in sorted(out.iterdir()):
                 tracked.artifact(path)
-            status = "FINISHED"
-        except KeyboardInterrupt:
-            status = "KILLED"
-            raise
-        finally:
-            tracked.close(status)
 
 
-def _launch(plan: Plan, params: Params, store: Store, tracked: Run) -> None:
-    """Run the training loop on Ray's workers unless its final weights are there."""
-    if checkpoint.fault(store, checkpoint.FINAL, _cache(store)) is None:
-        return
-    _check_data(plan)
+@contextmanager
+def _recorded(plan: TrainingPlan, params: Params, layout: Layout) -> Iterator[Run]:
+    """The training's run in MLflow; it ends with the status that the body leaves with."""
+    tracked = Run(
+        plan.key,
+        plan.stage,
+        params.tracking.experiment,
+        layout.journals,
+        {"options": json.loads(spec_to_json(plan.task)), "training": plan.training.model_dump(mode="json")},
+        {
+            "dvc.stage": plan.stage,
+            "recipe": params.recipe,
+            "git.revision": git_revision(),
+            "data.sha256": plan.data.sha256,
+            **{f"version.{name}": version for name, version in versions().items()},
+        },
+    )
+    status = "FAILED"
+    try:
+        yield tracked
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        tracked.close(status)
+
+
+def _launch(plan: TrainingPlan, cluster: Cluster, store: Store, tracked: Run) -> None:
+    """Run the training loop, on Ray's workers or in this process."""
+    task = plan.task.build(plan.data.root)
+    task.train_set()  # the datasets check annotations and files: their faults are reported before any worker starts
+    task.val_set()
     initial = None
     if plan.initial:
         initial = f"initial{plan.initial.suffix}"
         store.put(plan.initial, initial)
+    job = Job(
+        name=plan.file_name,
+        key=plan.key,
+        task=plan.task,
+        data=plan.data.location_for_workers(cluster.storage),
+        training=plan.training,
+        store=store.root,
+        initial=initial,
+        loader_processes=cluster.loader_processes,
+    )
     progress = Progress(plan.stage)
-    told: set[str] = set()
+    on_event = _listener(progress, tracked)
+    try:
+        if runs_locally():
+            train_locally(job, on_event)
+        else:
+            with session(cluster):
+                run_training(_train_with_deepspeed, job, cluster, on_event)
+    finally:
+        progress.close()
+
+
+def _train_with_deepspeed(job: Job, send: Send) -> None:
+    train(job, start_deepspeed, send)
+
+
+def _listener(progress: Progress, tracked: Run) -> Callable[[Event], None]:
+    """What the driver does with each event: show it, and record the measurements."""
+    notes: set[str] = set()
 
     def on_event(event: Event) -> None:
-        if event["kind"] == "note":  # workers that were started again say again what they said since the checkpoint
-            if event["text"] in told:
+        if isinstance(event, Note):  # restarted workers repeat what they said since the checkpoint
+            if event.text in notes:
                 return
-            told.add(event["text"])
+            notes.add(event.text)
         progress.show(event)
-        if event["kind"] == "row":
-            values = {k: v for k, v in event.items() if k not in ("kind", "step") and isinstance(v, float)}
-            tracked.metrics(values, event["step"])
+        if isinstance(event, Row):
+            tracked.metrics({"epoch": event.epoch, **event.values, **event.momentary}, event.step)
 
-    with session(params.cluster):
-        job = {
-            "name": plan.stage.replace("@", "-"),
-            "task": plan.task,
-            "options": plan.options,
-            "data": plan.data.for_workers(params.cluster.storage),
-            "training": plan.training.model_dump(mode="json"),
-            "store": store.root,
-            "ray_storage": f"{store.root}/ray",
-            "initial": initial,
-            "key": plan.key,
-            "loader_processes": params.cluster.loader_processes,
-        }
-        try:
-            run_training(train, job, params.cluster, on_event)
-        finally:
-            progress.close()
-
-
-def _check_data(plan: Plan) -> None:
-    """Tell faults of the annotations and missing images before any worker starts: the data sets check themselves."""
-    task = build_task(plan.task, plan.options, plan.data.root)
-    task.train_set()
-    task.val_set()
-
-
-def _collect(plan: Plan, key: str, store: Store, out: Path) -> None:
-    """Write the outputs that DVC keeps; their bytes depend on nothing but the training's result."""
-    folder = checkpoint.open_verified(store, checkpoint.FINAL, _cache(store))
-    out.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(folder / WEIGHTS, out / WEIGHTS)
-    history = json.loads((folder / HISTORY).read_text())
-    rows = [row for row in history if "loss" in row]
-    validations = [row for row in history if "loss" not in row]
-    _write_csv(out / "training.csv", rows, "loss")
-    _write_csv(out / "validation.csv", validations, "val_loss")
-    final = {name: value for name, value in validations[-1].items() if name.startswith("val_")}
-    if rows:  # none where no epoch was trained
-        final["loss"] = rows[-1]["loss"]
-    final["replaced_images"] = json.loads((folder / BROKEN).read_text())["replaced"]
-    (out / "metrics.json").write_text(json.dumps({"steps": validations[-1]["step"], **final}, indent=1))
-    (out / "provenance.json").write_text(
-        json.dumps({"training": key, "data": plan.data.sha256, "options": plan.options}, indent=1, sort_keys=True)
-    )
-
-
-def _write_csv(path: Path, rows: list[dict[str, float]], measure: str) -> None:
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        columns = list(rows[0]) if rows else ["step", "epoch", measure]
-        writer = csv.DictWriter(stream, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({name: f"{value:.8g}" for name, value in row.items()} for row in rows)
-
-
-def _cache(store: Store) -> Path:
-    """Where the files of a remote store are copied to on this machine."""
-    return Layout("remote").checkpoints / store.root.rsplit("/", 1)[-1]
+    return on_event
 
 
 @contextmanager
 def _only_one(path: Path) -> Iterator[None]:
-    """Hold a training for this process. Raises UserError naming the process that holds it."""
+    """Hold a training for this process. Raises UserError that names the process that holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            raise UserError(
-                f"this training is running already ({lock.read().strip()}): wait for it, or stop that process"
-            ) from None
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-        lock.flush()
+    owner, lock = path.with_suffix(".owner"), FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        holder = owner.read_text(encoding="utf-8") if owner.is_file() else "another process"
+        raise UserError(f"this training is running already ({holder}): wait for it, or stop that process") from None
+    try:
+        owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
         yield
+    finally:
+        lock.release()

@@ -1,8 +1,9 @@
 """Checkpoints that survive a crash at any moment.
 
-A checkpoint is a folder ``step-00000120`` in the training's store. Its files are written first; ``manifest.json``,
-with the SHA-256 of each, is written last and in one piece: a folder is a checkpoint exactly if its manifest is there
-and every digest matches. DeepSpeed's files are pickles, that is, code; they are opened only after that check.
+A checkpoint is a folder such as `step-00000120` in the training's store. Its files are written first; `manifest.json`
+with the SHA-256 of each file is written last and atomically. A folder is a valid checkpoint if and only if its manifest
+exists and every hash matches. DeepSpeed's files are pickles, which can execute code, so they are opened only after that
+check.
 """
 
 import json
@@ -21,7 +22,7 @@ FINAL = "final"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified checkpoint, its files readable below ``folder``."""
+    """A verified checkpoint, its files readable below `folder`."""
 
     step: int
     name: str
@@ -29,12 +30,12 @@ class Checkpoint:
 
 
 def folder_name(step: int) -> str:
-    """Name of the checkpoint that was taken after ``step`` optimiser steps."""
+    """Name of the checkpoint that was taken after `step` optimiser steps."""
     return f"step-{step:08d}"
 
 
 def upload(store: Store, name: str, folder: Path) -> dict[str, str]:
-    """Put every file below ``folder`` into checkpoint ``name``; returns their digests, for ``commit``."""
+    """Upload every file below `folder` to the checkpoint `name`; returns their SHA-256 by name, for `commit`."""
     digests = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         key = path.relative_to(folder).as_posix()
@@ -44,12 +45,12 @@ def upload(store: Store, name: str, folder: Path) -> dict[str, str]:
 
 
 def commit(store: Store, name: str, digests: dict[str, str]) -> None:
-    """Declare the uploaded files of all workers a checkpoint."""
+    """Make the uploaded files of all workers a valid checkpoint, by writing the manifest."""
     store.write(f"{name}/{MANIFEST}", json.dumps(digests, indent=1, sort_keys=True).encode())
 
 
 def fault(store: Store, name: str, cache: Path) -> str | None:
-    """Why ``name`` cannot be used, None if it can. Remote files are left in ``cache``, for ``open_verified``."""
+    """Why the checkpoint `name` cannot be used; None if it is valid. Remote files are copied to `cache`."""
     text = store.read(f"{name}/{MANIFEST}")
     if text is None:
         return "it was never finished"
@@ -66,7 +67,7 @@ def fault(store: Store, name: str, cache: Path) -> str | None:
 
 
 def open_verified(store: Store, name: str, cache: Path) -> Path:
-    """Local folder of checkpoint ``name`` after its digests were checked. Raises RuntimeError with the fault."""
+    """The local folder of the checkpoint `name`, its hashes checked. Raises RuntimeError if it is not valid."""
     found = fault(store, name, cache)
     if found:
         raise RuntimeError(f"checkpoint {name} in {store.root} cannot be used: {found}")
@@ -77,18 +78,18 @@ def _folder(store: Store, name: str, cache: Path) -> Path:
     return Path(store.root) / name if store.local else cache / name
 
 
-def newest(store: Store, cache: Path, say: Callable[[str], None]) -> Checkpoint | None:
-    """The newest valid checkpoint. Faulty ones are passed over, and ``say`` is told why."""
+def newest(store: Store, cache: Path, warn: Callable[[str], None]) -> Checkpoint | None:
+    """The newest valid checkpoint; damaged and unfinished ones are skipped, and `warn` is called with the reason."""
     for name in reversed(_steps(store)):
         problem = fault(store, name, cache)
         if problem is None:
             return Checkpoint(int(name.removeprefix("step-")), name, _folder(store, name, cache))
-        say(f"checkpoint {name} is not used: {problem}")
+        warn(f"checkpoint {name} is not used: {problem}")
     return None
 
 
 def prune(store: Store) -> None:
-    """Remove all but the last checkpoints. Called after a commit, so those kept include a valid one."""
+    """Remove all but the last two checkpoints. It is called after a commit, so that a valid one remains."""
     for name in _steps(store)[:-KEPT]:
         store.delete(name)
 

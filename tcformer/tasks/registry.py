@@ -6,10 +6,14 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tcformer.models import NetworkOptions
 from tcformer.tasks.base import Task
+
+if TYPE_CHECKING:
+    from tcformer.draw import Partition
+    from tcformer.tasks.drawing import Drawn
 
 #: What each module of a task's folder must define. They are imported at first use, one by one, so that a stage
 #: depends on just those that it uses.
@@ -54,6 +58,19 @@ class TaskEntry:
         """The dataclass of the options of generated datasets."""
         options: type[Any] = self.part("generate").OPTIONS
         return options
+
+    def draw(self, task: Task, sample: dict[str, Any], output: Any, partitions: list[Partition], scale: int) -> Drawn:
+        """A sample with its tokens and its prediction, to be put on a sheet.
+
+        Args:
+            task: built from this entry.
+            sample: of the task's validation set.
+            output: of the network for the batch of this one sample, on the CPU.
+            partitions: the regions of the tokens of each stage.
+            scale: drawn pixels for a pixel of the crop.
+        """
+        drawn: Drawn = self.part("drawing").draw(task, sample, output, partitions, scale)
+        return drawn
 
 
 #: The task whose network all others start from.

@@ -110,7 +110,7 @@ def test_a_killed_worker_and_a_killed_driver_change_no_bit(workplace: Workplace,
     process.communicate(timeout=60)
     assert not weights.exists()
     printed = workplace.run(*stage, **shared_ray)
-    assert "going on from the checkpoints" in printed and "resumed after step" in printed
+    assert "resuming from the checkpoints" in printed and "resumed after step" in printed
     assert (digest(weights), digest(curve)) == undisturbed
 
 
@@ -137,7 +137,7 @@ def test_real_images_by_changing_the_data_root_alone(
     tcformer.save_model(
         tcformer.create_model("tcformer_nano", task="wholebody"),
         workplace.folder / "runs" / "sample" / "finetune" / "wholebody" / "model.safetensors",
-        {"options": json.dumps(workplace.options("finetune", "wholebody")), "training": "untrained"},
+        {"options": workplace.options("wholebody"), "training": "untrained"},
     )
     root = str(samples / "coco_wholebody")
     workplace.set(sample__evaluate__wholebody__data_root=root, sample__visualize__wholebody__data_root=root)

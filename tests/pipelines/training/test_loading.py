@@ -18,20 +18,19 @@ from PIL import Image
 
 from pipelines import layout
 from pipelines.datasets.prepared import Prepared
-from pipelines.driver import run as training
-from pipelines.driver.run import Plan, options_of
+from pipelines.driver import run as driver
+from pipelines.driver.run import TrainingPlan
 from pipelines.params import Params
-from pipelines.tasks import build_task
-from pipelines.training.loading import BatchPlan, BrokenImages, steps_in, training_batches, validation_batches
-from tcformer import synthetic
+from pipelines.training.loading import BrokenImages, training_batches, validation_batches
+from pipelines.training.sampling import BatchPlan, steps_in
 from tcformer.data import BrokenImage
 from tcformer.data.imagenet.folder import ImageAugmentation, ImageFolderDataset
 from tcformer.errors import UserError
+from tcformer.tasks import TASKS
 from tests.conftest import Workplace
-from tests.pipelines.test_every_network_trains import parameters
+from tests.small import generate, parameters
 
 SEED = 3
-TASKS = ("imagenet", "wholebody", "face", "mesh")
 PLAIN = ImageAugmentation(
     crop_area=(0.5, 1.0), crop_aspect=(0.8, 1.25), flip_probability=0.5, rand_augment=0.0, rand_augment_std=0.0,
     color_jitter=0.0, random_erasing=0.0, mixup=0.0, cutmix=0.0, cutmix_probability=0.0, label_smoothing=0.0,
@@ -155,7 +154,7 @@ def test_every_task_replaces(task: str, recipe: Params, generated: Path, tmp_pat
     """With each task's own data sets, options and files; the second image file is cut short."""
     root = tmp_path / task
     shutil.copytree(generated / task, root)
-    data: Any = build_task(task, options_of(recipe.sample, section_of(recipe, task)), root).train_set()
+    data: Any = recipe.sample.spec_of(task).build(root).train_set()
     files = image_files(data)
     files[1].write_bytes(files[1].read_bytes()[:200])
     found = BrokenImages()
@@ -177,10 +176,6 @@ def image_files(data: Any) -> list[Path]:
     return [data.folder / data.crops.images[int(image)][0] for image in np.unique(data.crops.image_id)]
 
 
-def section_of(recipe: Params, task: str) -> Any:
-    return recipe.sample.pretrain if task == "imagenet" else getattr(recipe.sample.finetune, task)
-
-
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Params:
     return parameters(tmp_path_factory.mktemp("params"))
@@ -190,8 +185,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Params:
 def generated(recipe: Params, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("generated")
     for task in TASKS:
-        generate: Any = getattr(synthetic, f"generate_{task}")
-        generate(root / task, getattr(recipe.sample.data, task).generate)
+        generate(task, recipe, root)
     return root
 
 
@@ -210,7 +204,7 @@ def hide_all_points(data: Any) -> None:
 def test_a_batch_without_visible_points_has_a_loss_and_finite_gradients(
     task: str, recipe: Params, generated: Path
 ) -> None:
-    problem: Any = build_task(task, options_of(recipe.sample, section_of(recipe, task)), generated / task)
+    problem: Any = recipe.sample.spec_of(task).build(generated / task)
     data = problem.train_set()
     hide_all_points(data)
     batch = next(training_batches(data, BatchPlan.divide(2, 2, 1), 0, 1, 0, 1, 0))
@@ -229,7 +223,7 @@ def test_a_batch_without_visible_points_has_a_loss_and_finite_gradients(
 
 @pytest.mark.parametrize("task", TASKS)
 def test_fewer_samples_than_workers_and_than_a_batch(task: str, recipe: Params, generated: Path) -> None:
-    problem: Any = build_task(task, options_of(recipe.sample, section_of(recipe, task)), generated / task)
+    problem: Any = recipe.sample.spec_of(task).build(generated / task)
     data, workers = problem.train_set(), 64
     plan = BatchPlan.divide(2 * workers, 2, workers)
     assert len(data) < workers and steps_in(1, len(data), plan.global_batch) == 1
@@ -275,7 +269,7 @@ def test_an_empty_set_is_told(task: str, message: str, recipe: Params, generated
     root = tmp_path / task
     shutil.copytree(generated / task, root)
     empty(task, root)
-    problem = build_task(task, options_of(recipe.sample, section_of(recipe, task)), root)
+    problem = recipe.sample.spec_of(task).build(root)
     with pytest.raises(UserError, match=message):
         problem.train_set()
 
@@ -302,18 +296,18 @@ class _NoRun:
 def test_missing_images_are_told_before_ray_starts(
     task: str, pattern: str, recipe: Params, generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "session", lambda cluster: pytest.fail("Ray was started"))
-    monkeypatch.setattr(training, "Run", _NoRun)
+    monkeypatch.setattr(driver, "session", lambda cluster: pytest.fail("Ray was started"))
+    monkeypatch.setattr(driver, "Run", _NoRun)
     monkeypatch.setattr(layout, "ROOT", tmp_path)
     root = tmp_path / "data"
     shutil.copytree(generated / task, root)
     images = sorted(root.glob(pattern))
     for path in images[1:]:
         path.unlink()
-    section = section_of(recipe, task)
-    plan = Plan("some", task, options_of(recipe.sample, section), section.training, Prepared(root, "0", False), None)
+    spec, training = recipe.sample.spec_of(task), recipe.sample.training_of(task).training
+    plan = TrainingPlan(spec, training, Prepared(root, "0", False), initial=None)
     with pytest.raises(UserError, match=r"images .*are missing: ") as caught:
-        training.run(plan, recipe, tmp_path / "out")
+        driver.run(plan, recipe, tmp_path / "out")
     message = str(caught.value)
     assert images[1].name in message and message.count(".jpg") == min(10, len(images) - 1)
     assert ", ..." in message or len(images) <= 11
@@ -329,7 +323,7 @@ def test_a_training_goes_on_with_one_broken_image_and_ends_with_two(workplace: W
     images[5].write_bytes(images[5].read_bytes()[:300])
     printed = workplace.run("python", "-m", "stages.pretrain", TCFORMER_FAULT="kill:1:5")
     assert "resumed after step 4" in printed
-    assert printed.count("another sample stands in for a broken one") == 1 and printed.count(images[5].name) == 1
+    assert printed.count("a broken image is replaced by another sample") == 1 and printed.count(images[5].name) == 1
     metrics = json.loads((workplace.folder / "runs/sample/pretrain/metrics.json").read_text())
     # Each of the two epochs meets it once.
     assert metrics["steps"] * 8 == 2 * len(images) and metrics["replaced_images"] == 2

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.training.loading import BatchPlan, SampleOrder, steps_in, training_batches, validation_batches
+from pipelines.training.loading import training_batches, validation_batches
+from pipelines.training.sampling import BatchPlan, SampleOrder, steps_in
 from tcformer.errors import UserError
 
 

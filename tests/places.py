@@ -1,0 +1,69 @@
+"""The places that a task must have, in the files of a checkout."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from pipelines.params import training_section
+from tcformer.tasks import PARTS, PRETRAINING
+
+#: The part that the pretraining task does without: nothing is drawn of it.
+NOT_OF_PRETRAINING = "drawing"
+
+
+def forgotten_places(task: str, root: Path) -> list[str]:
+    """What a task still lacks, as "file: what"; empty if it is complete.
+
+    Args:
+        task: its name.
+        root: of a checkout.
+    """
+    missing = []
+    registry = (root / "tcformer/tasks/registry.py").read_text(encoding="utf-8")
+    if task != PRETRAINING and f'"{task}"' not in registry:
+        missing.append(f"tcformer/tasks/registry.py: {task!r} in TASKS")
+    for part, names in PARTS.items():
+        if task == PRETRAINING and part == NOT_OF_PRETRAINING:
+            continue
+        place = f"tcformer/tasks/{task}/{part}.py"
+        defined = _defined(root / place) if (root / place).is_file() else set()
+        missing += [f"{place}: {name}" for name in names if name not in defined]
+    params = YAML(typ="safe").load((root / "params.yaml").read_text(encoding="utf-8"))
+    sections = [f"data.{task}", training_section(task), f"evaluate.{task}"]
+    sections += [] if task == PRETRAINING else [f"visualize.{task}"]
+    for recipe in ("sample", "paper"):
+        missing += [f"params.yaml: {recipe}.{name}" for name in sections if not _has(params[recipe], name)]
+    dvc = YAML(typ="safe").load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    stages = ["prepare", "evaluate"] + ([] if task == PRETRAINING else ["finetune", "visualize"])
+    for stage in stages:
+        items = dvc[stage].get("foreach") or dvc[stage]["matrix"]["task"]
+        if task not in items:
+            missing.append(f"dvc.yaml: {task} in the stage {stage}")
+    for folder in [stage for stage in stages if stage != "prepare"]:
+        if not any(re.search(rf"/{folder}/{task}\b", dep) for dep in dvc["report"]["deps"]):
+            missing.append(f"dvc.yaml: runs/${{recipe}}/{folder}/{task} among the deps of the stage report")
+    return missing
+
+
+def _defined(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign):
+            names |= {ast.unparse(target) for target in node.targets}
+        elif isinstance(node, ast.AnnAssign):
+            names.add(ast.unparse(node.target))
+    return names
+
+
+def _has(tree: object, name: str) -> bool:
+    for key in name.split("."):
+        if not isinstance(tree, dict) or key not in tree:
+            return False
+        tree = tree[key]
+    return True

@@ -1,0 +1,57 @@
+"""The sample recipe with a few tiny pictures, and datasets of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from pipelines.params import Params, load_params
+from tcformer.tasks import PRETRAINING, TASKS
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def parameters(folder: Path, **changes: Any) -> Params:
+    """params.yaml with a sample recipe for a few tiny pictures, and `changes`: dots are two underscores."""
+    small: dict[str, Any] = {
+        "data__imagenet__generate__train_images_per_class": 1,
+        "data__imagenet__generate__val_images_per_class": 1,
+        "data__wholebody__generate__train_images": 16,
+        "data__wholebody__generate__val_images": 2,
+        "data__face__generate__train_images": 8,
+        "data__face__generate__test_images": 2,
+        "data__mesh__generate__train_images": 8,
+        "data__mesh__generate__test_images": 2,
+        "finetune__wholebody__task__input_size": [64, 64],
+        "pretrain__training__global_batch": 6,
+    }
+    for task in TASKS:
+        small[f"data__{task}__generate__image_size"] = [64, 64]
+        training = "pretrain" if task == PRETRAINING else f"finetune__{task}"
+        small[f"{training}__training__epochs"] = 1
+        small[f"{training}__training__log_every"] = 1
+        if task != PRETRAINING:
+            small[f"{training}__training__global_batch"] = 4
+    yaml = YAML()
+    tree = yaml.load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    for name, value in {**small, **changes}.items():
+        *sections, leaf = name.split("__")
+        node = tree["sample"]
+        for section in sections:
+            node = node[section]
+        assert leaf in node, name
+        node[leaf] = value
+    path = folder / "params.yaml"
+    with path.open("w", encoding="utf-8") as stream:
+        yaml.dump(tree, stream)
+    return load_params(path)
+
+
+def generate(task: str, params: Params, root: Path) -> Path:
+    """Generate a task's dataset below `root`, in this process; returns its folder."""
+    TASKS[task].part("generate").generate(
+        root / task, params.sample.data_of(task).generate, map=lambda function, items: [function(i) for i in items]
+    )
+    return root / task

@@ -1,0 +1,133 @@
+"""dvc.yaml tells the truth: a stage depends on every file that can change its result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from pipelines.provenance import CODE, stage_code
+from tcformer.tasks import FINETUNED, PRETRAINING, TASKS
+from tests.imports import ROOT, closure, file_of
+
+#: What a stage imports and what yet cannot change its result, each with the reason. A folder stands for all its files.
+CANNOT_CHANGE_A_RESULT = {
+    "pipelines/adapters/mailbox.py": "carries events to the driver",
+    "pipelines/adapters/mlflow.py": "records results",
+    "pipelines/adapters/ray.py": "says where things run",
+    "pipelines/adapters/storage.py": "carries bytes whose hashes are checked",
+    "pipelines/driver": "launches, shows, records and collects trainings",
+    "pipelines/layout.py": "names of folders",
+    "pipelines/params.py": "reads values that DVC compares itself",
+    "pipelines/process.py": "signals and exit statuses",
+    "pipelines/progress.py": "what a terminal shows",
+    "pipelines/provenance.py": "describes results",
+    "stages": "arguments and paths; what they choose stands in the parameters",
+    "tcformer/errors.py": "messages",
+    "tcformer/files.py": "writes bytes that others made",
+    "tcformer/lazy.py": "imports",
+    "tcformer/parameters.py": "checks values that DVC compares itself",
+    "tcformer/tasks/base.py": "protocols",
+    "tcformer/tasks/registry.py": "names of modules",
+}
+#: The modules of a task's folder that a stage imports by name.
+PARTS = {
+    "prepare": ("generate", "official"),
+    "pretrain": ("options", "task"),
+    "finetune": ("options", "task"),
+    "evaluate": ("options", "task"),
+    "visualize": ("options", "task", "drawing"),
+}
+STAGES = [
+    *(f"prepare@{task}" for task in TASKS),
+    "pretrain",
+    *(f"finetune@{task}" for task in FINETUNED),
+    *(f"evaluate@{task}" for task in TASKS),
+    *(f"visualize@{task}" for task in FINETUNED),
+    "report",
+]
+
+
+def imported_by(stage: str) -> set[str]:
+    """Files of ours that a stage can import; `__init__.py` files name what packages offer and hold nothing else."""
+    name, _, task = stage.partition("@")
+    if name == "report":
+        parts = [f"tcformer.tasks.{task}.report" for task in TASKS]
+    else:
+        parts = [f"tcformer.tasks.{task or PRETRAINING}.{part}" for part in PARTS[name]]
+    return {path for path in closure([f"stages.{name}", *parts]) if not path.endswith("__init__.py")}
+
+
+def covers(place: str, path: str) -> bool:
+    return path == place or path.startswith(f"{place}/")
+
+
+def uncovered(paths: set[str], dependencies: list[str]) -> list[str]:
+    places = [*dependencies, *CANNOT_CHANGE_A_RESULT]
+    return sorted(path for path in paths if not any(covers(place, path) for place in places))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_all_that_it_imports(stage: str) -> None:
+    assert uncovered(imported_by(stage), stage_code(stage)) == [], f"add these to the deps of {stage} in dvc.yaml"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_it_fails_when_a_dependency_is_taken_out(stage: str) -> None:
+    """Each dependency covers something that the stage imports and nothing else covers."""
+    dependencies = stage_code(stage)
+    paths = imported_by(stage)
+    for left_out in dependencies:
+        others = [place for place in dependencies if place != left_out]
+        needed = uncovered(paths, others) or shared_by_the_tasks(stage, left_out)
+        assert needed, f"nothing that {stage} imports is in {left_out}: take it out of dvc.yaml"
+
+
+def shared_by_the_tasks(stage: str, place: str) -> bool:
+    """Whether another task of the same stage needs a dependency: dvc.yaml has one list for all tasks of a stage."""
+    name, _, task = stage.partition("@")
+    others = [other for other in STAGES if other.partition("@")[0] == name and other != stage]
+    return any(covers(place, path) for other in others for path in imported_by(other)) and task not in place
+
+
+def test_every_dependency_exists_and_every_reason_is_used() -> None:
+    for stage in STAGES:
+        assert all((ROOT / place).exists() for place in stage_code(stage)), stage
+    every = set().union(*map(imported_by, STAGES))
+    unused = [place for place in CANNOT_CHANGE_A_RESULT if not any(covers(place, path) for path in every)]
+    assert unused == []
+
+
+def test_every_stage_of_the_graph_is_compared() -> None:
+    names = {stage.partition("@")[0] for stage in STAGES}
+    assert names == set(YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"])
+
+
+def test_packages_only_name_what_they_offer() -> None:
+    """So their `__init__.py` files cannot change a result."""
+    import ast
+
+    for layer in CODE[1:]:
+        for path in (ROOT / layer).rglob("__init__.py"):
+            if path == ROOT / "stages/__init__.py":  # refuses to run in another environment
+                continue
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            for node in tree.body:
+                named = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in (
+                    "__all__", "_MODULES", "__getattr__"
+                )  # fmt: skip
+                doc = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+                types = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+                assert named or doc or types or isinstance(node, ast.Import | ast.ImportFrom), f"{path}:{node.lineno}"
+
+
+def test_the_closure_follows_what_it_must() -> None:
+    """Imports in functions, packages that import at the first use, the parents of a module; not those for types."""
+    found = closure(["tcformer.tasks.wholebody.task"])
+    assert {"tcformer/heatmaps/flip.py", "tcformer/models/factory.py", "tcformer/tasks/__init__.py"} <= found
+    assert "tcformer/synthetic/wholebody.py" in closure(["tcformer.tasks.wholebody.generate"])
+    assert "tcformer/draw/png.py" in closure(["pipelines.visualization"])
+    assert not any(path.startswith("tcformer/draw") for path in closure(["tcformer.tasks.registry"]))
+    assert file_of("tcformer.heatmaps.flip") == Path(ROOT / "tcformer/heatmaps/flip.py")
+    assert file_of("torch") is None

@@ -1,0 +1,1 @@
+"""A toy task: find the centre and the rim of a disc."""
