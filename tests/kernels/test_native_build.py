@@ -100,6 +100,7 @@ def test_calling_what_is_not_available(tmp_path: Path) -> None:
     assert printed == "the C++ token operations are not available: the environment variable TCFORMER_NATIVE is 0"
 
 
+@pytest.mark.slow
 def test_processes_that_build_at_once(tmp_path: Path, compiler: str) -> None:
     counting = script(tmp_path / "cxx", f'echo >> "{tmp_path / "calls"}"; exec "{compiler}" "$@"')
     for process in [start(tmp_path / "cache", CXX=counting) for _ in range(2)]:
