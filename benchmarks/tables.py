@@ -10,10 +10,11 @@ import re
 from pathlib import Path
 
 from benchmarks.measure import RESULTS
+from tcformer.documents import replace_between
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "kernels/README.md", ROOT / "docs/data.md")
-_BLOCK = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end of results -->)", re.DOTALL)
+_BEGIN, _END = "<!-- results: {} -->", "<!-- end of results -->"
 # The same in all rows, so they are said once, above the table.
 _ABOUT = ("device", "date", "torch")
 
@@ -22,7 +23,9 @@ def main() -> None:
     """Rewrite the pages' tables."""
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        page.write_text(_BLOCK.sub(lambda m: m[1] + tables(m[2]) + m[3], text), encoding="utf-8")
+        for name in re.findall(_BEGIN.format(r"(\S+)"), text):
+            text = replace_between(text, _BEGIN.format(name), _END, f"\n{tables(name)}")
+        page.write_text(text, encoding="utf-8")
 
 
 def tables(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Which implementation of an operation runs."""
+"""Which backend computes an operation."""
 
 from __future__ import annotations
 
@@ -14,46 +14,34 @@ import torch
 BACKENDS = ("reference", "torch", "native", "triton", "portable")
 VARIABLE = "TCFORMER_KERNELS"
 STRICT_VARIABLE = "TCFORMER_STRICT"
-# A name from before there was a choice between plain PyTorch and C++ on CPUs.
-_OLD_NAME = "cpu"
-_FILES = {"reference": "reference", "torch": "cpu", "triton": "triton", "portable": "portable"}
 
 
 def choose_backend(backend: str | None, device: torch.device) -> str:
-    """Name of the implementation to use: the argument, else the environment variable, else the device's fastest.
+    """Name of the backend to use: the argument, else TCFORMER_KERNELS, else the fastest one for the device.
 
-    "reference" is the dense specification; "torch" is plain PyTorch and runs anywhere; "native" is C++ for CPUs,
-    compiled at its first use; "triton" is for CUDA GPUs; "portable" uses standard operators alone, for export.
-    "cpu" means "native" where it was built, else "torch".
+    "reference" is the dense specification. "torch" is plain PyTorch and runs anywhere. "native" is C++ for CPUs,
+    compiled at its first use. "triton" is for CUDA GPUs. "portable" uses standard operators only, for export.
 
     Raises:
-        ValueError: no such name, or one asked for by name that cannot run here.
+        ValueError: there is no backend of that name, or it cannot run here.
     """
-    name = backend or os.environ.get(VARIABLE)
+    name = _requested(backend)
     if not name:
-        return fastest(device.type)
-    if name == _OLD_NAME:
-        return fastest("cpu") if device.type == "cpu" else "torch"
-    source = "backend=" if backend else f"the environment variable {VARIABLE}"
-    if name not in BACKENDS:
-        raise ValueError(f"{source} names the kernels '{name}', but there are only: {', '.join(BACKENDS)}")
-    if problem := _problem(name, device.type):
-        raise ValueError(f"{source} names the kernels '{name}', which cannot run here: {problem}")
+        return fastest_backend(device.type)
+    if problem := _why_unavailable(name, device.type):
+        raise ValueError(f"backend '{name}' ({_source(backend)}) cannot run here: {problem}")
     return name
 
 
-def in_plain_operators(backend: str | None) -> str | None:
-    """The implementation if it is "reference" or "portable", which autograd, export and compilers see through.
+def traceable_backend(backend: str | None) -> str | None:
+    """The requested backend if it is "reference" or "portable", which autograd and `torch.export` can trace.
 
-    Unlike `choose_backend` it asks nothing of the machine, so it can be traced.
+    Unlike `choose_backend`, this function does not check what the machine can run, so it can itself be traced.
 
     Raises:
-        ValueError: no such name.
+        ValueError: there is no backend of that name.
     """
-    name = backend or os.environ.get(VARIABLE) or _OLD_NAME
-    if name not in (*BACKENDS, _OLD_NAME):
-        source = "backend=" if backend else f"the environment variable {VARIABLE}"
-        raise ValueError(f"{source} names the kernels '{name}', but there are only: {', '.join(BACKENDS)}")
+    name = _requested(backend)
     return name if name in ("reference", "portable") else None
 
 
@@ -62,33 +50,45 @@ def choose_strict(strict: bool | None) -> bool:
     return os.environ.get(STRICT_VARIABLE) == "1" if strict is None else strict
 
 
-def fastest(device_type: str) -> str:
-    """The implementation used where none is named."""
+def fastest_backend(device_type: str) -> str:
+    """The backend used for tensors on this type of device where none is requested."""
     if device_type == "cuda":
-        return "torch" if _problem("triton", device_type) else "triton"
-    return "torch" if device_type != "cpu" or _native_problem() else "native"
+        return "torch" if _why_unavailable("triton", device_type) else "triton"
+    return "torch" if device_type != "cpu" or _why_native_unavailable() else "native"
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
-    """Within, tensors keep their types. Devices without autocast, such as "meta", are as they are."""
+    """Context without autocast, for devices that have it; "meta", for example, has none."""
     if torch.amp.is_autocast_available(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()
 
 
-def implementation(operation: str, backend: str) -> ModuleType:
-    """The module that implements an operation, imported at its first use."""
-    return import_module(f"kernels.{operation}.{_FILES[backend]}")
+def backend_module(operation: str, backend: str) -> ModuleType:
+    """The module that implements an operation of a folder in one backend, imported at its first use."""
+    return import_module("kernels.native" if backend == "native" else f"kernels.{operation}.{backend}_backend")
 
 
-def _problem(name: str, device_type: str) -> str | None:
+def _requested(backend: str | None) -> str | None:
+    name = backend or os.environ.get(VARIABLE) or None
+    if name and name not in BACKENDS:
+        raise ValueError(f"unknown backend '{name}' ({_source(backend)}): expected one of {', '.join(BACKENDS)}")
+    return name
+
+
+def _source(backend: str | None) -> str:
+    return "argument backend" if backend else f"environment variable {VARIABLE}"
+
+
+def _why_unavailable(name: str, device_type: str) -> str | None:
+    """Why the backend cannot run on this type of device; None if it can."""
     if name == "native":
-        return "it is for tensors on a CPU" if device_type != "cpu" else _native_problem()
+        return "it needs tensors on a CPU" if device_type != "cpu" else _why_native_unavailable()
     if name == "triton":
         if not _has_triton():
             return "the package triton is not installed"
         if device_type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
-            return "it is for tensors on a CUDA GPU"
+            return "it needs tensors on a CUDA GPU"
     return None
 
 
@@ -98,7 +98,7 @@ def _has_triton() -> bool:
 
 
 @cache
-def _native_problem() -> str | None:
+def _why_native_unavailable() -> str | None:
     if find_spec("kernels.native") is None:
         return "kernels/native is not part of this installation"
     native = import_module("kernels.native")

@@ -13,6 +13,14 @@ PR_SET_PDEATHSIG = 1
 LOCAL = "TCFORMER_LOCAL"  # "1": a stage does everything in its own process, without Ray
 
 
+LOCAL_HELP = "work in this process, without Ray: for a debugger"  # of the option --local
+
+
+def work_locally() -> None:
+    """Make this stage do everything in its own process: what the option --local does."""
+    os.environ[LOCAL] = "1"
+
+
 def runs_locally() -> bool:
     """Whether this stage does everything in its own process, so that a debugger can step through it."""
     return os.environ.get(LOCAL) == "1"

@@ -1,28 +1,20 @@
 """What determined a result: code, parameters, data, versions."""
 
-import hashlib
 import importlib.metadata
-import json
 import platform
 import re
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from ruamel.yaml import YAML
 
-from tcformer.files import sha256_of_file
+from tcformer.files import sha256_of_file, sha256_of_json
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("torch", "numpy", "ray", "deepspeed", "mlflow", "dvc", "pycocotools", "triton", "timm", "safetensors")
 #: Packages whose files a stage of dvc.yaml may depend on.
 CODE = ("kernels", "tcformer", "pipelines", "stages")
-
-
-def sha256_of_json(value: Any) -> str:
-    """Hexadecimal SHA-256 of a value's canonical JSON: the order of keys does not matter."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def sha256_of_files(folder: Path, names: Iterable[str]) -> str:

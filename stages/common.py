@@ -1,7 +1,6 @@
 """What every stage begins with: its arguments and the parameters."""
 
 import argparse
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 from pipelines.datasets.prepared import Prepared
 from pipelines.layout import PARAMS, Layout
 from pipelines.params import Params, load_params
-from pipelines.process import LOCAL
+from pipelines.process import LOCAL_HELP, work_locally
 
 
 @dataclass(frozen=True)
@@ -44,10 +43,10 @@ def begin(description: str | None, tasks: Sequence[str] = (), fresh: bool = Fals
     if fresh:
         parser.add_argument("--fresh", action="store_true", help="remove the checkpoints of an unfinished training")
     if local:
-        parser.add_argument("--local", action="store_true", help="work in this process, without Ray: for a debugger")
+        parser.add_argument("--local", action="store_true", help=LOCAL_HELP)
     arguments = parser.parse_args()
     if getattr(arguments, "local", False):
-        os.environ[LOCAL] = "1"
+        work_locally()
     params = load_params(PARAMS)
     return Start(getattr(arguments, "task", ""), getattr(arguments, "fresh", False), params, Layout(params.recipe))
 

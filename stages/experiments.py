@@ -1,4 +1,4 @@
-"""The paper's experiments by name: queue them in DVC, and set what was measured beside what was published.
+"""The paper's experiments by name: queue them in DVC, and compare published figures with those measured here.
 
 python -m stages.experiments list
 python -m stages.experiments queue table1 --start
@@ -10,26 +10,23 @@ from pathlib import Path
 
 from pipelines.layout import PARAMS
 from pipelines.paper import dvc_experiments
-from pipelines.paper.comparison import paper_table, study_table
-from pipelines.paper.dvc_experiments import queue_command, shell
+from pipelines.paper.checks import check_data_roots, params_of
+from pipelines.paper.comparison import comparison
+from pipelines.paper.dvc_experiments import as_typed, queue_command
 from pipelines.paper.experiments import (
     TABLES,
     Experiment,
-    check_data,
     load_experiments,
-    measuring_released,
-    params_of,
     select,
-    starting_from,
+    with_backbone,
+    with_released_weights,
 )
+from pipelines.paper.overview import DOCUMENT, overview_table, with_overview
 from pipelines.params import load_params
 from pipelines.process import stage_main
 from pipelines.provenance import ROOT
-from pipelines.report import Section, Table, build_report, markdown_table
+from pipelines.report.markdown import table_to_markdown, to_markdown
 from tcformer.errors import UserError
-
-DOCUMENT = ROOT / "docs/experiments.md"
-BEGIN, END = "<!-- table: python -m stages.experiments document -->", "<!-- end of table -->"
 
 
 def main() -> None:
@@ -38,30 +35,30 @@ def main() -> None:
         prog="python -m stages.experiments", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    what = f"tables ({', '.join(TABLES)}) or experiments"
+    names = f"tables ({', '.join(TABLES)}) or experiments"
 
-    command = commands.add_parser("list", help="all experiments, with their tables and stages")
-    command.set_defaults(run=lambda arguments: print(markdown_table(overview())))
+    command = commands.add_parser("list", help="show all experiments, with their tables and stages")
+    command.set_defaults(run=list_all)
 
-    command = commands.add_parser("show", help="what an experiment fixes in params.yaml, and its command")
-    command.add_argument("names", nargs="+", metavar="NAME", help=what)
+    command = commands.add_parser("show", help="show the parameters that an experiment sets, and its DVC command")
+    command.add_argument("names", nargs="+", metavar="NAME", help=names)
     command.set_defaults(run=show)
 
     command = commands.add_parser("queue", help="put experiments into DVC's queue")
-    command.add_argument("names", nargs="+", metavar="NAME", help=what)
-    command.add_argument("--start", action="store_true", help="then work through the queue, in the background")
+    command.add_argument("names", nargs="+", metavar="NAME", help=names)
+    command.add_argument("--start", action="store_true", help="then start the queue, which runs in the background")
     command.add_argument("--dry-run", action="store_true", help="print the commands and queue nothing")
     weights = command.add_mutually_exclusive_group()
-    weights.add_argument("--released", type=Path, metavar="FILE", help="measure these weights; train nothing")
+    weights.add_argument("--released", type=Path, metavar="FILE", help="evaluate these weights; train nothing")
     weights.add_argument("--backbone", type=Path, metavar="FILE", help="fine-tune from these weights; pretrain nothing")
     command.set_defaults(run=queue)
 
-    command = commands.add_parser("table", help="published figures beside those of DVC's experiments, in Markdown")
+    command = commands.add_parser("table", help="print published figures beside those measured here, in Markdown")
     command.add_argument("names", nargs="+", metavar="TABLE", choices=TABLES, help=", ".join(TABLES))
-    command.add_argument("--output", type=Path, metavar="FILE", help="write there instead of printing")
+    command.add_argument("--output", type=Path, metavar="FILE", help="write a file instead of printing")
     command.set_defaults(run=table)
 
-    command = commands.add_parser("document", help=f"write the list in {DOCUMENT.relative_to(ROOT)} afresh")
+    command = commands.add_parser("document", help=f"update the list of experiments in {DOCUMENT.relative_to(ROOT)}")
     command.add_argument("--document", type=Path, default=DOCUMENT, help=argparse.SUPPRESS)
     command.set_defaults(run=document)
 
@@ -69,82 +66,66 @@ def main() -> None:
     arguments.run(arguments)
 
 
-def overview() -> Table:
-    """All experiments; those of a study's seeds in one row."""
-    rows: dict[tuple[str, ...], tuple[str, ...]] = {}
-    for experiment in load_experiments().values():
-        name = experiment.name if experiment.seed is None else f"{experiment.name.rpartition('-')[0]}-seed0, ..."
-        row = (experiment.description, ", ".join(experiment.tables), ", ".join(experiment.stages))
-        rows.setdefault(row, (name, *row))
-    return Table("Experiments", ("name", "what", "tables", "stages"), tuple(rows.values()), align="llll")
+def list_all(arguments: argparse.Namespace) -> None:
+    """Print all experiments."""
+    print(table_to_markdown(overview_table()))
 
 
 def show(arguments: argparse.Namespace) -> None:
-    """Print experiments."""
+    """Print what experiments set."""
     for experiment in select(arguments.names, load_experiments()):
         print(f"{experiment.name}: {experiment.description}\n  tables: {', '.join(experiment.tables)}")
         print("\n".join(f"  {override}" for override in experiment.overrides()))
-        print(f"  {shell(queue_command(experiment))}\n")
+        print(f"  {as_typed(queue_command(experiment))}\n")
 
 
 def queue(arguments: argparse.Namespace) -> None:
-    """Queue experiments, unless they are in DVC already; nothing is queued if one of them is wrong."""
+    """Queue experiments; none is queued if one of them is wrong."""
     chosen = [_with_weights(e, arguments) for e in select(arguments.names, load_experiments())]
-    load_params(PARAMS)  # faults of the file itself are told with its own lines
+    load_params(PARAMS)  # so that mistakes in the file itself are reported with its own lines
     params = [params_of(experiment, PARAMS) for experiment in chosen]
     if arguments.dry_run:
-        print("\n".join(shell(queue_command(experiment)) for experiment in chosen))
+        print("\n".join(as_typed(queue_command(experiment)) for experiment in chosen))
         return
     for experiment, values in zip(chosen, params):
-        check_data(experiment, values)
-    present = dvc_experiments.present(ROOT)
-    for experiment in chosen:
-        state = present.get(experiment.name)
-        if state:
+        check_data_roots(experiment, values)
+    for experiment, state in dvc_experiments.queue(chosen, ROOT):
+        if state is None:
+            print(f"{experiment.name}: queued")
+        else:
             remove = "dvc exp remove" if state == "success" else "dvc queue remove"
-            print(f"{experiment.name}: there already ({state}); to run it anew, `{remove} {experiment.name}` first")
-            continue
-        dvc_experiments.queue(experiment, ROOT)
-        print(f"{experiment.name}: queued")
+            print(f"{experiment.name}: exists already ({state}); to run it again, first `{remove} {experiment.name}`")
     if arguments.start:
-        print(dvc_experiments.start(ROOT).strip())
+        print(dvc_experiments.start_queue(ROOT).strip())
     else:
-        print("dvc queue start works through the queue; dvc queue status and dvc queue logs NAME tell how far it is")
+        print("`dvc queue start` runs the queue; `dvc queue status` and `dvc queue logs NAME` show its progress")
 
 
 def _with_weights(experiment: Experiment, arguments: argparse.Namespace) -> Experiment:
     if arguments.released:
-        return measuring_released(experiment, arguments.released)
-    return starting_from(experiment, arguments.backbone) if arguments.backbone else experiment
+        return with_released_weights(experiment, arguments.released)
+    return with_backbone(experiment, arguments.backbone) if arguments.backbone else experiment
 
 
 def table(arguments: argparse.Namespace) -> None:
     """Print or write tables."""
-    runs = dvc_experiments.measured(ROOT)
-    tables = tuple(study_table(runs) if name == "study" else paper_table(name, runs) for name in arguments.names)
-    markdown, _ = build_report([Section("Published and measured", tables)], "TCFormer, the paper's tables")
+    markdown = to_markdown(comparison(arguments.names, dvc_experiments.measured_runs(ROOT)))
     if not arguments.output:
         print(markdown, end="")
         return
     try:
         arguments.output.write_text(markdown, encoding="utf-8")
     except OSError as error:
-        raise UserError(f"{arguments.output} cannot be written ({error.strerror}): give a file in a folder") from None
+        raise UserError(
+            f"--output {arguments.output}: the file cannot be written ({error.strerror}); give a file in an existing "
+            "folder"
+        ) from None
 
 
 def document(arguments: argparse.Namespace) -> None:
-    """Write the table of the page afresh."""
+    """Update the list of experiments in the page."""
     path = arguments.document
-    path.write_text(with_table(path.read_text(encoding="utf-8")), encoding="utf-8")
-
-
-def with_table(page: str) -> str:
-    """`page` with the list of experiments between its two marks made afresh. Raises UserError without the marks."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise UserError(f"the page has no place for the table: put the lines {BEGIN} and {END} into it")
-    return f"{before}{BEGIN}\n\n{markdown_table(overview())}\n\n{END}{after}"
+    path.write_text(with_overview(path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.backend import choose_backend, implementation, in_plain_operators, without_autocast
+from kernels.backend import backend_module, choose_backend, traceable_backend, without_autocast
 from kernels.constants import EPSILON
-from kernels.segments import entry_dots, segment_sum, segment_total, sort_by_row
+from kernels.segments import row_dots, segment_sum, segment_total, sort_by_row
 
 
 def merge_tokens(
@@ -19,20 +19,19 @@ def merge_tokens(
 
     Args:
         x: (B, N, C) token features, any floating dtype.
-        log_weight: (B, N, 1) logarithm of each token's weight; -inf for padding, whose features then must only
-            be finite.
+        log_weight: (B, N, 1) logarithm of each token's weight; -inf for padding, whose features must be finite.
         assign: (B, N) int64, cluster of each token in [0, num_clusters).
         num_clusters: M.
-        backend: one of `kernels.backend.BACKENDS`; by default what the environment variable TCFORMER_KERNELS
-            says, else the fastest one for the device.
+        backend: one of `kernels.backend.BACKENDS`; by default the value of the environment variable TCFORMER_KERNELS,
+            else the fastest one for the device.
 
     Returns:
         merged: (B, M, C), `sum(e^w x) / (sum(e^w) + 1e-6)`, dtype of `x`; 0 for a cluster without tokens.
-        normalised: (B, N, 1), `e^w / (sum(e^w) + 1e-6)` of each token in its cluster, float32 (float64 for
-            float64 weights). Both are differentiable in `x` and `log_weight`.
+        normalised: (B, N, 1), `e^w / (sum(e^w) + 1e-6)` of each token in its cluster, float32 (float64 for float64
+            weights). Both are differentiable in `x` and `log_weight`.
 
     Raises:
-        ValueError: the shapes do not fit each other.
+        ValueError: the shapes do not match, or on a CPU a cluster is out of range.
 
     Source: TCFormer (Zeng et al., CVPR 2022), equation 4, in the arithmetic of its released code.
     """
@@ -44,8 +43,8 @@ def merge_tokens(
     if log_weight.dtype != torch.float64:
         log_weight = log_weight.float()
     with without_autocast(x.device):
-        if plain := in_plain_operators(backend):
-            return implementation("merge_tokens", plain).merge_tokens(x, log_weight, assign, num_clusters)
+        if traceable := traceable_backend(backend):
+            return backend_module("merge_tokens", traceable).merge_tokens(x, log_weight, assign, num_clusters)
         merged, normalised, _, _ = torch.ops.tcformer.merge_tokens(x, log_weight, assign, num_clusters, backend or "")
     return merged, normalised
 
@@ -59,7 +58,7 @@ def _merge(
     order, offsets = sort_by_row(assign, num_clusters, name)
     weight = log_weight.exp().flatten()  # (B * N,)
     total = segment_total(weight[order], offsets, name) + EPSILON  # (B * M,)
-    normalised = weight / total[_cluster(assign, num_clusters)]
+    normalised = weight / total[_flat_clusters(assign, num_clusters)]
     merged = segment_sum(x.flatten(0, 1), order, offsets, normalised[order], name)  # (B * M, C)
     return merged.view(batch, num_clusters, -1), normalised.view_as(log_weight), order, offsets
 
@@ -88,14 +87,14 @@ def _merge_backward(
     offsets: Tensor,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of x and log_weight."""
+    """Gradients with respect to x and log_weight."""
     name = choose_backend(backend, x.device)
-    cluster = _cluster(assign, grad_merged.shape[1])  # (B * N,)
+    cluster = _flat_clusters(assign, grad_merged.shape[1])  # (B * N,)
     share = normalised.flatten()
     gathered = grad_merged.flatten(0, 1)[cluster]  # (B * N, C)
     grad_x = (gathered * share[:, None]).to(x.dtype).view_as(x)
     token = torch.arange(len(cluster), device=x.device)
-    grad_share = entry_dots(x.flatten(0, 1), token, gathered, token, name).to(share.dtype)  # (B * N,)
+    grad_share = row_dots(x.flatten(0, 1), token, gathered, token, name).to(share.dtype)  # (B * N,)
     if grad_normalised is not None:
         grad_share = grad_share + grad_normalised.flatten()
     common = segment_total((share * grad_share)[order], offsets, name)  # (B * M,)
@@ -132,6 +131,6 @@ def _gradient(
 _merge.register_autograd(_gradient, setup_context=_context)
 
 
-def _cluster(assign: Tensor, num_clusters: int) -> Tensor:
-    """Clusters (B, N) of each image to clusters (B * N,) numbered through the batch."""
+def _flat_clusters(assign: Tensor, num_clusters: int) -> Tensor:
+    """Cluster of each token (B * N,), numbered across the batch, from clusters (B, N) numbered within each image."""
     return (assign + torch.arange(len(assign), device=assign.device)[:, None] * num_clusters).flatten()

@@ -1,6 +1,7 @@
 """Token operations in C++ for CPU tensors: optional, compiled at their first use, never at import.
 
-Ask `available()` before calling the others; `reason()` says why not. TCFORMER_NATIVE=0 turns them off.
+Call the other functions only if `available()` is true; if it is false, `reason()` returns why. TCFORMER_NATIVE=0
+disables them.
 """
 
 from kernels.native.library import available, reason

@@ -1,11 +1,11 @@
-"""Compiling the C++ sources once a machine.
+"""Compile the C++ sources, once per machine.
 
-The library is compiled for exactly this CPU, so the folder that keeps it is named by everything that decides
-what it is: sources, compiler flags, PyTorch and CPU. It lies where PyTorch keeps its own extensions:
-$TORCH_EXTENSIONS_DIR, else torch_extensions in the user's cache folder.
+The library is compiled for exactly this CPU. Its folder is therefore named by a hash of everything that determines it:
+sources, compiler flags, PyTorch and CPU. The folder is in the cache of PyTorch's own extensions: $TORCH_EXTENSIONS_DIR,
+else torch_extensions in the user's cache folder.
 
-The compiler is called directly: the sources include no more of PyTorch than one C header, so there is nothing
-that `torch.utils.cpp_extension` would help with, and a killed build leaves no lock behind as it does there.
+The compiler is called directly instead of through `torch.utils.cpp_extension`. The sources include only one C header of
+PyTorch, so that module would not help, and a killed build there leaves a lock behind.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 
 _SOURCES = Path(__file__).parent / "src"
 _COMPILERS = ("c++", "g++", "clang++")
@@ -31,28 +32,29 @@ _TIMEOUT_SECONDS = 300
 
 
 class BuildError(Exception):
-    """Why there is no library, in one clause."""
+    """The library cannot be compiled; the message is the reason, in one clause."""
 
 
 def build_library(replace: bool = False) -> Path:
-    """Path of the library for this CPU, compiled if it is not there yet.
+    """Path of the library for this CPU, which is compiled unless it is in the cache.
 
-    Any number of processes may ask at once: one compiles, the others wait for it. If it dies, the next takes
-    over.
+    If several processes call this function at once, one compiles and the others wait. If that one dies, the operating
+    system releases its lock, and the next one compiles.
 
     Args:
-        replace: compile even if it is there.
+        replace: compile even if the library is in the cache.
 
     Raises:
         BuildError: there is no compiler, it fails, or the folder cannot be written.
     """
-    library = cache_root() / f"tcformer_native_{_fingerprint()}" / "native.so"
+    library = _cache_root() / f"tcformer_native_{_fingerprint()}" / "native.so"
     if library.exists() and not replace:
         return library
+    if os.name != "posix":
+        raise BuildError("this operating system is not supported")
     try:
         library.parent.mkdir(parents=True, exist_ok=True)
-        with (library.parent / "lock").open("w") as lock:
-            _wait_for(lock.fileno())
+        with FileLock(library.parent / "lock"):
             if replace or not library.exists():
                 _compile(library)
     except OSError as error:
@@ -60,7 +62,7 @@ def build_library(replace: bool = False) -> Path:
     return library
 
 
-def cache_root() -> Path:
+def _cache_root() -> Path:
     """Folder of PyTorch's compiled extensions."""
     if folder := os.environ.get("TORCH_EXTENSIONS_DIR"):
         return Path(folder)
@@ -79,22 +81,13 @@ def _cpu() -> list[str]:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return [platform.processor()]
-    wanted = ("model name", "flags", "CPU part", "Features")  # the last two are what ARM calls them
+    wanted = ("model name", "flags", "CPU part", "Features")  # the last two are the names on ARM
     return sorted({line for line in lines if line.startswith(wanted)})
-
-
-def _wait_for(lock: int) -> None:
-    """Lock a file; the system unlocks it when it is closed or its owner dies."""
-    try:
-        import fcntl
-    except ImportError as error:
-        raise BuildError("this operating system is not supported") from error
-    fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 def _compile(library: Path) -> None:
     package = Path(torch.__file__).parent
-    # Into a file of its own, then renamed: nobody ever sees half a library.
+    # Compiled into a temporary file, which is then renamed, so no process ever sees an unfinished library.
     handle, unfinished = tempfile.mkstemp(suffix=".so", dir=library.parent)
     os.close(handle)
     command = [
@@ -124,7 +117,7 @@ def _compiler() -> list[str]:
     if chosen := shlex.split(os.environ.get("CXX", "")):
         if shutil.which(chosen[0]):
             return chosen
-        raise BuildError(f"the compiler '{chosen[0]}' that CXX names was not found")
+        raise BuildError(f"the compiler '{chosen[0]}' (environment variable CXX) was not found")
     for name in _COMPILERS:
         if path := shutil.which(name):
             return [path]

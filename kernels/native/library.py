@@ -1,4 +1,4 @@
-"""The compiled library in this process: loaded at the first use, or the reason why not."""
+"""The compiled library in this process: loaded at its first use, or the reason why it cannot be."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ _state: _State | None = None
 
 
 def available() -> bool:
-    """Whether the C++ functions can be called here. The first call compiles them if this machine never did.
+    """Whether the C++ functions can be called here. The first call compiles them unless the library is in the cache.
 
-    If they cannot, the first call says so in one warning line. TCFORMER_NATIVE=0 turns them off, silently.
+    If they cannot be called, the first call logs one warning. TCFORMER_NATIVE=0 disables them without a warning.
     """
     return _loaded().library is not None
 
 
 def reason() -> str:
-    """Why `available()` is false, in one clause; empty if it is true."""
+    """Why `available()` is false, in one clause; an empty string if it is true."""
     return _loaded().reason
 
 
 def call(function: str, *arguments: Tensor | int | None) -> None:
-    """Call a function of the library; tensors are passed as pointers, None as the null pointer.
+    """Call a function of the library. Tensors are passed as pointers, and None as the null pointer.
 
     Raises:
         RuntimeError: the library is not available.

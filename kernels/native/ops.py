@@ -1,7 +1,7 @@
 """The C++ functions as functions of tensors.
 
-Tensors must be contiguous CPU tensors of the dtypes given, and fit each other: nothing is checked here and
-nothing has a gradient. Results do not depend on the number of threads, nor an image's on the rest of its batch.
+Arguments must be contiguous CPU tensors of the documented shapes and dtypes; nothing is checked here. Nothing has a
+gradient. Results do not depend on the number of threads, and those of an image do not depend on the rest of its batch.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ def dpc_knn(x: Tensor, num_clusters: int, k: int, mask: Tensor | None = None) ->
     Args:
         x: (B, N, C) float32.
         num_clusters: M, from 1 to N.
-        k: at least 1; all real tokens if there are fewer.
-        mask: (B, N) bool, true for real tokens. The others influence nothing, bit for bit.
+        k: number of neighbours that determine the density, at least 1; all real tokens if there are fewer.
+        mask: (B, N) bool, true for real tokens; None if all are. Masked tokens do not change any bit of the result.
 
     Returns:
-        centres: (B, M) int64, ascending. If an image has fewer real tokens than M, all of them and its first
-            masked ones.
+        centres: (B, M) int64, ascending. If an image has fewer real tokens than M, all of them and the first masked
+            ones.
         assign: (B, N) int64, 0 for masked tokens.
     """
     batch, tokens, channels = x.shape
@@ -47,7 +47,7 @@ def token_conv(
     map_size: tuple[int, int],
     gelu: bool,
 ) -> Tensor:
-    """skip * x + map2token(conv(token2map(x)) + bias), then exact GELU if wanted; see `kernels.token_conv`.
+    """skip * x + map2token(conv(token2map(x)) + bias), followed by exact GELU if requested; see `kernels.token_conv`.
 
     Args:
         x: (B, N, C) float32.
@@ -55,20 +55,20 @@ def token_conv(
         bias, skip: (C,) float32.
         token_of_cell: (B, N_init) int64, the token of each cell of the initial grid.
         token_cells: (B * N_init,) int64, each image's cells sorted by token.
-        token_offsets: (B * N + 1,) int64, where in `token_cells` each token begins, and the end.
+        token_offsets: (B * N + 1,) int64, the position in `token_cells` where each token begins, and the end.
         pixel_of_cell: (N_init,) int64, the pixel of each cell, the same for all images.
         pixel_cells: (N_init,) int64, cells sorted by pixel.
-        pixel_offsets: (H * W + 1,) int64.
+        pixel_offsets: (H * W + 1,) int64, the position in `pixel_cells` where each pixel begins, and the end.
         map_size: (H, W).
-        gelu: whether the activation follows.
+        gelu: whether GELU is applied to the result.
 
     Returns:
         (B, N, C) float32.
     """
     y = torch.empty_like(x)
-    plan = (token_of_cell, token_cells, token_offsets, pixel_of_cell, pixel_cells, pixel_offsets)
+    cells = (token_of_cell, token_cells, token_offsets, pixel_of_cell, pixel_cells, pixel_offsets)
     sizes = (*x.shape, *map_size, len(pixel_of_cell))
-    call("tcformer_token_conv", x, weight, bias, skip, *plan, *sizes, int(gelu), y)
+    call("tcformer_token_conv", x, weight, bias, skip, *cells, *sizes, int(gelu), y)
     return y
 
 
@@ -87,24 +87,24 @@ def token_conv_backward(
     map_size: tuple[int, int],
     gelu: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients in x, weight, bias and skip, of their shapes, for `grad_y` (B, N, C); see `token_conv`."""
+    """Gradients with respect to x, weight, bias and skip, for `grad_y` (B, N, C); see `token_conv`."""
     grads = tuple(torch.empty_like(t) for t in (x, weight, bias, skip))
-    plan = (token_of_cell, token_cells, token_offsets, pixel_of_cell, pixel_cells, pixel_offsets)
+    cells = (token_of_cell, token_cells, token_offsets, pixel_of_cell, pixel_cells, pixel_offsets)
     sizes = (*x.shape, *map_size, len(pixel_of_cell))
-    call("tcformer_token_conv_backward", grad_y, x, weight, bias, skip, *plan, *sizes, int(gelu), *grads)
+    call("tcformer_token_conv_backward", grad_y, x, weight, bias, skip, *cells, *sizes, int(gelu), *grads)
     return grads[0], grads[1], grads[2], grads[3]
 
 
 def grid_conv(
     x: Tensor, weight: Tensor, bias: Tensor, skip: Tensor | None, map_size: tuple[int, int], gelu: bool
 ) -> Tensor:
-    """`token_conv` where the tokens are the map's pixels, row by row: conv(x) + bias + skip * x, then GELU if wanted.
+    """`token_conv` for tokens that are the pixels of the map, row by row: skip * x + conv(x) + bias.
 
     Args:
         x: (B, H * W, C) float32.
-        weight, bias, skip: as for `token_conv`; `skip` None for 0.
+        weight, bias, skip: as for `token_conv`; `skip` may be None for 0.
         map_size: (H, W).
-        gelu: whether the activation follows.
+        gelu: whether GELU is applied to the result.
 
     Returns:
         (B, H * W, C) float32.
@@ -123,7 +123,7 @@ def grid_conv_backward(
     map_size: tuple[int, int],
     gelu: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Gradients in x, weight, bias and skip (None without), of their shapes, for `grad_y`; see `grid_conv`."""
+    """Gradients with respect to x, weight, bias and skip (None if there is no skip), for `grad_y`; see `grid_conv`."""
     grad_x, grad_weight, grad_bias = (torch.empty_like(t) for t in (x, weight, bias))
     grad_skip = None if skip is None else torch.empty_like(skip)
     sizes = (x.shape[0], *map_size, x.shape[2])
@@ -133,13 +133,13 @@ def grid_conv_backward(
 
 
 def segment_sum(rows: Tensor, index: Tensor, offsets: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Sum gathered rows by segment: (S, C) float32, added up in ascending order of entries.
+    """Sum gathered rows by segment: (S, C) float32, added in ascending order of entries.
 
     Args:
         rows: (R, C) float32.
         index: (E,) int64, the row of each entry.
-        offsets: (S + 1,) int64, where each segment's entries begin, and the end.
-        weight: (E,) float32 factor of each entry, or None.
+        offsets: (S + 1,) int64, the position where each segment's entries begin, and the end.
+        weight: (E,) float32 factor of each entry, or None for 1.
     """
     out = rows.new_empty(len(offsets) - 1, rows.shape[1])
     call("tcformer_segment_sum", rows, index, offsets, weight, *out.shape, out)
@@ -154,10 +154,11 @@ def segment_total(weight: Tensor, offsets: Tensor) -> Tensor:
 
 
 def sort_by_row(row: Tensor, num_rows: int) -> tuple[Tensor, Tensor]:
-    """Compressed sparse rows of a batch, without comparing: see `kernels.segments.sort_by_row`.
+    """Sort the entries of each image by row, with a counting sort; see `kernels.segments.sort_by_row`.
 
     Args:
-        row: (B, n) int64 in [0, num_rows); other values are not noticed and write out of bounds.
+        row: (B, n) int64 in [0, num_rows). Other values are not detected and cause writes out of bounds.
+        num_rows: number of rows of each image.
 
     Returns:
         order: (B * n,) int64.

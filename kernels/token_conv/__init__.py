@@ -1,4 +1,4 @@
-"""Depth-wise convolution of tokens through their map."""
+"""Depth-wise convolution of tokens on their feature map."""
 
 from kernels.token_conv.op import token_conv
 

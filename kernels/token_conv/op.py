@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.backend import choose_backend, implementation, in_plain_operators, without_autocast
-from kernels.token_conv import cpu, reference
+from kernels.backend import backend_module, choose_backend, traceable_backend, without_autocast
+from kernels.token_conv import reference_backend, torch_backend
 from kernels.token_map import TokenPlan
 
 
@@ -23,25 +23,25 @@ def token_conv(
     gelu: bool = False,
     backend: str | None = None,
 ) -> Tensor:
-    """Depth-wise 3x3 convolution of tokens through their map: skip * x + map2token(conv(token2map(x))).
+    """Depth-wise 3x3 convolution of tokens on their feature map: skip * x + map2token(conv(token2map(x)) + bias).
 
-    For the gradient only `x` is kept; the map and what the activation was applied to are computed again.
+    For the gradient, only `x` is kept; the map and the input of the activation are computed again.
 
     Args:
         x: (B, N, C) token features, any floating dtype.
-        plan: the tokens' plan at the map's size.
+        plan: plan of the tokens for the map size.
         weight: (C, 1, 3, 3), stride 1, zero padding of 1.
         bias: (C,).
-        skip: (C,) factor of the token itself, or None for 0.
+        skip: (C,) factor of the token's own features, or None for 0.
         gelu: apply exact GELU to the result.
-        backend: one of `kernels.backend.BACKENDS`; by default what the environment variable TCFORMER_KERNELS
-            says, else the fastest one for the device.
+        backend: one of `kernels.backend.BACKENDS`; by default the value of the environment variable TCFORMER_KERNELS,
+            else the fastest one for the device.
 
     Returns:
         (B, N, C), dtype of `x`; differentiable in `x`, `weight`, `bias` and `skip`.
 
     Raises:
-        ValueError: the shapes do not fit.
+        ValueError: the shapes do not match.
 
     Source: TCFormer (Zeng et al., CVPR 2022), section 3.3, in the arithmetic of its released code.
     """
@@ -58,10 +58,12 @@ def token_conv(
             f"{tuple(bias.shape)} and {None if skip is None else tuple(skip.shape)}"
         )
     weight, bias, skip = weight.to(x.dtype), bias.to(x.dtype), None if skip is None else skip.to(x.dtype)
-    plain = in_plain_operators(backend)
-    if plain or (plan.by_pixel is None and not plan.is_reshape):  # the latter: blocks of a grid, which no network has
-        return reference.token_conv(x, plan, weight, bias, skip, gelu, plain or backend)
-    cells, links = _tensors(plan)
+    traceable = traceable_backend(backend)
+    averages_blocks = plan.by_pixel is None and not plan.is_reshape  # no network has these, so no fast path does
+    if traceable or averages_blocks:
+        return reference_backend.token_conv(x, plan, weight, bias, skip, gelu, traceable or backend)
+    cells, links = plan_tensors(plan)
+    weight, bias, skip = weight.contiguous(), bias.contiguous(), None if skip is None else skip.contiguous()
     return torch.ops.tcformer.token_conv(x, weight, bias, skip, cells, links, plan.map_size, gelu, backend or "")
 
 
@@ -80,12 +82,12 @@ def _token_conv(
     size = (map_size[0], map_size[1])
     with without_autocast(x.device):
         x = x.contiguous()
-        fused = _fused(x, backend)
+        fused = _fused_backend(x, backend)
         if fused and links:
-            return fused.token_conv(x, weight, bias, _or_zero(skip, bias), *cells, size, gelu)
-        if fused and hasattr(fused, "grid_conv"):  # a GPU's own convolution of a grid is good enough
+            return fused.token_conv(x, weight, bias, _skip_or_zeros(skip, bias), *cells, size, gelu)
+        if fused and hasattr(fused, "grid_conv"):  # not on GPUs, where PyTorch's convolution is fast enough
             return fused.grid_conv(x, weight, bias, skip, size, gelu)
-        return cpu.token_conv(x, weight, bias, skip, links, size, gelu)
+        return torch_backend.token_conv(x, weight, bias, skip, links, size, gelu)
 
 
 @_token_conv.register_fake
@@ -106,18 +108,18 @@ def _token_conv_backward(
     gelu: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of x, weight, bias and skip, the last of them of no meaning if there is no skip."""
+    """Gradients with respect to x, weight, bias and skip; the last one has no meaning if there is no skip."""
     size = (map_size[0], map_size[1])
     with without_autocast(x.device):
         x, grad = x.contiguous(), grad.contiguous()
-        fused = _fused(x, backend)
+        fused = _fused_backend(x, backend)
         if fused and links:
-            return fused.token_conv_backward(grad, x, weight, bias, _or_zero(skip, bias), *cells, size, gelu)
+            return fused.token_conv_backward(grad, x, weight, bias, _skip_or_zeros(skip, bias), *cells, size, gelu)
         grads: tuple[Tensor, Tensor, Tensor, Tensor | None]
         if fused and hasattr(fused, "grid_conv"):
             grads = fused.grid_conv_backward(grad, x, weight, bias, skip, size, gelu)
         else:
-            grads = cpu.token_conv_backward(grad, x, weight, bias, skip, links, size, gelu)
+            grads = torch_backend.token_conv_backward(grad, x, weight, bias, skip, links, size, gelu)
         grad_x, grad_weight, grad_bias, grad_skip = grads
         return grad_x, grad_weight, grad_bias, torch.zeros_like(bias) if grad_skip is None else grad_skip
 
@@ -148,8 +150,11 @@ def _gradient(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 _token_conv.register_autograd(_gradient, setup_context=_context)
 
 
-def _tensors(plan: TokenPlan) -> tuple[list[Tensor], list[Tensor]]:
-    """What fused implementations look at, and what plain PyTorch does (nothing where tokens are pixels)."""
+def plan_tensors(plan: TokenPlan) -> tuple[list[Tensor], list[Tensor]]:
+    """The tensors of a plan as operator arguments: cells for the fused backends, links for plain PyTorch.
+
+    There are no links if the tokens are the pixels of the map.
+    """
     cells = [
         plan.token_of_cell,
         plan.token_cells,
@@ -160,21 +165,23 @@ def _tensors(plan: TokenPlan) -> tuple[list[Tensor], list[Tensor]]:
     ]
     if plan.by_pixel is None or plan.by_token is None:
         return cells, []
-    sides = (plan.by_pixel, plan.by_token)
-    return cells, [t for side in sides for t in (side.index, side.offsets, side.mean, side.back)]
+    cells[0] = plan.token_of_cell.contiguous()  # C++ and Triton ignore strides
+    return cells, [
+        tensor
+        for links in (plan.by_pixel, plan.by_token)
+        for tensor in (links.index, links.offsets, links.mean_weight, links.backward_weight)
+    ]
 
 
-def _fused(x: Tensor, backend: str) -> ModuleType | None:
-    """The module that computes all steps at once, if it is the one to use."""
+def _fused_backend(x: Tensor, backend: str) -> ModuleType | None:
+    """The backend module that computes all steps at once, if it is the one to use."""
     name = choose_backend(backend, x.device)
     if name == "native" and x.dtype == torch.float32:
-        from kernels import native
-
-        return native
+        return backend_module("token_conv", "native")
     if name == "triton" and x.dtype != torch.float64:
-        return implementation("token_conv", "triton")
+        return backend_module("token_conv", "triton")
     return None
 
 
-def _or_zero(skip: Tensor | None, bias: Tensor) -> Tensor:
+def _skip_or_zeros(skip: Tensor | None, bias: Tensor) -> Tensor:
     return torch.zeros_like(bias) if skip is None else skip

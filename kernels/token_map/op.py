@@ -1,7 +1,7 @@
 """Token maps: the public functions and the operators behind them.
 
-Cheapest case first: tokens that still are the grid on a map of the grid's size are a reshape, on a map whose size
-divides the grid's a 2-D block mean; all others are gathered and summed by segment.
+There are three cases, the cheapest first. Tokens that still are the grid cells are reshaped on a map of the grid's
+size, and averaged in blocks on a map whose size divides the grid's. All others are gathered and summed by segment.
 """
 
 from __future__ import annotations
@@ -11,36 +11,36 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.backend import choose_backend, implementation, in_plain_operators
+from kernels.backend import backend_module, choose_backend, traceable_backend
 from kernels.constants import EPSILON
-from kernels.segments import accumulator, entry_dots, segment_sum, segment_total
+from kernels.segments import accumulation_dtype, row_dots, segment_sum, segment_total
 from kernels.token_map.plan import Links, TokenPlan
 
 
 def token2map(x: Tensor, plan: TokenPlan, *, backend: str | None = None) -> Tensor:
     """Draw tokens on a feature map.
 
-    A pixel is the mean, over the grid cells that fall in it, of the features of the tokens those cells belong
-    to (divided by count + 1e-6). Tokens that still are the grid are reshaped if the map has the grid's size.
+    A pixel is the mean, over the grid cells in it, of the features of the tokens that own these cells (divided by
+    count + 1e-6). Tokens that still are the grid cells are reshaped if the map has the grid's size.
 
     Args:
         x: (B, N, C) token features, any floating dtype.
-        plan: the tokens' plan at the map's size.
-        backend: one of `kernels.backend.BACKENDS`; by default what the environment variable TCFORMER_KERNELS
-            says, else the fastest one for the device.
+        plan: plan of the tokens for the map size.
+        backend: one of `kernels.backend.BACKENDS`; by default the value of the environment variable TCFORMER_KERNELS,
+            else the fastest one for the device.
 
     Returns:
         (B, C, H, W) map, same dtype, contiguous in channels-last memory format.
 
     Raises:
-        ValueError: `x` does not fit the plan.
+        ValueError: the shape of `x` does not match the plan.
 
     Source: TCFormer (Zeng et al., CVPR 2022), section 3.3, in the arithmetic of its released code.
     """
     if x.ndim != 3 or x.shape[:2] != (plan.batch, plan.num_tokens):
         raise ValueError(f"x must be (B={plan.batch}, N={plan.num_tokens}, C), but it is {tuple(x.shape)}")
-    if plain := in_plain_operators(backend):
-        return implementation("token_map", plain).token2map(x, plan)
+    if traceable := traceable_backend(backend):
+        return backend_module("token_map", traceable).token2map(x, plan)
     if plan.is_reshape:
         m = x
     elif plan.by_pixel is None:
@@ -53,27 +53,27 @@ def token2map(x: Tensor, plan: TokenPlan, *, backend: str | None = None) -> Tens
 
 
 def map2token(m: Tensor, plan: TokenPlan, *, backend: str | None = None) -> Tensor:
-    """Read tokens off a feature map.
+    """Read token features from a feature map.
 
-    A token is the mean, over its grid cells, of the map pixel each falls in (divided by count + 1e-6); a
-    token without cells is 0. Tokens that still are the grid are reshaped if the map has the grid's size.
+    A token is the mean, over its grid cells, of the map pixels in which they lie (divided by count + 1e-6); a token
+    without cells is 0. Tokens that still are the grid cells are reshaped if the map has the grid's size.
 
     Args:
         m: (B, C, H, W) feature map, any floating dtype; fastest in channels-last memory format.
-        plan: the tokens' plan at the map's size.
+        plan: plan of the tokens for the map size.
         backend: see `token2map`.
 
     Returns:
         (B, N, C) token features, same dtype.
 
     Raises:
-        ValueError: `m` does not fit the plan.
+        ValueError: the shape of `m` does not match the plan.
     """
     if m.ndim != 4 or m.shape[0] != plan.batch or tuple(m.shape[2:]) != plan.map_size:
         (h, w) = plan.map_size
         raise ValueError(f"m must be (B={plan.batch}, C, H={h}, W={w}), but it is {tuple(m.shape)}")
-    if plain := in_plain_operators(backend):
-        return implementation("token_map", plain).map2token(m, plan)
+    if traceable := traceable_backend(backend):
+        return backend_module("token_map", traceable).map2token(m, plan)
     pixels = m.permute(0, 2, 3, 1).flatten(1, 2)  # (B, HW, C)
     if plan.is_reshape:
         return pixels
@@ -85,22 +85,23 @@ def map2token(m: Tensor, plan: TokenPlan, *, backend: str | None = None) -> Tens
 def upsample_tokens(
     x: Tensor, coarse: TokenPlan, fine: TokenPlan, cell_weight: Tensor, *, backend: str | None = None
 ) -> Tensor:
-    """Copy coarse tokens to the finer tokens they were merged from.
+    """Copy coarse tokens to the finer tokens from which they were merged.
 
-    A fine token is the weighted mean, over its grid cells, of the coarse token each cell belongs to (divided
-    by the sum of weights + 1e-6).
+    A fine token is the weighted mean, over its grid cells, of the coarse tokens that own these cells (divided by the
+    sum of weights + 1e-6).
 
     Args:
         x: (B, N_coarse, C) features of the coarse tokens, any floating dtype.
-        coarse, fine: plans of the two token sets over the same grid; their map sizes do not matter.
-        cell_weight: (B, N_init) weight of each grid cell in its FINE token.
+        coarse: plan of the coarse tokens. The map sizes of both plans are not used.
+        fine: plan of the fine tokens, over the same grid.
+        cell_weight: (B, N_init) weight of each grid cell in its fine token.
         backend: see `token2map`.
 
     Returns:
         (B, N_fine, C), dtype of `x`; differentiable in `x` and `cell_weight`.
 
     Raises:
-        ValueError: the shapes do not fit the plans, or the plans have different grids.
+        ValueError: the shapes do not match the plans, or the plans have different grids.
     """
     if x.ndim != 3 or x.shape[:2] != (coarse.batch, coarse.num_tokens):
         raise ValueError(f"x must be (B={coarse.batch}, N={coarse.num_tokens}, C), but it is {tuple(x.shape)}")
@@ -108,11 +109,11 @@ def upsample_tokens(
         raise ValueError("the coarse and the fine tokens must come from the same batch and grid")
     if cell_weight.shape != fine.token_of_cell.shape:
         raise ValueError(f"cell_weight must be {tuple(fine.token_of_cell.shape)}, but it is {tuple(cell_weight.shape)}")
-    if plain := in_plain_operators(backend):
-        return implementation("token_map", plain).upsample_tokens(x, coarse, fine, cell_weight)
+    if traceable := traceable_backend(backend):
+        return backend_module("token_map", traceable).upsample_tokens(x, coarse, fine, cell_weight)
     return torch.ops.tcformer.upsample_tokens(
         x,
-        cell_weight.to(accumulator(x.dtype)),
+        cell_weight.to(accumulation_dtype(x.dtype)),
         coarse.token_of_cell,
         coarse.token_cells,
         coarse.token_offsets,
@@ -123,15 +124,25 @@ def upsample_tokens(
     )[0]
 
 
-def _means(x: Tensor, to: Links, back: Links | None, backend: str | None) -> Tensor:
-    """Means (B, rows, C) of the rows of `x` (B, others, C) that are linked to each row."""
-    assert back is not None
+def _means(x: Tensor, links: Links, reverse: Links | None, backend: str | None) -> Tensor:
+    """Means (B, rows, C) of the rows of `x` (B, others, C) that are linked to each row.
+
+    `reverse` holds the same links, sorted by the rows of `x`.
+    """
+    assert reverse is not None
     return torch.ops.tcformer.segment_sum(
-        x, to.index, to.offsets, to.mean, back.index, back.offsets, back.back, backend or ""
+        x,
+        links.index,
+        links.offsets,
+        links.mean_weight,
+        reverse.index,
+        reverse.offsets,
+        reverse.backward_weight,
+        backend or "",
     )
 
 
-# Sums by segment. Links are given from both sides: the derivative is the same sum from the other side.
+# Sums by segment. The operator gets the links in both directions, because its derivative is the same sum in reverse.
 
 
 @torch.library.custom_op("tcformer::segment_sum", mutates_args=())
@@ -145,7 +156,7 @@ def _segment_sum(
     back_weight: Tensor,
     backend: str,
 ) -> Tensor:
-    """(B, others, C) to (B, rows, C)."""
+    """From (B, others, C) to (B, rows, C); see `_means`."""
     name = choose_backend(backend, x.device)
     return segment_sum(x.flatten(0, 1), index, offsets, weight, name).unflatten(0, (x.shape[0], -1))
 
@@ -168,15 +179,15 @@ def _segment_sum_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 _segment_sum.register_autograd(_segment_sum_backward, setup_context=_segment_sum_context)
 
 
-# Grids on maps whose sizes divide theirs.
+# Tokens that are the grid cells, on maps whose size divides the grid's.
 
 
 @torch.library.custom_op("tcformer::sum_blocks", mutates_args=())
 def _sum_blocks(x: Tensor, grid_size: list[int], map_size: list[int], factor: float) -> Tensor:
-    """(B, N, C) grid cells to (B, HW, C): sums over each pixel's cells, times `factor`."""
+    """From grid cells (B, N, C) to pixels (B, HW, C): the sum over each pixel's cells, times `factor`."""
     (h0, w0), (h, w) = grid_size, map_size
     cells = x.reshape(x.shape[0], h, h0 // h, w, w0 // w, -1)
-    # Added slice by slice: `cells.sum((2, 4))` takes forty times as long on a CPU.
+    # Added slice by slice, because `cells.sum((2, 4))` takes forty times as long on a CPU.
     slices = [cells[:, :, i, :, j] for i in range(h0 // h) for j in range(w0 // w)]  # (B, H, W, C) each
     total = slices[0] * factor
     for part in slices[1:]:
@@ -186,7 +197,7 @@ def _sum_blocks(x: Tensor, grid_size: list[int], map_size: list[int], factor: fl
 
 @torch.library.custom_op("tcformer::repeat_blocks", mutates_args=())
 def _repeat_blocks(m: Tensor, grid_size: list[int], map_size: list[int], factor: float) -> Tensor:
-    """(B, HW, C) to (B, N, C): each grid cell gets its pixel, times `factor`."""
+    """From pixels (B, HW, C) to grid cells (B, N, C): each cell gets its pixel, times `factor`."""
     (h0, w0), (h, w) = grid_size, map_size
     pixels = (m * factor).reshape(m.shape[0], h, 1, w, 1, -1)
     cells = m.new_empty(m.shape[0], h, h0 // h, w, w0 // w, m.shape[2])
@@ -234,12 +245,12 @@ def _upsample(
     fine_offsets: Tensor,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Fine tokens (B, N_fine, C), each cell's share (B, N_init) of its fine token, and 1 / total (B * N_fine,)."""
+    """Fine tokens (B, N_fine, C), share of each cell in its fine token (B, N_init), and 1 / total (B * N_fine,)."""
     name, batch = choose_backend(backend, x.device), x.shape[0]
-    order = _through_batch(fine_cells, fine_of_cell)
+    order = _flat_cells(fine_cells, fine_of_cell)
     scale = 1 / (segment_total(cell_weight.flatten()[order], fine_offsets, name) + EPSILON)  # (B * N_fine,)
-    fine = _rows_through_batch(fine_of_cell, (fine_offsets.shape[0] - 1) // batch)
-    coarse = _rows_through_batch(coarse_of_cell, x.shape[1])
+    fine = _flat_rows(fine_of_cell, (fine_offsets.shape[0] - 1) // batch)
+    coarse = _flat_rows(coarse_of_cell, x.shape[1])
     share = cell_weight.flatten() * scale[fine]  # (B * N_init,)
     y = segment_sum(x.flatten(0, 1), coarse[order], fine_offsets, share[order], name)
     return y.unflatten(0, (batch, -1)), share.view_as(cell_weight), scale
@@ -277,18 +288,18 @@ def _upsample_backward(
     with_weight: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of x and cell_weight; the second is empty unless `with_weight`."""
+    """Gradients with respect to x and cell_weight; the second is empty unless `with_weight`."""
     name, batch = choose_backend(backend, x.device), x.shape[0]
     rows = grad.flatten(0, 1)
-    fine = _rows_through_batch(fine_of_cell, grad.shape[1])
-    order = _through_batch(coarse_cells, coarse_of_cell)
+    fine = _flat_rows(fine_of_cell, grad.shape[1])
+    order = _flat_cells(coarse_cells, coarse_of_cell)
     grad_x = segment_sum(rows, fine[order], coarse_offsets, share.flatten()[order], name)
     grad_x = grad_x.unflatten(0, (batch, -1))
     if not with_weight:
         return grad_x, share.new_empty(0)
-    coarse = _rows_through_batch(coarse_of_cell, x.shape[1])
-    dots = entry_dots(x.flatten(0, 1), coarse, rows, fine, name)  # (B * N_init,)
-    order = _through_batch(fine_cells, fine_of_cell)
+    coarse = _flat_rows(coarse_of_cell, x.shape[1])
+    dots = row_dots(x.flatten(0, 1), coarse, rows, fine, name)  # (B * N_init,)
+    order = _flat_cells(fine_cells, fine_of_cell)
     common = segment_total((share.flatten() * dots)[order], fine_offsets, name)  # (B * N_fine,)
     return grad_x, ((dots - common[fine]) * scale[fine]).view_as(share)
 
@@ -317,11 +328,11 @@ def _upsample_gradient(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, 
 _upsample.register_autograd(_upsample_gradient, setup_context=_upsample_context)
 
 
-def _rows_through_batch(row: Tensor, num_rows: int) -> Tensor:
-    """Rows (B, n) of each image to rows (B * n,) numbered through the batch."""
+def _flat_rows(row: Tensor, num_rows: int) -> Tensor:
+    """Rows (B * n,) numbered across the batch, from rows (B, n) numbered within each image."""
     return (row + torch.arange(row.shape[0], device=row.device)[:, None] * num_rows).flatten()
 
 
-def _through_batch(cells: Tensor, like: Tensor) -> Tensor:
-    """Cells (B * n,) numbered within each image to cells numbered through the batch; `like` is (B, n)."""
-    return _rows_through_batch(cells.view(like.shape), like.shape[1])
+def _flat_cells(cells: Tensor, like: Tensor) -> Tensor:
+    """Cells (B * n,) numbered across the batch, from cells (B * n,) numbered within each image; `like` is (B, n)."""
+    return _flat_rows(cells.view(like.shape), like.shape[1])

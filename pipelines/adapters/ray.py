@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
 from pipelines.adapters.mailbox import Mailbox
 from pipelines.params import Cluster
 from pipelines.process import runs_locally
+from pipelines.progress import Progress
 from pipelines.provenance import ROOT
 from pipelines.training.events import Event, Failed, Started
 from tcformer.errors import UserError
@@ -222,22 +221,20 @@ def parallel_map(
         function: picklable, of one argument.
         chunk: items that one Ray task does in turn.
     """
+    todo = list(items)
     if runs_locally():
-        return [function(item) for item in tqdm(items, desc=title, unit="item", disable=not title)]
+        return _map_here(function, todo, title)
     import ray
 
     def apply(function: Callable[[Any], Any], part: list[Any]) -> list[Any]:
         return [function(item) for item in part]
 
-    todo = list(items)
     remote = ray.remote(num_cpus=1, num_gpus=1 if gpus else 0)(apply)
     parts = [todo[start : start + chunk] for start in range(0, len(todo), chunk)]
-    shared = ray.put(
-        function
-    )  # an object, because it may contain weights that are too large for an argument
+    shared = ray.put(function)  # an object, because it may contain weights that are too large for an argument
     pending = {remote.remote(shared, part): index for index, part in enumerate(parts)}
     results: list[list[Any]] = [[] for _ in parts]
-    with tqdm(total=len(todo), desc=title, unit="item", mininterval=1, disable=not title) as bar:
+    with Progress(title, len(todo)) as progress:
         waiting = list(pending)
         while waiting:
             ready, waiting = ray.wait(waiting)
@@ -250,5 +247,14 @@ def parallel_map(
                     if isinstance(cause, UserError):
                         raise UserError(str(cause)) from None
                     raise
-                bar.update(len(parts[index]))
+                progress.update(len(parts[index]))
     return [result for part in results for result in part]
+
+
+def _map_here(function: Callable[[Any], Any], items: list[Any], title: str) -> list[Any]:
+    results = []
+    with Progress(title, len(items)) as progress:
+        for item in items:
+            results.append(function(item))
+            progress.update(1)
+    return results

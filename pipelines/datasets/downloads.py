@@ -1,175 +1,172 @@
-"""A folder of downloads to a data set in its official layout, and what is to be said of such a folder."""
+"""From a folder of downloads to a dataset in its official layout, and a report on such a folder."""
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pipelines.adapters.ray import parallel_map, session
-from pipelines.datasets.archives import check_md5, examine, ignore, require_space
-from pipelines.datasets.catalogue import MPI_INF_3DHP, Item, Source, missing_message, require, survey, wanted
-from pipelines.datasets.inventory import Inventory, take_inventory
+from pipelines.datasets.archives import check_md5, examine, no_progress, require_space
+from pipelines.datasets.survey import (
+    Downloads,
+    FoundPath,
+    check_nothing_missing,
+    find_downloads,
+    missing_message,
+    missing_paths,
+    survey,
+)
 from pipelines.datasets.unpacking import checksum, unpack
-from pipelines.params import Cluster, DataSource
-from tcformer.body.files import convert_smpl
-from tcformer.data.mesh import mpi_inf_3dhp
-from tcformer.data.mesh.files import load_spin
+from pipelines.params import Cluster, Params
+from tcformer.data.official import Inventory
 from tcformer.errors import UserError
+from tcformer.files import atomic_write
 
 
-def data_root(task: str, given: str | None) -> Path:
-    """The folder of a task's downloads. Raises UserError where the parameters name none."""
-    if given is None:
-        needed = ", ".join(each.path for each in wanted(task, ()))
-        raise UserError(f"data.{task}.root is null: give the folder of the downloads that hold {needed} (docs/data.md)")
-    root = Path(given).expanduser().resolve()
-    if not root.is_dir():
-        raise UserError(f"data.{task}.root: {root} is no folder: make it and put the downloads there (docs/data.md)")
-    return root
-
-
-def complete(task: str, root: Path, cluster: Cluster, sources: Sequence[Source]) -> Inventory:
-    """Bring the downloads below ``root`` to the official layout: unpack, link and convert what is not there yet.
+def complete(downloads: Downloads, cluster: Cluster) -> Inventory:
+    """Bring downloads to the official layout: unpack, link and convert the files that are not in their places yet.
 
     Returns:
-        What is there then.
+        The content of the complete dataset.
 
     Raises:
-        UserError: anything is missing (files and archives are looked for before anything is done), damaged or unsafe.
+        UserError: anything is missing (files and archives are searched for before any is changed), damaged or unsafe.
     """
-    items = survey(task, root, sources)
-    require(task, root, items)
-    while any(item.state == "packed" for item in items):  # an archive of body models may lack one that another holds
-        unpack(root, items, cluster, f"prepare@{task}")
-        items = survey(task, root, sources)
-        require(task, root, items)
-    for item in items:
-        if item.state in ("elsewhere", "to convert") and item.found:
-            target = root / item.wanted.path
-            print(f"prepare@{task}: making {target} from {item.found}", flush=True)
-            with _writing(target):
-                _make(item.found, target)
-    for source in sources:
-        if Path(source.annotations).name == MPI_INF_3DHP:
-            _extract_frames(root / source.annotations, root / source.images, cluster, f"prepare@{task}")
-    inventory = take_inventory(task, root, sources)
-    require(task, root, inventory.missing)
-    for warning in inventory.warnings(task):
-        print(f"prepare@{task}: warning: {root}: {warning}")
+    root, title = downloads.root, f"prepare@{downloads.task}"
+    found = survey(downloads)
+    check_nothing_missing(downloads, missing_paths(found))
+    while any(path.state == "packed" for path in found):  # one archive may lack a file that another one holds
+        unpack(root, found, cluster, title)
+        found = survey(downloads)
+        check_nothing_missing(downloads, missing_paths(found))
+    for path in found:
+        if path.state in ("elsewhere", "convertible") and path.found:
+            target = root / path.required.path
+            print(f"{title}: making {target} from {path.found}", flush=True)
+            with _writing(target), atomic_write(target) as part:
+                if path.state == "elsewhere":
+                    _link(path.found, part)
+                else:
+                    downloads.official.convert(path.found, part)
+    jobs = downloads.official.remaining_jobs(root, downloads.sources)
+    if jobs:
+        with _writing(root), session(cluster):
+            parallel_map(_run, jobs, title=f"{title}: extracting images")
+    inventory = downloads.take_inventory()
+    check_nothing_missing(downloads, inventory.missing)
+    for warning in downloads.warnings(inventory):
+        print(f"{title}: warning: {root}: {warning}")
     return inventory
 
 
 @contextmanager
 def _writing(target: Path) -> Iterator[None]:
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
-        raise UserError(f"{target}: cannot be written ({error.strerror}); allow writing, or make room") from error
-
-
-def _make(source: Path, target: Path) -> None:
-    """Make a file of the official layout from what was found in its stead; whole, or not at all."""
-    if source.is_dir():
-        mpi_inf_3dhp.convert(source, target)
-        return
-    part = target.with_name(f"part-{target.name}")
-    part.unlink(missing_ok=True)
-    try:
-        if source.suffix == target.suffix:
-            _link(source, part)
-        else:
-            convert_smpl(source, part)
-        part.rename(target)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _extract_frames(annotations: Path, folder: Path, cluster: Cluster, title: str) -> None:
-    """Take the images that MPI-INF-3DHP's annotations name out of the videos, where they are not there yet."""
-    frames = mpi_inf_3dhp.missing_frames(folder, load_spin(annotations).image)
-    if frames:
-        with _writing(folder), session(cluster):
-            parallel_map(partial(mpi_inf_3dhp.extract_frames, folder), frames, title=f"{title}: videos")
+        raise UserError(f"{target}: cannot be written ({error.strerror}); allow writing, or free space") from error
 
 
 def _link(source: Path, target: Path) -> None:
-    """The same file under a second name, so that it takes no room; a copy where the disk has no links."""
+    """Give a file a second name, so that it takes no space; copy it where the file system has no links."""
     try:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
 
 
-@dataclass(frozen=True)
-class Row:
-    """A line of what ``check`` tells."""
+def _run(job: Callable[[], None]) -> None:
+    job()
 
-    state: Literal["there", "ready", "missing", "wrong", "warning"]
-    what: str
-    note: str = ""
+
+@dataclass(frozen=True)
+class Finding:
+    """What `check` reports about one file, folder or count.
+
+    Attributes:
+        state: "ready" is what `prepare` would unpack, link or convert; with "missing" and "wrong" it would fail.
+        subject: the file, folder or count.
+        detail: where it was found, or what is wrong; of several lines if it explains what to do.
+    """
+
+    state: Literal["present", "ready", "missing", "wrong", "warning"]
+    subject: str
+    detail: str = ""
 
     @property
-    def good(self) -> bool:
-        """Whether ``prepare`` would succeed in spite of it."""
+    def is_good(self) -> bool:
+        """Whether `prepare` would succeed in spite of it."""
         return self.state not in ("missing", "wrong")
 
 
-def check(task: str, data: DataSource[Any], sources: Sequence[Source] = ()) -> list[Row]:
-    """What ``prepare`` would find, without writing anything.
+def check(task: str, params: Params) -> list[Finding]:
+    """What `prepare` would find for a task; nothing is written.
 
-    "ready" is what it would unpack, link or convert. Archives are read: those with a published checksum take a while.
+    Archives with a published checksum are read, which takes a while.
     """
-    if data.source == "generated":
-        return [Row("ready", "generated images", "nothing to obtain")]
+    if params.active.data_of(task).source == "generated":
+        return [Finding("ready", "generated images", "no downloads needed")]
     try:
-        root = data_root(task, data.root)
+        downloads = find_downloads(task, params)
     except UserError as error:
-        return [Row("missing", "data root", str(error))]
-    items = survey(task, root, sources)
-    rows = []
-    for item in items:
-        note = f"from {item.found}" if item.found else item.hint
-        state: Any = item.state if item.state in ("there", "missing") else "ready"
-        rows.append(Row(state, item.wanted.path, note))
-    rows += _check_archives(root, items)
-    if all(item.state == "there" for item in items):
-        rows += _check_contents(task, root, sources)
-    missing = [item for item in items if item.state == "missing"]
-    if missing:
-        rows.append(Row("missing", f"{len(missing)} in all", missing_message(task, root, missing)))
-    return rows
+        return [Finding("missing", "data root", str(error))]
+    found = survey(downloads)
+    findings = [_finding(path) for path in found] + _check_archives(downloads.root, found)
+    if all(path.state == "present" for path in found):
+        findings += _check_contents(downloads)
+    if missing := missing_paths(found):
+        findings.append(Finding("missing", f"{len(missing)} in total", missing_message(downloads, missing)))
+    return findings
 
 
-def _check_archives(root: Path, items: Sequence[Item]) -> list[Row]:
-    rows, contents = [], []
-    for path, archive in {item.found: item.archive for item in items if item.found and item.archive}.items():
+def report_checks(tasks: Sequence[str], params: Params) -> bool:
+    """Print what `check` finds for some tasks: a table, then the long details. Returns whether all is good."""
+    findings = [(task, finding) for task in tasks for finding in check(task, params)]
+    width = max(len(finding.subject) for _, finding in findings)
+    for task, finding in findings:
+        detail = "see below" if "\n" in finding.detail else finding.detail
+        print(f"{task:9}  {finding.state:7}  {finding.subject:{width}}  {detail}".rstrip())
+    for _, finding in findings:
+        if "\n" in finding.detail:
+            print(f"\n{finding.detail}")
+    return all(finding.is_good for _, finding in findings)
+
+
+def _finding(path: FoundPath) -> Finding:
+    detail = f"from {path.found}" if path.found else ""
+    if path.state == "present" or path.state == "missing":
+        return Finding(path.state, path.required.path, detail)
+    return Finding("ready", path.required.path, detail)
+
+
+def _check_archives(root: Path, found: Sequence[FoundPath]) -> list[Finding]:
+    findings, contents = [], []
+    for path, archive in {each.found: each.archive for each in found if each.found and each.archive}.items():
         try:
             if archive.md5:
-                check_md5(path, archive.md5, checksum(root, path, ignore))
+                check_md5(path, archive.md5, checksum(root, path, no_progress))
             contents.append(examine(path))
-            checked = ", MD5 right" if archive.md5 else ""
-            rows.append(Row("ready", path.name, f"{contents[-1].files} files{checked}"))
+            checked = ", MD5 correct" if archive.md5 else ""
+            findings.append(Finding("ready", path.name, f"{contents[-1].files} files{checked}"))
         except UserError as error:
-            rows.append(Row("wrong", path.name, str(error)))
+            findings.append(Finding("wrong", path.name, str(error)))
     try:
         require_space(root, contents)
     except UserError as error:
-        rows.append(Row("wrong", "disk", str(error)))
-    return rows
+        findings.append(Finding("wrong", "disk", str(error)))
+    return findings
 
 
-def _check_contents(task: str, root: Path, sources: Sequence[Source]) -> list[Row]:
+def _check_contents(downloads: Downloads) -> list[Finding]:
     try:
-        inventory = take_inventory(task, root, sources)
+        inventory = downloads.take_inventory()
     except UserError as error:
-        return [Row("wrong", "annotations", str(error))]
-    rows = [Row("there", name, str(count)) for name, count in inventory.counts.items()]
-    rows += [Row("warning", "counts", warning) for warning in inventory.warnings(task)]
+        return [Finding("wrong", "annotations", str(error))]
+    findings = [Finding("present", name, str(count)) for name, count in inventory.counts.items()]
+    findings += [Finding("warning", "counts", warning) for warning in downloads.warnings(inventory)]
     if inventory.missing:
-        rows.append(Row("missing", "images", missing_message(task, root, inventory.missing)))
-    return rows
+        findings.append(Finding("missing", "images", missing_message(downloads, inventory.missing)))
+    return findings

@@ -13,11 +13,11 @@ from pipelines.adapters.storage import Store
 
 @dataclass(frozen=True)
 class DataLocation:
-    """Where the files of a dataset are.
+    """Where the files of a dataset are; travels to workers.
 
     Attributes:
-        root: folder on the worker's disk, or in the archive's case the storage.
-        archive: key of a tar file in the storage; None if `root` is the folder itself.
+        root: the folder with the files; if there is an archive, the storage that holds it.
+        archive: key of a tar file in the storage, see `pipelines.adapters.storage.Store`.
     """
 
     root: str
@@ -25,7 +25,7 @@ class DataLocation:
 
 
 def fetch_dataset(location: DataLocation) -> Path:
-    """Root of the dataset on this machine; the first worker of a machine unpacks what comes as an archive."""
+    """Root of a dataset on this machine; the machine's first worker unpacks an archive, the others wait for it."""
     if location.archive is None:
         return Path(location.root)
     cache = Path(tempfile.gettempdir()) / "tcformer-data"
@@ -33,10 +33,12 @@ def fetch_dataset(location: DataLocation) -> Path:
     folder = cache / Path(location.archive).stem
     with FileLock(cache / f"{folder.name}.lock"):
         if not folder.is_dir():
-            archive = Store(location.root).fetch(location.archive, cache / location.archive)
-            part = cache / f"{folder.name}.part"  # renamed when complete: a crash leaves no half dataset
+            downloaded = cache / location.archive
+            archive = Store(location.root).fetch(location.archive, downloaded)
+            part = cache / f"{folder.name}.part"  # renamed when complete: a crash leaves no incomplete dataset
             shutil.rmtree(part, ignore_errors=True)
             with tarfile.open(archive) as tar:
                 tar.extractall(part, filter="data")
             part.rename(folder)
+            downloaded.unlink(missing_ok=True)  # a local store gave its own file instead
     return folder

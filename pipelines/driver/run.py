@@ -17,18 +17,18 @@ from pipelines.adapters.ray import run_training, session
 from pipelines.adapters.storage import Store
 from pipelines.datasets.prepared import Prepared
 from pipelines.driver.local import train_locally
-from pipelines.driver.progress import Progress
+from pipelines.driver.progress import TrainingProgress
 from pipelines.layout import Layout
 from pipelines.params import Cluster, Params, Training, spec_to_json, training_section
 from pipelines.process import runs_locally
-from pipelines.provenance import code_version, git_revision, sha256_of_json, versions
+from pipelines.provenance import code_version, git_revision, versions
 from pipelines.training import checkpoint
 from pipelines.training.events import Event, Note, Row
 from pipelines.training.job import Job
 from pipelines.training.loop import Send, train
 from pipelines.training.outputs import write_outputs
 from tcformer.errors import UserError
-from tcformer.files import sha256_of_file
+from tcformer.files import sha256_of_file, sha256_of_json
 from tcformer.tasks import PRETRAINING, TaskSpec
 
 
@@ -180,7 +180,7 @@ def _launch(plan: TrainingPlan, cluster: Cluster, store: Store, tracked: Run) ->
         initial=initial,
         loader_processes=cluster.loader_processes,
     )
-    progress = Progress(plan.stage)
+    progress = TrainingProgress(plan.stage)
     on_event = _listener(progress, tracked)
     try:
         if runs_locally():
@@ -196,7 +196,7 @@ def _train_with_deepspeed(job: Job, send: Send) -> None:
     train(job, start_deepspeed, send)
 
 
-def _listener(progress: Progress, tracked: Run) -> Callable[[Event], None]:
+def _listener(progress: TrainingProgress, tracked: Run) -> Callable[[Event], None]:
     """What the driver does with each event: show it, and record the measurements."""
     notes: set[str] = set()
 

@@ -1,5 +1,7 @@
 """DVC's experiments through its command line: queue them, start the queue, read what they measured."""
 
+from __future__ import annotations
+
 import copy
 import json
 import os
@@ -10,22 +12,19 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ruamel.yaml import YAML
 
-from pipelines.paper.comparison import Measured
-from pipelines.paper.experiments import Experiment, value_at
+from pipelines.paper.comparison import MeasuredRun
+from pipelines.paper.dotted import assign
+from pipelines.paper.experiments import Experiment
+from pipelines.params import load_params, spec_to_json, training_section
 from tcformer.errors import UserError
 from tcformer.tasks import TASKS
 
-_EXPERIMENT_REF = re.compile(r"^refs/exps/([0-9a-f]{2})/([0-9a-f]{38})/", re.MULTILINE)  # of the commit it starts from
-
-
-class _Said(NamedTuple):
-    status: int
-    output: str
-    errors: str
+# Of an experiment: DVC files it under the commit that it starts from.
+_EXPERIMENT_REF = re.compile(r"^refs/exps/([0-9a-f]{2})/([0-9a-f]{38})/", re.MULTILINE)
 
 
 def queue_command(experiment: Experiment) -> list[str]:
@@ -34,43 +33,62 @@ def queue_command(experiment: Experiment) -> list[str]:
     return ["dvc", "exp", "run", "--queue", "--name", experiment.name, *settings, *experiment.stages]
 
 
-def shell(command: list[str]) -> str:
-    """A command as one would type it."""
+def as_typed(command: list[str]) -> str:
+    """A command as one would type it in a shell."""
     return shlex.join(command)
 
 
-def queue(experiment: Experiment, repository: Path) -> None:
-    """Put an experiment into DVC's queue. Raises UserError with DVC's reason if it refuses."""
-    _dvc(queue_command(experiment), repository)
+def queue(experiments: Iterable[Experiment], repository: Path) -> Iterator[tuple[Experiment, str | None]]:
+    """Put experiments into DVC's queue, one for each step of the iteration.
 
-
-def start(repository: Path) -> str:
-    """Start the queue's worker, which runs one experiment after the other in the background; return what DVC says.
+    Yields:
+        Each experiment, with None if it was queued now. One that DVC has already is not queued again, but comes with
+        its state: "queued", "running" or "success".
 
     Raises:
-        UserError: DVC refuses.
+        UserError: DVC fails; the message says why.
+    """
+    states = states_of_experiments(repository)
+    for experiment in experiments:
+        state = states.get(experiment.name)
+        if state is None:
+            _dvc(queue_command(experiment), repository)
+        yield experiment, state
+
+
+def start_queue(repository: Path) -> str:
+    """Start the queue's worker, which runs the experiments one by one in the background.
+
+    Returns:
+        What DVC printed.
+
+    Raises:
+        UserError: DVC fails; the message says why.
     """
     return _dvc(["dvc", "queue", "start"], repository)
 
 
-def present(repository: Path) -> dict[str, str]:
-    """Experiments that DVC holds for the current commit: name -> "queued", "running" or "success"."""
-    states = ((entry.get("name"), entry.get("executor")) for entry in _entries(_show(repository, ["HEAD"])))
-    named = {name: (executor or {"state": "success"})["state"] for name, executor in states if name}
-    return {name: state for name, state in named.items() if state != "failed"}
+def states_of_experiments(repository: Path) -> dict[str, str]:
+    """Name -> "queued", "running" or "success" for the experiments that DVC has for the current commit.
+
+    Failed ones are not among them.
+    """
+    found = ((entry.get("name"), entry.get("executor")) for entry in _entries(_show(repository, ["HEAD"])))
+    states = {name: (executor or {"state": "success"})["state"] for name, executor in found if name}
+    return {name: state for name, state in states.items() if state != "failed"}
 
 
-def measured(repository: Path) -> list[Measured]:
-    """What the workspace, the current commit, and all experiments with the commits that they started from measured.
+def measured_runs(repository: Path) -> list[MeasuredRun]:
+    """Everything measured in the workspace, the current commit, all experiments, and the commits they started from.
 
-    Each measurement comes with the parameters that made it, which params.yaml beside it may not have any more.
+    Each comes with the parameters with which it was measured, even if params.yaml beside it has changed since.
 
     Raises:
-        UserError: DVC refuses.
+        UserError: DVC fails; the message says why.
     """
-    commits = _show(repository, _starting_points(repository))
+    commits = _show(repository, _starting_commits(repository))
     states = [*commits, *(entry["revs"][0] for entry in _entries(commits) if entry["revs"])]
-    return [run for state in states for run in _measured(state, repository)]
+    return [run for state in states for run in runs_in(state, repository)]
 
 
 def _entries(commits: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -78,85 +96,95 @@ def _entries(commits: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         yield from commit.get("experiments") or ()
 
 
-def _measured(state: Mapping[str, Any], repository: Path) -> Iterator[Measured]:
+def runs_in(state: Mapping[str, Any], repository: Path) -> Iterator[MeasuredRun]:
+    """What one state of the repository measured, a run for each task.
+
+    Args:
+        state: a commit, an experiment or the workspace, as `dvc exp show --json` describes it.
+        repository: its folder.
+    """
     data = state.get("data") or {}
     params = (data.get("params") or {}).get("params.yaml", {}).get("data") or {}
-    recipe, files = params.get("recipe"), data.get("metrics") or {}
+    recipe, files = params.get("recipe", ""), data.get("metrics") or {}
     found = {task: files.get(f"runs/{recipe}/evaluate/{task}/metrics.json", {}).get("data") for task in TASKS}
     if not any(found.values()):
         return
     committed = state["rev"] != "workspace"
     lock = _locked_params(state["rev"], repository) if committed else {}
     for task, metrics in found.items():
-        if metrics and (committed or _made_the_weights(params, task, repository)):
-            made = _with_locked(params, lock, task)
-            yield Measured(state.get("name") or state["rev"], data.get("timestamp") or "", made, {task: metrics})
+        if metrics and (committed or _weights_fit_params(task, recipe, repository)):
+            yield MeasuredRun(
+                name=state.get("name") or state["rev"],
+                commit_time=data.get("timestamp") or "",
+                params=_with_locked(params, lock, task),
+                metrics={task: metrics},
+            )
 
 
 def _locked_params(commit: str, repository: Path) -> dict[str, dict[str, Any]]:
-    """Stage -> parameters with which a commit's outputs were made, from its dvc.lock."""
-    stages = YAML(typ="safe").load(_run(["git", "show", f"{commit}:dvc.lock"], repository).output or "{}").get("stages")
-    return {name: stage.get("params", {}).get("params.yaml", {}) for name, stage in (stages or {}).items()}
+    """Stage -> dotted names and values of the parameters that made a commit's outputs, from its dvc.lock."""
+    lock = run_command(["git", "show", f"{commit}:dvc.lock"], repository).stdout
+    stages = YAML(typ="safe").load(lock or "{}").get("stages") or {}
+    return {name: stage.get("params", {}).get("params.yaml", {}) for name, stage in stages.items()}
 
 
 def _with_locked(params: Mapping[str, Any], lock: Mapping[str, Mapping[str, Any]], task: str) -> dict[str, Any]:
+    """The parameters, with those of a task's stages as dvc.lock has them."""
     tree = copy.deepcopy(dict(params))
     for stage in (f"prepare@{task}", "pretrain", f"finetune@{task}", f"evaluate@{task}"):
         for name, value in lock.get(stage, {}).items():
-            *sections, leaf = name.split(".")
-            node = tree
-            for key in sections:
-                node = node.setdefault(key, {})
-            node[leaf] = value
+            assign(tree, name, value)
     return tree
 
 
-def _made_the_weights(params: Mapping[str, Any], task: str, repository: Path) -> bool:
-    """Whether the weights in the workspace are of the network and task options that params.yaml has now."""
-    recipe = params["recipe"]
-    section = "pretrain" if task == "imagenet" else f"finetune.{task}"
-    path = repository / "runs" / recipe / section.replace(".", "/") / "provenance.json"
-    if not path.is_file():
+def _weights_fit_params(task: str, recipe: str, repository: Path) -> bool:
+    """Whether the weights in the workspace are of the network and task options that its params.yaml has now."""
+    folder = repository / "runs" / recipe / training_section(task).replace(".", "/")
+    provenance = folder / "provenance.json"
+    if not provenance.is_file():
         return False
-    options = {**value_at(params, f"{recipe}.{section}.task"), "network": params[recipe]["network"]}
-    return json.loads(path.read_text(encoding="utf-8"))["options"] == options
+    trained = json.loads(provenance.read_text(encoding="utf-8"))["options"]
+    spec = load_params(repository / "params.yaml").active.spec_of(task)
+    return bool(trained == json.loads(spec_to_json(spec)))
 
 
-def _starting_points(repository: Path) -> list[str]:
-    """HEAD and the commits that DVC holds experiments for: to show every commit takes a fifth of a second for each."""
-    refs = _run(["git", "for-each-ref", "--format=%(refname)", "refs/exps"], repository).output
+def _starting_commits(repository: Path) -> list[str]:
+    """HEAD and the commits that DVC has experiments for; showing all commits would take a fifth of a second each."""
+    refs = run_command(["git", "for-each-ref", "--format=%(refname)", "refs/exps"], repository).stdout
     return ["HEAD", *dict.fromkeys("".join(sha) for sha in _EXPERIMENT_REF.findall(refs))]
 
 
 def _show(repository: Path, commits: Iterable[str]) -> list[dict[str, Any]]:
     revisions = [argument for commit in commits for argument in ("--rev", commit)]
-    return json.loads(_dvc(["dvc", "exp", "show", "--json", *revisions], repository))
+    shown: list[dict[str, Any]] = json.loads(_dvc(["dvc", "exp", "show", "--json", *revisions], repository))
+    return shown
 
 
 def _dvc(command: list[str], repository: Path) -> str:
-    """Run DVC and return what it printed. Raises UserError with its last words if it fails."""
-    if _run(["git", "rev-parse", "--verify", "HEAD"], repository).status != 0:
+    """Run DVC and return what it printed. Raises UserError with its error message if it fails."""
+    if run_command(["git", "rev-parse", "--verify", "HEAD"], repository).returncode != 0:
         raise UserError(
-            f"{repository} is no git repository with a commit, which DVC's experiments need: run `git init`, then "
+            f"{repository}: DVC's experiments need a git repository with at least one commit; run `git init` and "
             "commit the project's files"
         )
-    done = _run([sys.executable, "-m", *command], repository)
-    if done.status != 0:
-        said = [line for line in f"{done.output}\n{done.errors}".splitlines() if line.strip()]
-        reason = next((line for line in reversed(said) if "ERROR" in line), said[-1] if said else "no message")
-        raise UserError(f"`{shell(command[:3])}` refused: {reason.removeprefix('ERROR: ')}")
-    return done.output
+    done = run_command([sys.executable, "-m", *command], repository)
+    if done.returncode != 0:
+        lines = [line for line in f"{done.stdout}\n{done.stderr}".splitlines() if line.strip()]
+        reason = next((line for line in reversed(lines) if "ERROR" in line), lines[-1] if lines else "no message")
+        raise UserError(f"`{as_typed(command[:3])}` failed: {reason.removeprefix('ERROR: ')}")
+    return done.stdout
 
 
-def _run(command: list[str], repository: Path) -> _Said:
-    # The stages' `python` is to be this one, also in the queue's worker.
+def run_command(command: list[str], repository: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command in the repository to its end, whatever its exit status."""
+    # `python` in dvc.yaml must be this one, in the queue's worker too.
     tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     environment = {**os.environ, "PATH": tools}
-    # Files instead of pipes: the queue's worker inherits them, and a pipe would be open until it ends.
+    # Files instead of pipes: the queue's worker inherits them, and a pipe would stay open until the worker ends.
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
         done = subprocess.run(
             command, cwd=repository, stdin=subprocess.DEVNULL, stdout=out, stderr=errors, check=False, env=environment
         )
         out.seek(0)
         errors.seek(0)
-        return _Said(done.returncode, out.read(), errors.read())
+        return subprocess.CompletedProcess(command, done.returncode, out.read(), errors.read())

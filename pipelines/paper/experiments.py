@@ -1,14 +1,11 @@
-"""The paper's experiments by name (experiments.yaml): what each fixes in params.yaml, and which stages it needs.
+"""The paper's experiments by name: which parameters each one sets and which stages it runs (experiments.yaml)."""
 
-Every setting is checked as params.yaml is, before anything is queued, so a renamed parameter breaks a test and not a
-person's night.
-"""
+from __future__ import annotations
 
 import dataclasses
 import difflib
 import json
 import re
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -17,30 +14,32 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from pipelines.params import Params, load_params
+from pipelines.params import training_section
 from tcformer.errors import UserError
+from tcformer.tasks import PRETRAINING
 
 EXPERIMENTS = Path(__file__).with_name("experiments.yaml")
-#: Figures and tables of the paper, and the study.
+#: Tables and figures of the paper, and the study.
 TABLES = ("table1", "table2", "table3", "table4", "tableA2", "tableA3", "figure8", "figureA9", "study")
+#: Suffix of the weights files that this project writes; a released file has another one.
+OWN_WEIGHTS = ".safetensors"
 
-_OURS = ".safetensors"  # weights files that this project writes; all others are somebody's release
-_PLAIN = re.compile(r"[A-Za-z_/][\w/.-]*")  # a string that -S takes as it is
-_WORDS = ("null", "true", "false", "nan", "inf")  # and that it would take for something else
+_UNQUOTED = re.compile(r"[A-Za-z_/][\w/.-]*")  # strings that Hydra reads as strings without quotes
+_RESERVED = ("null", "true", "false", "nan", "inf")  # words among them that it does not read as strings
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One training and measurement that DVC can start.
+    """One training and its evaluation, which DVC can run.
 
     Attributes:
         name: of the experiment, also in DVC.
         description: one line.
         recipe: "paper" or "sample".
-        tables: of `TABLES`, those that show it.
-        stages: of dvc.yaml, those whose results are wanted; DVC runs what they need too.
-        settings: full name of a parameter -> its value, `recipe` not among them.
-        seed: of a study's repetition.
+        tables: those of `TABLES` that show it.
+        stages: of dvc.yaml, those whose results are wanted; DVC also runs the stages that they depend on.
+        settings: dotted name of a parameter, with the recipe -> its value; the parameter `recipe` is not among them.
+        seed: in a study over several seeds, that of this training.
     """
 
     name: str
@@ -53,46 +52,56 @@ class Experiment:
 
     @property
     def task(self) -> str:
-        """The task that is measured."""
+        """The task that is evaluated."""
         return self.stages[0].partition("@")[2]
 
     @property
-    def trained(self) -> str:
-        """Full name of the section whose training gives the weights that are measured."""
-        return f"{self.recipe}.{'pretrain' if self.task == 'imagenet' else f'finetune.{self.task}'}"
+    def training(self) -> str:
+        """Dotted name of the section whose training gives the weights that are evaluated."""
+        return f"{self.recipe}.{training_section(self.task)}"
+
+    @property
+    def pretraining(self) -> str:
+        """Dotted name of the section of the pretraining."""
+        return f"{self.recipe}.{training_section(PRETRAINING)}"
+
+    @property
+    def unseeded_name(self) -> str:
+        """The name without its seed."""
+        return self.name if self.seed is None else self.name.rpartition("-")[0]
 
     def overrides(self) -> list[str]:
-        """What `dvc exp run` takes after each -S."""
+        """The arguments of `dvc exp run -S`, one for each parameter."""
         values = {"recipe": self.recipe, **self.settings}
         return [f"{name}={_override(value)}" for name, value in values.items()]
 
 
 @cache
 def load_experiments(path: Path = EXPERIMENTS) -> dict[str, Experiment]:
-    """All experiments by name, in the file's order; one with seeds becomes one a seed."""
+    """All experiments by name, in the file's order; an entry with seeds gives one experiment for each seed."""
     tree = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     found: dict[str, Experiment] = {}
     for name, entry in tree["experiments"].items():
         recipe = entry.get("recipe", "paper")
         tables, stages = tuple(entry["tables"]), tuple(entry["stages"])
-        plain = Experiment(name, entry["description"], recipe, tables, stages, {})
-        settings = {key: value for key, value in tree["base"][recipe].items() if _concerns(key, plain.task)}
-        settings = {f"{recipe}.{key}": value for key, value in {**settings, **entry["settings"]}.items()}
-        plain = dataclasses.replace(plain, settings=settings)
-        for one in [plain] if "seeds" not in entry else [_seeded(plain, seed) for seed in entry["seeds"]]:
+        experiment = Experiment(name, entry["description"], recipe, tables, stages, {})
+        base = {key: value for key, value in tree["base"][recipe].items() if _concerns(key, experiment.task)}
+        settings = {f"{recipe}.{key}": value for key, value in {**base, **entry["settings"]}.items()}
+        experiment = dataclasses.replace(experiment, settings=settings)
+        for one in [_with_seed(experiment, seed) for seed in entry["seeds"]] if "seeds" in entry else [experiment]:
             found[one.name] = one
     return found
 
 
 def _concerns(key: str, task: str) -> bool:
-    """Whether the stages of a task read a key of `base`."""
+    """Whether the stages of a task depend on a parameter of `base`."""
     section, _, rest = key.partition(".")
-    return section in ("network", "pretrain") or rest.startswith(f"{task}.")
+    return section in ("network", training_section(PRETRAINING)) or rest.startswith(f"{task}.")
 
 
-def _seeded(experiment: Experiment, seed: int) -> Experiment:
-    names = {f"{experiment.recipe}.pretrain", experiment.trained}
-    seeds = {f"{name}.training.seed": seed for name in sorted(names, reverse=True)}
+def _with_seed(experiment: Experiment, seed: int) -> Experiment:
+    sections = dict.fromkeys((experiment.pretraining, experiment.training))
+    seeds = {f"{section}.training.seed": seed for section in sections}
     return dataclasses.replace(
         experiment, name=f"{experiment.name}-seed{seed}", settings={**experiment.settings, **seeds}, seed=seed
     )
@@ -101,7 +110,7 @@ def _seeded(experiment: Experiment, seed: int) -> Experiment:
 def _override(value: Any) -> str:
     """A value in the grammar of -S, which is Hydra's."""
     if isinstance(value, str):
-        if _PLAIN.fullmatch(value) and value.lower() not in _WORDS:
+        if _UNQUOTED.fullmatch(value) and value.lower() not in _RESERVED:
             return value
         quoted = value.replace("\\", "\\\\").replace("'", "\\'")
         return f"'{quoted}'"
@@ -109,151 +118,67 @@ def _override(value: Any) -> str:
 
 
 def select(names: Iterable[str], experiments: Mapping[str, Experiment]) -> list[Experiment]:
-    """The experiments of tables or with names, each once, in the file's order.
+    """The experiments with these names or in these tables, each once, in the file's order.
 
     Raises:
-        UserError: a name is neither.
+        UserError: a name is neither an experiment nor a table.
     """
     wanted = set()
     for name in names:
-        found = {e.name for e in experiments.values() if name in e.tables or name in (e.name, _without_seed(e))}
+        found = {e.name for e in experiments.values() if name in (*e.tables, e.name, e.unseeded_name)}
         if not found:
-            known = dict.fromkeys([*TABLES, *(_without_seed(e) for e in experiments.values()), *experiments])
+            known = dict.fromkeys([*TABLES, *(e.unseeded_name for e in experiments.values()), *experiments])
             near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-            hint = f"did you mean {', '.join(near)}?" if near else f"the tables are {', '.join(TABLES)};"
-            raise UserError(f"there is no table or experiment {name}: {hint} `stages.experiments list` shows all")
+            hint = f"did you mean {', '.join(near)}?" if near else f"expected a name or one of {', '.join(TABLES)};"
+            raise UserError(f"no table or experiment is called {name}: {hint} `stages.experiments list` shows all")
         wanted |= found
     return [experiment for experiment in experiments.values() if experiment.name in wanted]
 
 
-def _without_seed(experiment: Experiment) -> str:
-    return experiment.name if experiment.seed is None else experiment.name.rpartition("-")[0]
-
-
-def measuring_released(experiment: Experiment, weights: Path) -> Experiment:
-    """The same network with somebody's weights for its task, measured as they are.
+def with_released_weights(experiment: Experiment, weights: Path) -> Experiment:
+    """The experiment's network with weights that somebody released for its task: evaluated only, nothing is trained.
 
     Args:
-        weights: the file, such as a checkpoint that the authors released.
+        weights: the file, such as a checkpoint of the authors.
 
     Raises:
-        UserError: no such file, or one of ours.
+        UserError: the file does not exist, or this project wrote it.
     """
     path = _existing(weights)
-    if path.suffix == _OURS:
-        raise UserError(f"{weights} is a file of this project: the weights that somebody released end otherwise")
-    settings = {f"{experiment.trained}.initial": str(path), f"{experiment.trained}.training.epochs": 0}
-    return _changed(experiment, "released", {f"{experiment.recipe}.pretrain.training.epochs": 0, **settings})
+    if path.suffix == OWN_WEIGHTS:
+        raise UserError(
+            f"{weights}: this project writes {OWN_WEIGHTS} files; expected a file that somebody released; give its path"
+        )
+    settings = {
+        f"{experiment.pretraining}.training.epochs": 0,
+        f"{experiment.training}.initial": str(path),
+        f"{experiment.training}.training.epochs": 0,
+    }
+    return _changed(experiment, "released", settings)
 
 
-def starting_from(experiment: Experiment, weights: Path) -> Experiment:
-    """The same experiment, fine-tuned from the backbone in a weights file: nothing is pretrained.
+def with_backbone(experiment: Experiment, weights: Path) -> Experiment:
+    """The experiment, fine-tuned from the backbone in a weights file: nothing is pretrained.
 
     Raises:
-        UserError: no such file, or the experiment has no fine-tuning.
+        UserError: the file does not exist, or the experiment has no fine-tuning.
     """
-    if experiment.task == "imagenet":
-        raise UserError(f"{experiment.name} is a pretraining: a backbone to start from is for fine-tunings")
-    pretrain = f"{experiment.recipe}.pretrain"
-    changes = {f"{pretrain}.initial": str(_existing(weights)), f"{pretrain}.training.epochs": 0}
-    return _changed(experiment, "from-backbone", changes)
+    if experiment.task == PRETRAINING:
+        raise UserError(f"{experiment.name} is a pretraining: only fine-tunings start from a backbone; leave it out")
+    settings = {
+        f"{experiment.pretraining}.initial": str(_existing(weights)),
+        f"{experiment.pretraining}.training.epochs": 0,
+    }
+    return _changed(experiment, "from-backbone", settings)
 
 
 def _existing(weights: Path) -> Path:
-    path = weights.expanduser().resolve()  # DVC runs queued experiments in another folder
+    path = weights.expanduser().resolve()  # absolute: DVC runs queued experiments in another folder
     if not path.is_file():
-        raise UserError(f"there is no weights file {weights}: give the path of one")
+        raise UserError(f"{weights}: the weights file does not exist; give the path of a file")
     return path
 
 
-def _changed(experiment: Experiment, suffix: str, changes: Mapping[str, Any]) -> Experiment:
+def _changed(experiment: Experiment, suffix: str, settings: Mapping[str, Any]) -> Experiment:
     name = f"{experiment.name}-{suffix}"
-    return dataclasses.replace(experiment, name=name, settings={**experiment.settings, **changes})
-
-
-def params_of(experiment: Experiment, path: Path) -> Params:
-    """params.yaml at ``path``, which is right in itself, with the experiment's settings, checked.
-
-    Raises:
-        UserError: a setting is wrong; see `load_params`.
-    """
-    tree = YAML().load(path.read_text(encoding="utf-8"))
-    for name, value in {"recipe": experiment.recipe, **experiment.settings}.items():
-        *sections, leaf = name.split(".")
-        node = tree
-        for key in sections:
-            node = node.setdefault(key, {})  # a section that is not there is told below
-        node[leaf] = value
-    with tempfile.TemporaryDirectory() as folder:
-        changed = Path(folder) / path.name
-        with changed.open("w", encoding="utf-8") as stream:
-            YAML().dump(tree, stream)
-        try:
-            return load_params(changed)
-        except UserError as error:
-            where = f"experiment {experiment.name} in {EXPERIMENTS.name}"
-            raise UserError(re.sub(rf"{re.escape(str(changed))}(:\d+)?", where, str(error))) from None
-
-
-def check_data(experiment: Experiment, params: Params) -> None:
-    """Raise UserError unless params.yaml says, by whole paths, where the official data of the experiment are."""
-    for task in dict.fromkeys(("imagenet", experiment.task)):
-        data = getattr(params.active.data, task)
-        name = f"{experiment.recipe}.data.{task}.root"
-        if data.source == "official" and data.root is None:
-            raise UserError(
-                f"{experiment.name} needs {name}, which is null in params.yaml: give the data's folder there, once "
-                "for all experiments"
-            )
-        if data.source == "official" and not Path(data.root).expanduser().is_absolute():
-            raise UserError(
-                f"{name} is {data.root} in params.yaml: give the whole path, because DVC runs queued experiments in "
-                "another folder"
-            )
-
-
-# Which experiment a set of parameters is.
-
-
-def kind_of(experiment: Experiment, params: Mapping[str, Any]) -> str | None:
-    """What parameters make of the experiment.
-
-    Args:
-        params: the content of a params.yaml, as a tree.
-
-    Returns:
-        "trained" where all settings hold ("pretrain" aside, if the weights came from a file instead); "released"
-        where somebody's weights for the task were measured in the same network and manner; None otherwise.
-    """
-    if params.get("recipe") != experiment.recipe:
-        return None
-    section = value_at(params, experiment.trained) or {}
-    initial, epochs = section.get("initial"), value_at(section, "training.epochs")
-    pretrain = f"{experiment.recipe}.pretrain."
-    if initial and epochs == 0:
-        same = {name: value for name, value in experiment.settings.items() if _shapes_the_network(name, experiment)}
-        return "released" if Path(initial).suffix != _OURS and _hold(same, params) else None
-    settings = experiment.settings
-    if experiment.task != "imagenet" and (initial or value_at(params, f"{pretrain}initial")):
-        settings = {name: value for name, value in settings.items() if not name.startswith(pretrain)}
-    return "trained" if _hold(settings, params) else None
-
-
-def _shapes_the_network(name: str, experiment: Experiment) -> bool:
-    """Whether a setting matters for weights that are trained already: it shapes the network or its measurement."""
-    if name.startswith(f"{experiment.recipe}.pretrain.") and experiment.task != "imagenet":
-        return False
-    return ".training." not in name and not name.endswith((".drop_path", ".sigma", ".pretrained"))
-
-
-def _hold(settings: Mapping[str, Any], params: Mapping[str, Any]) -> bool:
-    return all(value_at(params, name, missing=settings) == value for name, value in settings.items())
-
-
-def value_at(tree: Any, name: str, missing: Any = None) -> Any:
-    """The value under a dotted name."""
-    for key in name.split("."):
-        if not isinstance(tree, Mapping) or key not in tree:
-            return missing
-        tree = tree[key]
-    return tree
+    return dataclasses.replace(experiment, name=name, settings={**experiment.settings, **settings})

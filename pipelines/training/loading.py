@@ -97,7 +97,7 @@ class _MicroBatches(torch.utils.data.Dataset[_Loaded]):
                 return sample
         raise UserError(
             f"no image in place of sample {index} of the training set can be decoded, of {len(others)} tried: check "
-            f"the data set's files; the first: {next(iter(broken.reasons.values()))}"
+            f"the dataset's files; the first: {next(iter(broken.reasons.values()))}"
         )
 
 
@@ -146,7 +146,7 @@ class _Shard(torch.utils.data.Dataset[_Loaded]):
 
 
 def _collate(data: Dataset, samples: list[dict[str, Any]]) -> Batch:
-    own = getattr(data, "collate", None)  # a data set that mixes images does it here
+    own = getattr(data, "collate", None)  # a dataset that mixes images does it here
     return own(samples) if own else collate(samples)
 
 

@@ -23,6 +23,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from tcformer.documents import replace_between
 from tcformer.errors import UserError
 from tcformer.models.ctm import CTM
 from tcformer.models.factory import create_model
@@ -284,16 +285,12 @@ def _giga(multiplications: int) -> str:
 
 
 def with_table(document: str) -> str:
-    """`document` with the table between its two marks made afresh.
+    """The document with a newly written table between its two marks.
 
     Raises:
         UserError: the marks are missing.
     """
-    before, begin, rest = document.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise UserError(f"The document has no place for the table: put the lines {BEGIN} and {END} into it.")
-    return f"{before}{BEGIN}\n\n{table()}\n\n{END}{after}"
+    return replace_between(document, BEGIN, END, f"\n\n{table()}\n\n")
 
 
 def main(arguments: list[str] | None = None) -> int:

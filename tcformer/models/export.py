@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from kernels.dpc_knn.portable import known_parts, note_parts
+from kernels.dpc_knn.portable_backend import known_parts, record_parts
 from tcformer.data.images import IMAGE_MEAN, IMAGE_STD
 from tcformer.errors import UserError
 from tcformer.models.kernel_choice import kernels_named
@@ -155,7 +155,7 @@ def _in_evaluation(model: Network) -> Network:
 def _trace(model: Network, image_size: tuple[int, int]) -> torch.export.ExportedProgram:
     model, images = _in_evaluation(model), random_images(2, image_size)
     with kernels_named("portable"), torch.no_grad(), _attention():
-        with note_parts() as parts:
+        with record_parts() as parts:
             model(images)
         with known_parts(parts):
             dynamic = ({0: torch.export.Dim("batch")},)

@@ -23,7 +23,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "generate": ("OPTIONS", "generate"),
     "official": ("OFFICIAL",),
     "drawing": ("draw",),
-    "report": ("TITLE", "headlines", "tables"),
+    "report": ("TITLE", "DRAWN", "headlines", "tables"),
 }
 
 

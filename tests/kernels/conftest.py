@@ -1,4 +1,4 @@
-"""Tests of the backend "native" need a C++ compiler."""
+"""Tests of the backend "native" are skipped where there is no C++ compiler."""
 
 import pytest
 

@@ -1,3 +1,5 @@
+"""Clustering against its specification, and the specification against plain Python."""
+
 from __future__ import annotations
 
 import pytest
@@ -7,9 +9,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kernels import dpc_knn, native
-from kernels.dpc_knn.ragged import apportion
+from kernels.dpc_knn.masks_and_parts import apportion
 
-# Below and above the number of tokens at which the fast path changes its method.
+BACKENDS = ["torch", "native", "reference"]
+# Batch, tokens, channels, clusters. With more than 512 tokens, the backend "torch" uses another method.
 SHAPES = [(3, 60, 8, 15), (2, 97, 5, 25), (1, 513, 3, 129), (2, 700, 16, 175), (1, 1300, 2, 325)]
 
 
@@ -22,15 +25,16 @@ def lattice(batch: int, tokens: int, channels: int) -> Tensor:
     return torch.randint(-2, 3, (batch, tokens, channels), generator=generator(tokens)).float()
 
 
-def assert_same(x: Tensor, clusters: int, k: int = 5) -> None:
-    centres, assign = dpc_knn(x, clusters, k, backend="cpu")
+def assert_as_reference(x: Tensor, clusters: int, *, k: int = 5) -> None:
     expected_centres, expected_assign = dpc_knn(x, clusters, k, backend="reference")
-    assert torch.equal(centres, expected_centres)
-    assert torch.equal(assign, expected_assign)
+    for backend in ("torch", None):  # None: the fastest one here
+        centres, assign = dpc_knn(x, clusters, k, backend=backend)
+        assert torch.equal(centres, expected_centres)
+        assert torch.equal(assign, expected_assign)
 
 
-def by_hand(points: list[float], clusters: int, k: int) -> tuple[list[int], list[int]]:
-    """DPC-KNN of points on a line, in plain Python."""
+def cluster_points(points: list[float], clusters: int, k: int) -> tuple[list[int], list[int]]:
+    """Centres and assignment of points on a line, by DPC-KNN in plain Python."""
     n = len(points)
     distance = [[abs(a - b) for b in points] for a in points]
     sparsity = [sum(d * d for d in sorted(row)[:k]) / k for row in distance]
@@ -46,32 +50,32 @@ def by_hand(points: list[float], clusters: int, k: int) -> tuple[list[int], list
     return centres, assign
 
 
-@pytest.mark.parametrize("backend", ["torch", "native", "reference"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_against_plain_python(backend: str) -> None:
     for seed in range(20):
         points = torch.rand(12, generator=generator(seed), dtype=torch.float64) * 3
         centres, assign = dpc_knn(points.view(1, -1, 1), 4, k=3, backend=backend)
-        assert (centres[0].tolist(), assign[0].tolist()) == by_hand(points.tolist(), 4, k=3)
+        assert (centres[0].tolist(), assign[0].tolist()) == cluster_points(points.tolist(), clusters=4, k=3)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_fast_path_on_random_features(shape: tuple[int, int, int, int]) -> None:
+def test_random_features(shape: tuple[int, int, int, int]) -> None:
     batch, tokens, channels, clusters = shape
     x = torch.randn(batch, tokens, channels, generator=generator(), dtype=torch.float64)
-    assert_same(x, clusters)
-    assert_same(x + 5, clusters, k=1)
-    assert_same(x, 1, k=9)
+    assert_as_reference(x, clusters)
+    assert_as_reference(x + 5, clusters, k=1)
+    assert_as_reference(x, 1, k=9)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_ties_go_to_the_lower_index(shape: tuple[int, int, int, int]) -> None:
     batch, tokens, channels, clusters = shape
-    assert_same(lattice(batch, tokens, channels), clusters)
-    assert_same(torch.full((batch, tokens, channels), 0.37), clusters)
+    assert_as_reference(lattice(batch, tokens, channels), clusters)
+    assert_as_reference(torch.full((batch, tokens, channels), 0.37), clusters)
 
 
 @pytest.mark.parametrize("tokens", [10, 600])
-@pytest.mark.parametrize("backend", ["torch", "native", "reference"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_equal_tokens(tokens: int, backend: str) -> None:
     centres, assign = dpc_knn(torch.full((1, tokens, 4), 0.37), 3, backend=backend)
     assert centres[0].tolist() == [0, 1, 2]
@@ -80,7 +84,7 @@ def test_equal_tokens(tokens: int, backend: str) -> None:
 
 @pytest.mark.parametrize("backend", ["torch", "native", "portable", "reference"])
 @pytest.mark.parametrize("tokens", [100, 600])
-def test_rounding_does_not_tell_equal_tokens_apart(tokens: int, backend: str) -> None:
+def test_tokens_that_differ_by_rounding_count_as_equal(tokens: int, backend: str) -> None:
     kinds = torch.randn(6, 24, generator=generator())
     x = kinds[torch.randint(0, 6, (2, tokens), generator=generator(1))]
     rounding = 1e-6 * torch.randn(x.shape, generator=generator(2))
@@ -92,18 +96,18 @@ def test_rounding_does_not_tell_equal_tokens_apart(tokens: int, backend: str) ->
 @pytest.mark.parametrize("tokens", [1, 2, 3, 4])
 def test_fewer_tokens_than_neighbours(tokens: int) -> None:
     for clusters in range(1, tokens + 1):
-        assert_same(torch.randn(2, tokens, 6, generator=generator(), dtype=torch.float64), clusters)
+        assert_as_reference(torch.randn(2, tokens, 6, generator=generator(), dtype=torch.float64), clusters)
 
 
 @pytest.mark.parametrize("tokens", [64, 600])
-def test_every_token_its_own_cluster(tokens: int) -> None:
+def test_as_many_clusters_as_tokens(tokens: int) -> None:
     centres, assign = dpc_knn(lattice(1, tokens, 3), tokens)
     assert torch.equal(centres[0], torch.arange(tokens))
     assert torch.equal(assign[0], torch.arange(tokens))
 
 
 @pytest.mark.parametrize("tokens", [64, 600])
-def test_centres_belong_to_themselves_and_clusters_are_nearest(tokens: int) -> None:
+def test_centres_are_in_their_own_cluster_and_tokens_in_the_nearest(tokens: int) -> None:
     x = torch.randn(2, tokens, 8, generator=generator(), dtype=torch.float64)
     centres, assign = dpc_knn(x, tokens // 4)
     assert torch.equal(assign.gather(1, centres), torch.arange(tokens // 4).expand(2, -1))
@@ -117,9 +121,9 @@ def test_an_image_does_not_depend_on_its_batch(tokens: int) -> None:
     centres, assign = dpc_knn(x, tokens // 4)
     for i in range(5):
         for some in (slice(i, i + 1), slice(i, None), slice(0, i + 1)):
-            own_centres, own_assign = dpc_knn(x[some], tokens // 4)
-            assert torch.equal(own_centres, centres[some])
-            assert torch.equal(own_assign, assign[some])
+            some_centres, some_assign = dpc_knn(x[some], tokens // 4)
+            assert torch.equal(some_centres, centres[some])
+            assert torch.equal(some_assign, assign[some])
 
 
 @pytest.mark.parametrize("tokens", [192, 700])
@@ -134,11 +138,14 @@ def test_repeated_runs_are_identical(tokens: int) -> None:
 
 @pytest.mark.parametrize("tokens", [192, 700])
 def test_layout_does_not_matter(tokens: int) -> None:
-    x = torch.randn(2, 24, tokens, generator=generator())
-    strided = dpc_knn(x.mT, tokens // 4)
-    contiguous = dpc_knn(x.mT.contiguous(), tokens // 4)
-    assert torch.equal(strided[0], contiguous[0])
-    assert torch.equal(strided[1], contiguous[1])
+    x = torch.randn(2, 24, tokens, generator=generator()).mT
+    mask = (torch.rand(tokens, generator=generator()) < 0.6).expand(2, -1)
+    assert not x.is_contiguous() and not mask.is_contiguous()
+    for mask_view, contiguous_mask in ((None, None), (mask, mask.contiguous())):
+        strided = dpc_knn(x, tokens // 8, mask=mask_view)
+        contiguous = dpc_knn(x.contiguous(), tokens // 8, mask=contiguous_mask)
+        assert torch.equal(strided[0], contiguous[0])
+        assert torch.equal(strided[1], contiguous[1])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -154,7 +161,7 @@ def test_low_precision_features_are_clustered_in_float32(dtype: torch.dtype) -> 
 
 @pytest.mark.parametrize("tokens", [192, 1000])
 def test_float32_stays_near_float64(tokens: int) -> None:
-    # Far from the origin, where |a|^2 - 2ab + |b|^2 loses its digits.
+    # Far from the origin, where |a|^2 - 2ab + |b|^2 suffers from cancellation.
     x = torch.randn(2, tokens, 64, generator=generator()) + 30
     expected = dpc_knn(x.double(), tokens // 4, backend="reference")[0]
     centres = dpc_knn(x, tokens // 4)[0]
@@ -162,7 +169,7 @@ def test_float32_stays_near_float64(tokens: int) -> None:
     assert shared >= 0.99 * expected.numel()
 
 
-@pytest.mark.parametrize("backend", ["torch", "native", "reference"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("tokens", [60, 600])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_indices_stay_in_range(backend: str, tokens: int, bad: float) -> None:
@@ -180,7 +187,7 @@ def test_no_gradient() -> None:
     assert not any(t.requires_grad for t in dpc_knn(x, 5))
 
 
-def test_wrong_arguments() -> None:
+def test_wrong_arguments_raise() -> None:
     x = torch.zeros(1, 8, 4)
     for wrong in (torch.zeros(8, 4), torch.zeros(1, 0, 4)):
         with pytest.raises(ValueError, match="at least one token"):
@@ -192,9 +199,6 @@ def test_wrong_arguments() -> None:
         dpc_knn(x, 2, k=0)
 
 
-BACKENDS = ["torch", "native", "reference"]
-
-
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     tokens=st.integers(1, 70),
@@ -203,7 +207,7 @@ BACKENDS = ["torch", "native", "reference"]
     share=st.floats(0.01, 1),
     seed=st.integers(0, 99),
 )
-def test_any_shape_of_ties(tokens: int, channels: int, k: int, share: float, seed: int) -> None:
+def test_ties_in_random_shapes(tokens: int, channels: int, k: int, share: float, seed: int) -> None:
     x = torch.randint(-1, 2, (2, tokens, channels), generator=generator(seed)).float()
     clusters = max(1, int(share * tokens))
     expected = dpc_knn(x.double(), clusters, k, backend="reference")
@@ -254,11 +258,11 @@ def test_parts_are_clustered_alone(backend: str) -> None:
             if len(tokens) == 0:
                 assert count == 0
                 continue
-            own_mask = None if some_mask is None else some_mask[:, tokens]
-            own_centres, own_assign = dpc_knn(x[:, tokens], count, mask=own_mask, backend=backend)
-            assert torch.equal(centres[:, first : first + count], tokens[own_centres])
-            real = torch.ones_like(own_assign, dtype=torch.bool) if own_mask is None else own_mask
-            assert torch.equal(assign[:, tokens][real], (own_assign + first)[real])
+            part_mask = None if some_mask is None else some_mask[:, tokens]
+            part_centres, part_assign = dpc_knn(x[:, tokens], count, mask=part_mask, backend=backend)
+            assert torch.equal(centres[:, first : first + count], tokens[part_centres])
+            real = torch.ones_like(part_assign, dtype=torch.bool) if part_mask is None else part_mask
+            assert torch.equal(assign[:, tokens][real], (part_assign + first)[real])
             first += count
         assert first == 13
 
@@ -276,7 +280,7 @@ def test_clusters_are_apportioned_to_parts(sizes: list[int], share: float) -> No
         assert all(abs(count - clusters * size / total) < 1 for count, size in zip(counts, sizes, strict=True))
 
 
-def test_apportioning_by_hand() -> None:
+def test_apportioning_of_known_cases() -> None:
     assert apportion([196] * 16, 784) == [49] * 16
     assert apportion([3, 3, 3], 4) == [2, 1, 1]  # ties to the lower part
     assert apportion([100, 1, 1], 6) == [4, 1, 1]
@@ -285,7 +289,7 @@ def test_apportioning_by_hand() -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_masks_and_parts_that_do_not_fit(backend: str) -> None:
+def test_masks_and_parts_of_the_wrong_shape_or_dtype_raise(backend: str) -> None:
     x = torch.zeros(2, 8, 4)
     with pytest.raises(ValueError, match="mask must be"):
         dpc_knn(x, 2, mask=torch.ones(2, 8), backend=backend)

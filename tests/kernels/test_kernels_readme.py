@@ -1,4 +1,4 @@
-"""The example in kernels/README.md runs."""
+"""The example in kernels/README.md can be run as it is."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Compiling and loading the C++ library: in processes of their own, with caches of their own."""
+
 from __future__ import annotations
 
 import os
@@ -18,7 +20,7 @@ REPORT = "from kernels import native; print(native.available(), native.reason())
 
 
 def start(folder: Path, code: str = REPORT, **environment: str) -> subprocess.Popen[str]:
-    """A process whose extensions lie in `folder`."""
+    """Start a Python process that caches its compiled extensions in `folder`."""
     return subprocess.Popen(
         [sys.executable, "-c", code],
         cwd=ROOT,
@@ -30,13 +32,14 @@ def start(folder: Path, code: str = REPORT, **environment: str) -> subprocess.Po
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[str, list[str]]:
-    """What it printed, and the lines of its warnings."""
+    """Wait for a process; return what it printed and the lines of its warnings."""
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     return out.strip(), err.splitlines()
 
 
-def script(path: Path, text: str) -> str:
+def write_script(path: Path, text: str) -> str:
+    """Write an executable shell script and return its path."""
     path.write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return str(path)
@@ -50,47 +53,51 @@ def compiler() -> str:
         pytest.skip(str(error))
 
 
-def test_import_compiles_nothing(tmp_path: Path) -> None:
+def test_importing_compiles_nothing(tmp_path: Path) -> None:
     assert finish(start(tmp_path, "import kernels, kernels.native")) == ("", [])
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
-    ("environment", "why"),
+    ("environment", "reason"),
     [
-        ({"CXX": "no-such-compiler"}, "the compiler 'no-such-compiler' that CXX names was not found"),
+        ({"CXX": "no-such-compiler"}, "the compiler 'no-such-compiler' (environment variable CXX) was not found"),
         ({"CXX": "", "PATH": "/nowhere"}, "no C++ compiler was found (looked for c++, g++, clang++)"),
         ({"CXX": "false"}, "false failed: ?"),
     ],
 )
-def test_without_a_compiler(tmp_path: Path, environment: dict[str, str], why: str) -> None:
+def test_without_a_compiler_one_warning_gives_the_reason(
+    tmp_path: Path, environment: dict[str, str], reason: str
+) -> None:
     code = f"{REPORT}; native.available()"
     printed, warnings = finish(start(tmp_path, code, **environment))
-    assert printed == f"False {why}"
-    assert warnings == [f"Token operations run in plain PyTorch, which is slower: {why}."]
+    assert printed == f"False {reason}"
+    assert warnings == [f"Token operations run in plain PyTorch, which is slower: {reason}."]
 
 
-def test_compiler_error_is_quoted(tmp_path: Path) -> None:
-    failing = script(tmp_path / "cxx", "echo 'In file a.cpp:' >&2; echo 'a.cpp:1: error: no such header' >&2; exit 1")
+def test_the_first_compiler_error_is_quoted(tmp_path: Path) -> None:
+    failing = write_script(
+        tmp_path / "cxx", "echo 'In file a.cpp:' >&2; echo 'a.cpp:1: error: no such header' >&2; exit 1"
+    )
     printed, _ = finish(start(tmp_path / "cache", CXX=failing))
     assert printed == f"False {failing} failed: a.cpp:1: error: no such header"
-    assert [path.name for path in tmp_path.glob("cache/*/*")] == ["lock"]  # nothing half made is left
+    assert [path.name for path in tmp_path.glob("cache/*/*")] == ["lock"]  # no unfinished library is left
 
 
-def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
+def test_a_cache_folder_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     printed, warnings = finish(start(tmp_path / "file"))
     assert printed.startswith(f"False {tmp_path / 'file'}")
     assert "cannot be used" in printed and len(warnings) == 1
 
 
-def test_turned_off(tmp_path: Path) -> None:
+def test_the_environment_variable_disables_the_library(tmp_path: Path) -> None:
     expected = "False the environment variable TCFORMER_NATIVE is 0"
     assert finish(start(tmp_path, TCFORMER_NATIVE="0")) == (expected, [])
     assert not list(tmp_path.iterdir())
 
 
-def test_calling_what_is_not_available(tmp_path: Path) -> None:
+def test_calling_an_unavailable_function_raises(tmp_path: Path) -> None:
     code = (
         "import torch; from kernels import native\n"
         "try: native.dpc_knn(torch.zeros(1, 4, 2), 1, 5)\n"
@@ -101,14 +108,14 @@ def test_calling_what_is_not_available(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_processes_that_build_at_once(tmp_path: Path, compiler: str) -> None:
-    counting = script(tmp_path / "cxx", f'echo >> "{tmp_path / "calls"}"; exec "{compiler}" "$@"')
+def test_processes_that_start_at_once_compile_the_library_once(tmp_path: Path, compiler: str) -> None:
+    counting = write_script(tmp_path / "cxx", f'echo >> "{tmp_path / "calls"}"; exec "{compiler}" "$@"')
     for process in [start(tmp_path / "cache", CXX=counting) for _ in range(2)]:
         assert finish(process) == ("True", [])
     assert finish(start(tmp_path / "cache", CXX=counting)) == ("True", [])
-    assert (tmp_path / "calls").read_text() == "\n"  # one compilation for all three
+    assert (tmp_path / "calls").read_text() == "\n"  # one line per compilation: one for all three processes
 
-    # What was damaged later is compiled again.
+    # A library that was damaged later is compiled again.
     (library,) = tmp_path.glob("cache/*/native.so")
     library.unlink()
     library.write_bytes(b"damaged")
@@ -118,7 +125,7 @@ def test_processes_that_build_at_once(tmp_path: Path, compiler: str) -> None:
 
 def test_a_killed_build_does_not_block_the_next(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
-    slow = script(tmp_path / "slow", f'echo $$ > "{pid}.new"; mv "{pid}.new" "{pid}"; exec sleep 300')
+    slow = write_script(tmp_path / "slow", f'echo $$ > "{pid}.new"; mv "{pid}.new" "{pid}"; exec sleep 300')
     killed = start(tmp_path / "cache", CXX=slow)
     while not pid.exists():
         assert killed.poll() is None
@@ -131,12 +138,12 @@ def test_a_killed_build_does_not_block_the_next(tmp_path: Path) -> None:
         os.kill(int(pid.read_text()), signal.SIGKILL)
 
 
-def test_another_cpu_has_another_library(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_kind_of_cpu_has_its_own_library(monkeypatch: pytest.MonkeyPatch) -> None:
     own = build._fingerprint()
     assert own == build._fingerprint()
     monkeypatch.setattr(build, "_cpu", lambda: ["flags: sse2"])
     assert build._fingerprint() != own
 
 
-def test_reason_is_empty_where_available() -> None:
+def test_the_reason_is_empty_if_the_library_is_available() -> None:
     assert native.available() == (native.reason() == "")

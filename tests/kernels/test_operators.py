@@ -1,4 +1,4 @@
-"""The operators as torch.library sees them, and on both sides of what PyTorch wraps around them."""
+"""The registered operators: torch.library's own checks, and the functions with and without gradients."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kernels import TokenPlan, dpc_knn, map2token, merge_tokens, token2map, token_conv, upsample_tokens
-from kernels.token_conv.op import _tensors
+from kernels.token_conv.op import plan_tensors
 
 BACKENDS = ["torch", "native"]
 OPS = torch.ops.tcformer
@@ -20,24 +20,27 @@ def random(*shape: int, grad: bool = True) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(len(shape))).requires_grad_(grad)
 
 
-def plan_of(tokens: int = 13) -> TokenPlan:
+def random_plan(tokens: int = 13) -> TokenPlan:
     g = torch.Generator().manual_seed(0)
     return TokenPlan.build(torch.randint(0, tokens, (2, 64), generator=g), tokens, (8, 8), (4, 4))
 
 
 def operators(backend: str) -> dict[str, tuple[Any, ...]]:
     """Arguments of every operator."""
-    plan, coarse = plan_of(), plan_of(4)
+    plan, coarse = random_plan(), random_plan(tokens=4)
     assert plan.by_pixel and plan.by_token
-    to, back = plan.by_pixel, plan.by_token
+    links, reverse = plan.by_pixel, plan.by_token
     assign = torch.randint(0, 5, (2, 13), generator=torch.Generator().manual_seed(0))
     pixels = plan.pixel_of_cell.expand(2, -1).contiguous()
     mask = torch.ones(2, 13, dtype=torch.bool)
-    cells, links = _tensors(plan)
+    cells, link_tensors = plan_tensors(plan)
     coarse_cells = (coarse.token_of_cell, coarse.token_cells, coarse.token_offsets)
     fine_cells = (plan.token_of_cell, plan.token_cells, plan.token_offsets)
     conv = (random(13, 1, 3, 3)[:6], random(6), random(6))
-    sums = (to.index, to.offsets, to.mean, back.index, back.offsets, back.back)
+    sums = (
+        *(links.index, links.offsets, links.mean_weight),
+        *(reverse.index, reverse.offsets, reverse.backward_weight),
+    )
     return {
         "dpc_knn": (random(2, 13, 6, grad=False), 5, 3, mask, torch.arange(13) % 2, backend, False),
         "merge_tokens": (random(2, 13, 6), random(2, 13, 1), assign, 5, backend),
@@ -45,7 +48,7 @@ def operators(backend: str) -> dict[str, tuple[Any, ...]]:
         "sum_blocks": (random(2, 64, 6), [8, 8], [4, 4], 0.25),
         "repeat_blocks": (random(2, 16, 6), [8, 8], [4, 4], 0.25),
         "upsample_tokens": (random(2, 4, 6), random(2, 64), *coarse_cells, *fine_cells, backend),
-        "token_conv": (random(2, 13, 6), *conv, cells, links, [4, 4], True, backend),
+        "token_conv": (random(2, 13, 6), *conv, cells, link_tensors, [4, 4], True, backend),
         "sort_cells": (plan.token_of_cell, 13),
         "link_rows": (plan.token_of_cell, pixels, 13, 16),
     }
@@ -67,7 +70,8 @@ def test_every_operator_is_checked() -> None:
 
 
 def functions() -> dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]]:
-    plan, coarse = plan_of(), plan_of(4)
+    """Every differentiable function, with its arguments."""
+    plan, coarse = random_plan(), random_plan(tokens=4)
     assign = dpc_knn(random(2, 13, 6), 5)[1]
     return {
         "merge_tokens": (lambda x, w: merge_tokens(x, w, assign, 5)[0], (random(2, 13, 6), random(2, 13, 1))),
@@ -82,7 +86,7 @@ def functions() -> dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]]:
 
 
 @pytest.mark.parametrize("name", list(functions()))
-def test_without_gradients(name: str) -> None:
+def test_values_do_not_depend_on_whether_gradients_are_recorded(name: str) -> None:
     function, leaves = functions()[name]
     expected = function(*leaves)
     assert expected.requires_grad
@@ -93,12 +97,12 @@ def test_without_gradients(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(functions()))
-def test_some_gradients_alone(name: str) -> None:
+def test_each_gradient_can_be_requested_alone(name: str) -> None:
     function, leaves = functions()[name]
     grads = torch.autograd.grad(function(*leaves).sin().sum(), leaves)
     for i, expected in enumerate(grads):
-        own = [leaf.detach().requires_grad_(i == j) for j, leaf in enumerate(leaves)]
-        assert torch.equal(torch.autograd.grad(function(*own).sin().sum(), own[i])[0], expected)
+        copies = [leaf.detach().requires_grad_(i == j) for j, leaf in enumerate(leaves)]
+        assert torch.equal(torch.autograd.grad(function(*copies).sin().sum(), copies[i])[0], expected)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -118,7 +122,7 @@ def test_an_image_does_not_depend_on_its_batch(backend: str) -> None:
         assert torch.equal(whole[3], alone[0])
 
 
-def test_tokens_out_of_range_are_refused() -> None:
+def test_tokens_out_of_range_raise() -> None:
     with pytest.raises(ValueError, match=r"must be in \[0, 3\)"):
         TokenPlan.build(torch.tensor([[0, 1, 2, 3]]), 3, (2, 2), (1, 1))
     with pytest.raises(ValueError, match=r"must be in \[0, 2\)"):

@@ -1,4 +1,4 @@
-"""The operations in standard operators, as they are exported: against the references, and seen through by export."""
+"""The backend "portable", which is used for export: against the references, and in an exported program."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from kernels import TokenPlan, dpc_knn, map2token, merge_tokens, token2map, token_conv, upsample_tokens
-from kernels.dpc_knn.portable import known_parts, note_parts
-from kernels.token_map import portable as token_map_portable
+from kernels.dpc_knn.portable_backend import known_parts, record_parts
+from kernels.token_map import portable_backend as token_map_portable
 from kernels.token_map.plan import Size
 
 BATCH = 3
 TOKENS = [1, 2, 4, 7, 60, 97]
-# Grid and map: the same, dividing each other, odd, uneven, one pixel.
+# Grid and map: of equal size, of sizes that divide each other, of other sizes, and a map of one pixel.
 SIZES: list[tuple[Size, Size]] = [
     ((8, 8), (8, 8)),
     ((8, 8), (4, 4)),
@@ -41,17 +41,17 @@ def lattice(tokens: int) -> Tensor:
 
 
 def some_mask(tokens: int) -> Tensor:
-    """Images that keep all tokens, one, and about half."""
+    """A mask that keeps all tokens of the first image, one of the second, and about half of the third."""
     mask = torch.rand(BATCH, tokens, generator=generator(1)) < 0.5
     mask[0] = True
     mask[1] = torch.arange(tokens) == tokens // 2
     return mask
 
 
-def assert_clusters(x: Tensor, clusters: int, k: int = 5, **options: Tensor) -> None:
-    own = dpc_knn(x, clusters, k, **options, backend="portable")
+def assert_same_clusters(x: Tensor, clusters: int, *, k: int = 5, **options: Tensor) -> None:
+    result = dpc_knn(x, clusters, k, **options, backend="portable")
     expected = dpc_knn(x, clusters, k, **options, backend="reference")
-    for a, b in zip(own, expected, strict=True):
+    for a, b in zip(result, expected, strict=True):
         assert torch.equal(a, b)
 
 
@@ -66,17 +66,17 @@ def test_clusters(tokens: int, features: str) -> None:
     parts = torch.randint(0, 3, (tokens,), generator=generator(2))
     for clusters in {1, (tokens + 3) // 4, tokens}:
         for k in (1, 5, tokens + 1):
-            assert_clusters(x, clusters, k)
-            assert_clusters(x, clusters, k, mask=some_mask(tokens))
+            assert_same_clusters(x, clusters, k=k)
+            assert_same_clusters(x, clusters, k=k, mask=some_mask(tokens))
         if clusters >= len(parts.unique()):
-            assert_clusters(x, clusters, parts=parts)
-            assert_clusters(x, clusters, parts=parts, mask=some_mask(tokens))
+            assert_same_clusters(x, clusters, parts=parts)
+            assert_same_clusters(x, clusters, parts=parts, mask=some_mask(tokens))
 
 
-def test_images_without_tokens() -> None:
+def test_an_image_without_tokens() -> None:
     mask = torch.ones(BATCH, 20, dtype=torch.bool)
     mask[1] = False
-    assert_clusters(random(BATCH, 20, 4), 5, mask=mask)
+    assert_same_clusters(random(BATCH, 20, 4), 5, mask=mask)
 
 
 @pytest.mark.parametrize("tokens", [192, 400])
@@ -108,22 +108,24 @@ def test_repeated_runs_are_identical() -> None:
         assert all(torch.equal(a, b) for a, b in zip(first, dpc_knn(x.clone(), 48, backend="portable")))
 
 
-def same(function: Callable[..., Any], leaves: tuple[Tensor, ...]) -> None:
-    """Values and gradients agree with the reference's."""
+def assert_same(function: Callable[..., Any], leaves: tuple[Tensor, ...]) -> None:
+    """Values and gradients agree with those of the reference."""
     results = []
     for backend in ("portable", "reference"):
-        own = [leaf.clone().requires_grad_() for leaf in leaves]
-        outputs = function(*own, backend=backend)
+        copies = [leaf.clone().requires_grad_() for leaf in leaves]
+        outputs = function(*copies, backend=backend)
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
         loss = sum((y * random(*y.shape, seed=1)).sum() for y in outputs)
-        results.append([*outputs, *torch.autograd.grad(loss, own)])
+        results.append([*outputs, *torch.autograd.grad(loss, copies)])
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
 def test_merging() -> None:
     assign = torch.randint(0, 7, (2, 30), generator=generator())
-    same(lambda x, p, backend: merge_tokens(x, p, assign, 9, backend=backend), (random(2, 30, 5), random(2, 30, 1)))
+    assert_same(
+        lambda x, p, backend: merge_tokens(x, p, assign, 9, backend=backend), (random(2, 30, 5), random(2, 30, 1))
+    )
 
 
 @pytest.mark.parametrize("products_per_read", [0, 10**9], ids=["gather", "product"])
@@ -135,13 +137,13 @@ def test_token_maps(grid: Size, size: Size, products_per_read: int, monkeypatch:
     coarse = TokenPlan.build(token_of_cell % 4, 4, grid, size)
     for plan in (TokenPlan.build(token_of_cell, 13, grid, size), TokenPlan.of_grid(BATCH, grid).at(size)):
         tokens = random(BATCH, plan.num_tokens, 5)
-        same(lambda x, backend, plan=plan: token2map(x, plan, backend=backend), (tokens,))
-        same(lambda m, backend, plan=plan: map2token(m, plan, backend=backend), (random(BATCH, 5, *size),))
-        same(
+        assert_same(lambda x, backend, plan=plan: token2map(x, plan, backend=backend), (tokens,))
+        assert_same(lambda m, backend, plan=plan: map2token(m, plan, backend=backend), (random(BATCH, 5, *size),))
+        assert_same(
             lambda x, w, backend, plan=plan: upsample_tokens(x, coarse, plan, w, backend=backend),
             (random(BATCH, 4, 5), random(BATCH, cells).abs()),
         )
-        same(
+        assert_same(
             lambda x, w, b, s, backend, plan=plan: token_conv(x, plan, w, b, s, gelu=True, backend=backend),
             (tokens, random(5, 1, 3, 3), random(5), random(5)),
         )
@@ -159,8 +161,8 @@ def test_low_precision(dtype: torch.dtype) -> None:
         torch.testing.assert_close(fast.double(), expected, rtol=2 * eps, atol=2 * eps)
 
 
-class Clustering(nn.Module):
-    """A network of all operations, for export."""
+class AllOperations(nn.Module):
+    """A network of all operations except `token_conv`, for export."""
 
     def __init__(self, parts: int) -> None:
         super().__init__()
@@ -178,12 +180,12 @@ class Clustering(nn.Module):
 
 
 @pytest.mark.parametrize("parts", [1, 3])
-def test_export_sees_standard_operators_of_any_batch(parts: int) -> None:
-    network, x = Clustering(parts), random(3, 64, 6).float()
-    with note_parts() as noted:
+def test_an_exported_program_has_standard_operators_and_any_batch_size(parts: int) -> None:
+    network, x = AllOperations(parts), random(3, 64, 6).float()
+    with record_parts() as recorded:
         expected = network(x)
-    assert len(noted) == (parts > 1)
-    with known_parts(noted):
+    assert len(recorded) == (parts > 1)
+    with known_parts(recorded):
         program = torch.export.export(network, (x[:2],), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False)
     program = program.run_decompositions()
     operators = {n.target for n in program.graph.nodes if n.op == "call_function"}

@@ -1,3 +1,5 @@
+"""Conversion between tokens and maps, and up-sampling, against their specification, forward and backward."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -10,7 +12,7 @@ from kernels import TokenPlan, map2token, token2map, upsample_tokens
 from kernels.token_map.plan import Size
 
 BATCH = 3
-# Grid and map: the same, dividing each other, odd, uneven, one pixel.
+# Grid and map: of equal size, of sizes that divide each other, of other sizes, and a map of one pixel.
 SIZES: list[tuple[Size, Size]] = [
     ((8, 8), (8, 8)),
     ((8, 8), (4, 4)),
@@ -22,6 +24,7 @@ SIZES: list[tuple[Size, Size]] = [
 
 
 def plans(grid: Size, size: Size, tokens: int = 13) -> list[TokenPlan]:
+    """A plan for random tokens, and one for tokens that are the grid cells."""
     g = torch.Generator().manual_seed(0)
     token_of_cell = torch.randint(0, tokens, (BATCH, grid[0] * grid[1]), generator=g)
     return [TokenPlan.build(token_of_cell, tokens, grid, size), TokenPlan.of_grid(BATCH, grid).at(size)]
@@ -32,19 +35,19 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 
 def assert_same(function: Callable[..., Tensor], leaves: tuple[Tensor, ...]) -> None:
-    """Fast path and reference agree in value and gradient, and the gradient is the derivative."""
+    """The backends "torch" and "reference" agree in values and gradients."""
     results = []
     for backend in ("torch", "reference"):
-        own = [leaf.clone().requires_grad_() for leaf in leaves]
-        y = function(*own, backend=backend)
-        grads = torch.autograd.grad(y, own, random(*y.shape, seed=1))
+        copies = [leaf.clone().requires_grad_() for leaf in leaves]
+        y = function(*copies, backend=backend)
+        grads = torch.autograd.grad(y, copies, random(*y.shape, seed=1))
         results.append([y, *grads])
     for fast, expected in zip(*results, strict=True):
         torch.testing.assert_close(fast, expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(("grid", "size"), SIZES)
-def test_fast_paths(grid: Size, size: Size) -> None:
+def test_values_and_gradients(grid: Size, size: Size) -> None:
     for plan in plans(grid, size):
         x = random(BATCH, plan.num_tokens, 5)
         assert_same(lambda x, backend, plan=plan: token2map(x, plan, backend=backend), (x,))
@@ -60,15 +63,15 @@ def test_fast_paths(grid: Size, size: Size) -> None:
 def test_gradcheck() -> None:
     for plan in plans((4, 4), (2, 2), tokens=5):
         x = random(BATCH, plan.num_tokens, 2).requires_grad_()
-        assert torch.autograd.gradcheck(lambda x, plan=plan: token2map(x, plan, backend="cpu"), x)
+        assert torch.autograd.gradcheck(lambda x, plan=plan: token2map(x, plan, backend="torch"), x)
         m = random(BATCH, 2, 2, 2).requires_grad_()
-        assert torch.autograd.gradcheck(lambda m, plan=plan: map2token(m, plan, backend="cpu"), m)
+        assert torch.autograd.gradcheck(lambda m, plan=plan: map2token(m, plan, backend="torch"), m)
 
 
 @pytest.mark.parametrize("backend", ["torch", "native", "reference"])
 def test_by_hand(backend: str) -> None:
-    # Cells:  0 0   map of 1x2 pixels: each column is one.
-    #         1 0
+    # Tokens of the cells:  0 0   In the map of 1x2 pixels, each column of cells is one pixel.
+    #                       1 0
     plan = TokenPlan.build(torch.tensor([[0, 0, 1, 0]]), 2, (2, 2), (1, 2))
     x = torch.tensor([[[2.0], [6.0]]], dtype=torch.float64)
     expected = torch.tensor([8 / (2 + 1e-6), 4 / (2 + 1e-6)], dtype=torch.float64)
@@ -99,7 +102,7 @@ def test_upsampling_copies_to_the_tokens_that_were_merged(backend: str) -> None:
     torch.testing.assert_close(copied, expected, rtol=2e-6, atol=0)
 
 
-def test_rows_and_columns_are_rounded_down() -> None:
+def test_cells_are_mapped_to_pixels_by_rounding_down() -> None:
     plan = TokenPlan.of_grid(1, (5, 3)).at((3, 2))
     rows = plan.pixel_of_cell.view(5, 3) // 2
     columns = plan.pixel_of_cell.view(5, 3) % 2
@@ -114,7 +117,7 @@ def test_low_precision(dtype: torch.dtype) -> None:
         m = random(BATCH, 5, 12, 12).to(dtype)
         eps = torch.finfo(dtype).eps
         for function, data in ((token2map, x), (map2token, m)):
-            fast = function(data, plan, backend="cpu")
+            fast = function(data, plan, backend="torch")
             assert fast.dtype == dtype
             expected = function(data.double(), plan, backend="reference")
             torch.testing.assert_close(fast.double(), expected, rtol=2 * eps, atol=2 * eps)
@@ -129,7 +132,7 @@ def test_non_contiguous_input() -> None:
     torch.testing.assert_close(map2token(m, plan), map2token(channels_last, plan), rtol=0, atol=1e-15)
 
 
-def test_wrong_arguments() -> None:
+def test_wrong_shapes_raise() -> None:
     plan = plans((8, 8), (4, 4))[0]
     with pytest.raises(ValueError, match=r"N=13.*\(3, 12, 5\)"):
         token2map(torch.zeros(3, 12, 5), plan)
@@ -141,5 +144,5 @@ def test_wrong_arguments() -> None:
         upsample_tokens(torch.zeros(3, 13, 5), plan, plan, torch.ones(3, 16))
     with pytest.raises(ValueError, match=r"\(B, 64\)"):
         TokenPlan.build(torch.zeros(3, 60, dtype=torch.int64), 4, (8, 8), (4, 4))
-    with pytest.raises(ValueError, match="does not fit"):
+    with pytest.raises(ValueError, match="map_size must be from 1x1 to the grid size 8x8, but it is 9x4"):
         TokenPlan.build(torch.zeros(3, 64, dtype=torch.int64), 4, (8, 8), (9, 4))

@@ -1,9 +1,9 @@
 """The Triton kernels against the specification: on a GPU, or in Triton's interpreter on a CPU.
 
-The interpreter must be chosen before the kernels are imported, and changes Triton for the whole process. So
-without a GPU these tests are skipped here, and `test_triton_interpreter.py` runs this file in a process of its
-own. On a GPU the sizes are larger. Memory that the kernels ask for is filled with NaN first, so an element that
-is never written, or read before it is, shows.
+The interpreter must be chosen before the kernels are imported, and it changes Triton for the whole process. Therefore,
+without a GPU, these tests are skipped here, and `test_triton_interpreter.py` runs this file in a separate process. On a
+GPU the sizes are larger. Memory that the kernels allocate is filled with NaN first, which reveals elements that are
+never written, or read before they are written.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from torch import Tensor
 from torch.nn.functional import conv2d, gelu, one_hot
 
 from kernels.constants import EPSILON
-from kernels.dpc_knn import reference
+from kernels.dpc_knn import reference_backend as reference
 
 pytest.importorskip("triton")
 ON_GPU = torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1"
 if not ON_GPU and os.environ.get("TRITON_INTERPRET") != "1":
-    pytest.skip("no GPU, and this process does not interpret", allow_module_level=True)
+    pytest.skip("there is no GPU, and the interpreter is not on in this process", allow_module_level=True)
 
 DEVICE = "cuda" if ON_GPU else "cpu"
-dpc_knn = import_module("kernels.dpc_knn.triton")
-segments = import_module("kernels.triton_segments")
-token_conv = import_module("kernels.token_conv.triton")
+dpc_knn = import_module("kernels.dpc_knn.triton_backend")
+segments = import_module("kernels.segments.triton_backend")
+token_conv = import_module("kernels.token_conv.triton_backend")
 
 Size = tuple[int, int]
-# Batch, tokens, channels, clusters, neighbours: below, at and above whole blocks, and fewer tokens than k.
+# Batch, tokens, channels, clusters, k: below, at and above whole blocks, and fewer tokens than k.
 SMALL = [(2, 49, 40, 13, 5), (1, 64, 16, 16, 5), (1, 130, 320, 33, 5), (1, 97, 17, 24, 3), (1, 70, 8, 20, 9)]
 TINY = [(2, 1, 8, 1, 5), (1, 3, 5, 2, 5), (1, 7, 8, 7, 1)]
 LARGE = [(2, 3136, 128, 784, 5), (3, 784, 320, 196, 5), (2, 196, 512, 49, 5), (1, 5000, 33, 1250, 5)]
@@ -43,7 +43,7 @@ TIED = [(2, 90, 4, 40, 5)] + ([(2, 3136, 6, 784, 5)] if ON_GPU else [])
 
 @pytest.fixture(autouse=True)
 def poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fresh memory is NaN, or an index far outside of everything."""
+    """New memory is filled with NaN, or with an index far out of range."""
 
     def poisoning(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def poisoned(*args: Any, **kwargs: Any) -> Tensor:
@@ -65,8 +65,8 @@ def integers(high: int, *shape: int, seed: int = 0) -> Tensor:
     return torch.randint(0, high, shape, generator=torch.Generator().manual_seed(seed)).to(DEVICE)
 
 
-def cluster(x: Tensor, clusters: int, k: int = 5, mask: Tensor | None = None, strict: bool = True) -> list[Tensor]:
-    return list(dpc_knn.dpc_knn(x, clusters, k, mask, strict=strict))
+def cluster(x: Tensor, clusters: int, *, k: int = 5, mask: Tensor | None = None, strict: bool = True) -> list[Tensor]:
+    return list(dpc_knn.dpc_knn(x, clusters, k=k, mask=mask, strict=strict))
 
 
 def assert_equal(result: list[Tensor], expected: Any) -> None:
@@ -83,39 +83,39 @@ def assert_equal(result: list[Tensor], expected: Any) -> None:
 def test_random_features(shape: tuple[int, int, int, int, int], strict: bool) -> None:
     batch, tokens, channels, clusters, k = shape
     x = normal(batch, tokens, channels) + 3
-    result = cluster(x, clusters, k, strict=strict)
-    expected = reference.dpc_knn(x.cpu().double(), clusters, k)
+    result = cluster(x, clusters, k=k, strict=strict)
+    expected = reference.dpc_knn(x.cpu().double(), clusters, k=k)
     if tokens <= 200:
         assert_equal(result, expected)
         return
-    # Sums of float32 may order two nearly equal distances the other way round.
+    # Float32 sums may put two nearly equal distances in the other order.
     shared = sum(len(set(a.tolist()) & set(b.tolist())) for a, b in zip(result[0], expected[0], strict=True))
     assert shared >= 0.998 * expected[0].numel()
-    nearest = x.double().gather(1, result[0][:, :, None].expand(-1, -1, channels))
-    own = (x - nearest.gather(1, result[1][:, :, None].expand(-1, -1, channels))).norm(dim=2)
-    best = torch.cdist(x.double(), nearest).amin(2)
-    assert (own <= best * (1 + 1e-3) + 1e-6).double().mean() >= 0.9999
+    centres = x.double().gather(1, result[0][:, :, None].expand(-1, -1, channels))
+    to_own_centre = (x - centres.gather(1, result[1][:, :, None].expand(-1, -1, channels))).norm(dim=2)
+    to_nearest_centre = torch.cdist(x.double(), centres).amin(2)
+    assert (to_own_centre <= to_nearest_centre * (1 + 1e-3) + 1e-6).double().mean() >= 0.9999
 
 
 @pytest.mark.parametrize("strict", [True, False])
 @pytest.mark.parametrize("shape", TIED)
 @pytest.mark.parametrize("offset", [0, 1000])
-def test_lattice_ties_go_to_the_lower_index(shape: tuple[int, int, int, int, int], strict: bool, offset: int) -> None:
+def test_ties_go_to_the_lower_index(shape: tuple[int, int, int, int, int], strict: bool, offset: int) -> None:
     batch, tokens, channels, clusters, k = shape
     x = integers(5, batch, tokens, channels, seed=offset).float() + offset
-    assert_equal(cluster(x, clusters, k, strict=strict), reference.dpc_knn(x.cpu(), clusters, k))
+    assert_equal(cluster(x, clusters, k=k, strict=strict), reference.dpc_knn(x.cpu(), clusters, k=k))
 
 
 @pytest.mark.parametrize("strict", [True, False])
 def test_equal_tokens(strict: bool) -> None:
     for x in (torch.full((1, 80, 8), 0.37, device=DEVICE), normal(6, 24)[integers(6, 1, 100)]):
-        assert_equal(cluster(x, 30, strict=strict), reference.dpc_knn(x.cpu(), 30, 5))
+        assert_equal(cluster(x, 30, strict=strict), reference.dpc_knn(x.cpu(), 30, k=5))
 
 
 @pytest.mark.parametrize("strict", [True, False])
-def test_rounding_does_not_tell_equal_tokens_apart(strict: bool) -> None:
+def test_tokens_that_differ_by_rounding_count_as_equal(strict: bool) -> None:
     x = normal(6, 24)[integers(6, 2, 100)]
-    assert_equal(cluster(x + 1e-6 * normal(*x.shape, seed=1), 30, strict=strict), reference.dpc_knn(x.cpu(), 30, 5))
+    assert_equal(cluster(x + 1e-6 * normal(*x.shape, seed=1), 30, strict=strict), reference.dpc_knn(x.cpu(), 30, k=5))
 
 
 @pytest.mark.parametrize(("clusters", "strict"), [(10, True), (40, False)])
@@ -123,13 +123,13 @@ def test_masked_tokens_influence_nothing(clusters: int, strict: bool) -> None:
     x = normal(2, 90, 12)
     mask = integers(2, 2, 90).bool()
     mask[1] = torch.arange(90, device=DEVICE) < 30  # fewer than 40 clusters
-    expected = reference.dpc_knn(x.cpu().double(), clusters, 5, mask.cpu())
-    for rest in (7.0, torch.nan, torch.inf):
-        padded = x.masked_fill(~mask[:, :, None], rest)
+    expected = reference.dpc_knn(x.cpu().double(), clusters, k=5, mask=mask.cpu())
+    for filler in (7.0, torch.nan, torch.inf):
+        padded = x.masked_fill(~mask[:, :, None], filler)
         assert_equal(cluster(padded, clusters, mask=mask, strict=strict), expected)
 
 
-def test_image_without_tokens() -> None:
+def test_an_image_without_tokens() -> None:
     centres, assign = cluster(normal(1, 20, 4), 3, mask=torch.zeros(1, 20, dtype=torch.bool, device=DEVICE))
     assert centres.tolist() == [[0, 1, 2]]
     assert not assign.any()
@@ -163,16 +163,16 @@ def test_repeated_runs_are_identical(strict: bool) -> None:
         assert_equal(cluster(x, 8, strict=strict), first)
 
 
-def test_chunks_of_left_over_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With k = 1 hardly any question is answered by the neighbours; here the others span several chunks."""
+def test_unresolved_tokens_in_several_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With k = 1, the lists of neighbours resolve hardly any token; the others fill several chunks here."""
     sizes = dpc_knn.SIZES[dpc_knn.architecture(torch.device(DEVICE))]
     small = replace(sizes, resolve=replace(sizes.resolve, rows=64), choose=replace(sizes.choose, rows=32))
     monkeypatch.setattr(dpc_knn, "SIZES", dict.fromkeys(dpc_knn.SIZES, small))
     x = normal(2, 150, 6)
-    assert_equal(cluster(x, 50, k=1), reference.dpc_knn(x.cpu().double(), 50, 1))
+    assert_equal(cluster(x, 50, k=1), reference.dpc_knn(x.cpu().double(), 50, k=1))
 
 
-def test_other_dtypes_are_refused() -> None:
+def test_other_dtypes_raise() -> None:
     with pytest.raises(ValueError, match=r"float64: use backend='torch'"):
         cluster(normal(1, 8, 4).double(), 2)
 
@@ -193,7 +193,7 @@ def test_memory_is_linear_in_tokens() -> None:
 
 
 def entries(rows: int, count: int, targets: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Source row and segment of each entry, and the segments' offsets; the last segment and some others are empty."""
+    """Row and segment of each entry, and the offsets of the segments; the last segment and some others are empty."""
     segment = integers(targets - 1, count, seed=1).sort()[0] // 2 * 2
     offsets = torch.searchsorted(segment, torch.arange(targets + 1, device=DEVICE))
     return integers(rows, count, seed=2), segment, offsets
@@ -205,7 +205,7 @@ def test_segment_sum(dtype: torch.dtype, rows: int, channels: int, targets: int,
     source = normal(rows, channels).to(dtype)
     index, segment, offsets = entries(rows, count, targets)
     weight = normal(count, seed=3).to(torch.float64 if dtype == torch.float64 else torch.float32)
-    # The interpreter cuts float32 off to bfloat16, a GPU rounds.
+    # The interpreter truncates float32 to bfloat16; a GPU rounds.
     tolerance = {torch.float32: 2e-6, torch.float64: 1e-14, torch.bfloat16: 2**-7, torch.float16: 2**-10}[dtype]
     for factor in (None, weight):
         scaled = source.double()[index] * (1 if factor is None else factor.double()[:, None])
@@ -217,7 +217,7 @@ def test_segment_sum(dtype: torch.dtype, rows: int, channels: int, targets: int,
 
 
 def test_segment_sum_adds_in_ascending_order() -> None:
-    # 1 vanishes beside 2^25, so every other order gives another sum.
+    # 1 + 2^25 is rounded to 2^25 in float32, so every other order gives another sum.
     source = torch.tensor([[1.0], [2.0**25], [-(2.0**25)]], device=DEVICE)
     for order in ([0, 1, 2, 0, 0], [1, 2, 0, 0, 0], [1, 0, 0, 2, 0, 0]):
         offsets = torch.tensor([0, len(order)], device=DEVICE)
@@ -240,11 +240,11 @@ def test_segment_total(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_row_dot(dtype: torch.dtype) -> None:
+def test_row_dots(dtype: torch.dtype) -> None:
     left, right = normal(7, 150).to(dtype), normal(5, 150, seed=1).to(dtype)
     index, segment, _ = entries(7, 13, 5)
     expected = (left.double()[index] * right.double()[segment]).sum(1)
-    result = segments.row_dot(left, index, right, segment)
+    result = segments.row_dots(left, index, right, segment)
     assert result.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     torch.testing.assert_close(result.double(), expected, rtol=1e-5, atol=1e-5)
 
@@ -252,8 +252,8 @@ def test_row_dot(dtype: torch.dtype) -> None:
 # Token convolution
 
 
-def plan(token_of_cell: Tensor, tokens: int, grid: Size, size: Size) -> tuple[Any, ...]:
-    """The plan arguments of `token_conv`."""
+def plan_arguments(token_of_cell: Tensor, tokens: int, grid: Size, size: Size) -> tuple[Any, ...]:
+    """The arguments of `token_conv` from `token_of_cell` to `map_size`."""
     batch, cells = token_of_cell.shape
     row, column = torch.arange(grid[0]) * size[0] // grid[0], torch.arange(grid[1]) * size[1] // grid[1]
     pixel_of_cell = (row[:, None] * size[1] + column).flatten().to(DEVICE)
@@ -277,7 +277,7 @@ def specification(x: Tensor, weight: Tensor, bias: Tensor, skip: Tensor, argumen
 
 
 def problem(batch: int, tokens: int, channels: int, grid: Size, size: Size) -> tuple[list[Tensor], tuple[Any, ...]]:
-    """x, weight, bias and skip, and the plan. A token has most cells of an image, some have none."""
+    """x, weight, bias and skip, and the plan arguments. One token has most cells of an image; some have none."""
     token_of_cell = integers(max(1, tokens - 1), batch, grid[0] * grid[1])
     token_of_cell[0, : grid[0] * grid[1] * 2 // 3] = min(3, tokens - 1)
     leaves = [
@@ -286,9 +286,10 @@ def problem(batch: int, tokens: int, channels: int, grid: Size, size: Size) -> t
         normal(channels, seed=3),
         normal(channels, seed=4),
     ]
-    return leaves, plan(token_of_cell, tokens, grid, size)
+    return leaves, plan_arguments(token_of_cell, tokens, grid, size)
 
 
+# Batch, tokens, channels, grid, map, GELU.
 CONVOLUTIONS = [
     (3, 13, 40, (8, 8), (4, 4), True),
     (2, 37, 33, (7, 9), (4, 5), False),
@@ -302,7 +303,7 @@ CONVOLUTIONS = [
 def test_token_conv(
     case: tuple[int, int, int, Size, Size, bool], programs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In value and gradients; with one program an image, and with one program for all images."""
+    """Values and gradients, with one program per image and with one program for all images."""
     share_programs(monkeypatch, programs)
     leaves, arguments = problem(*case[:5])
     arguments = (*arguments, case[5])
@@ -328,7 +329,7 @@ def test_token_conv_in_low_precision(dtype: torch.dtype) -> None:
     expected_grads = torch.autograd.grad(expected, exact, grad.double())
     results = [token_conv.token_conv(*leaves, *arguments)]
     results += token_conv.token_conv_backward(grad, *leaves, *arguments)
-    tolerance = 1.01 * torch.finfo(dtype).eps  # one rounding of the result; the interpreter cuts off
+    tolerance = 1.01 * torch.finfo(dtype).eps  # one rounding of the result; the interpreter truncates
     for result, target in zip(results, (expected, *expected_grads), strict=True):
         assert result.dtype == dtype
         torch.testing.assert_close(result.double(), target, rtol=tolerance, atol=1e-5 * target.abs().max().item())
@@ -347,11 +348,12 @@ def test_token_conv_is_deterministic_and_an_image_does_not_depend_on_its_batch(m
     first = run()
     for _ in range(19 if ON_GPU else 2):
         assert all(torch.equal(a, b) for a, b in zip(first, run(), strict=True))
-    alone = ([leaves[0][1:2], *leaves[1:]], (*plan(arguments[0][1:2], 13, (8, 8), (4, 4)), True))
+    alone = ([leaves[0][1:2], *leaves[1:]], (*plan_arguments(arguments[0][1:2], 13, (8, 8), (4, 4)), True))
     assert torch.equal(token_conv.token_conv(*alone[0], *alone[1]), first[0][1:2])
     assert torch.equal(token_conv.token_conv_backward(grad[1:2], *alone[0], *alone[1])[0], first[1][1:2])
 
 
 def share_programs(monkeypatch: pytest.MonkeyPatch, programs: int) -> None:
+    """Set the number of programs that share the images."""
     sizes = {name: replace(sizes, programs=programs) for name, sizes in token_conv.SIZES.items()}
     monkeypatch.setattr(token_conv, "SIZES", sizes)

@@ -1,4 +1,4 @@
-"""The GPU benchmark without a GPU: it says so and ends."""
+"""Without a GPU, the GPU benchmark ends with a message."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_says_that_there_is_no_gpu() -> None:
+def test_a_missing_gpu_is_reported() -> None:
     command = [sys.executable, "-m", "benchmarks.gpu", "--batches", "2"]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)

@@ -1,7 +1,7 @@
-"""Every Triton kernel, built ahead of time for the GPUs that it has sizes for: no GPU is needed for that.
+"""Every Triton kernel is compiled ahead of time for the GPUs that have their own block sizes, which needs no GPU.
 
-The interpreter accepts kernels that do not compile. So the launchers are run with the launch itself replaced:
-each launch is recorded with its arguments, then built as Triton would build it.
+The interpreter accepts kernels that do not compile. Therefore the functions that launch kernels are called with the
+launch itself replaced: each launch is recorded with its arguments, then compiled as Triton would compile it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,12 @@ from triton.compiler import ASTSource  # noqa: E402
 from triton.runtime.jit import JITFunction  # noqa: E402
 
 MODULES = [
-    import_module(name) for name in ("kernels.dpc_knn.triton", "kernels.triton_segments", "kernels.token_conv.triton")
+    import_module(name)
+    for name in (
+        "kernels.dpc_knn.triton_backend",
+        "kernels.segments.triton_backend",
+        "kernels.token_conv.triton_backend",
+    )
 ]
 CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 POINTERS = {
@@ -42,7 +47,7 @@ POINTERS = {
 
 
 class Build(NamedTuple):
-    """What decides a kernel's machine code, beside the architecture."""
+    """Everything except the architecture that determines a kernel's machine code."""
 
     kernel: JITFunction
     signature: tuple[tuple[str, str], ...]
@@ -66,30 +71,31 @@ def record(kernel: JITFunction, arguments: tuple[Any, ...], options: dict[str, i
     return Build(kernel, tuple(signature), tuple(constants), tuple(aligned), tuple(options.items()))
 
 
-def run_launchers(dpc_knn: ModuleType, segments: ModuleType, token_conv: ModuleType) -> None:
-    """The public functions at the network's sizes; the tensors' values do not matter."""
+def launch_all(dpc_knn: ModuleType, segments: ModuleType, token_conv: ModuleType) -> None:
+    """Call the functions that launch kernels, at the network's sizes; the tensors' values do not matter."""
     x = torch.zeros(2, 196, 320)
     for strict in (False, True):
-        dpc_knn.dpc_knn(x, 49, 5, strict=strict)
-        dpc_knn.dpc_knn(torch.zeros(2, 3136, 127), 784, 5, torch.ones(2, 3136, dtype=torch.bool), strict=strict)
+        dpc_knn.dpc_knn(x, num_clusters=49, k=5, strict=strict)
+        many, mask = torch.zeros(2, 3136, 127), torch.ones(2, 3136, dtype=torch.bool)
+        dpc_knn.dpc_knn(many, num_clusters=784, k=5, mask=mask, strict=strict)
     index, weight = torch.zeros(50, dtype=torch.int64), torch.zeros(50)
     for rows in (torch.zeros(7, 128), torch.zeros(7, 125, dtype=torch.bfloat16), torch.zeros(7, 3, dtype=torch.double)):
         segments.segment_sum(rows, index, index)
         segments.segment_sum(rows, index, index, weight)
-        segments.row_dot(rows, index, rows, index)
+        segments.row_dots(rows, index, rows, index)
     segments.segment_total(weight, index)
     for dtype, channels in ((torch.float32, 1024), (torch.bfloat16, 1024), (torch.bfloat16, 33)):
         x = torch.zeros(2, 784, channels, dtype=dtype)
         weight, bias = torch.zeros(channels, 1, 3, 3, dtype=dtype), torch.zeros(channels, dtype=dtype)
         for gelu in (True, False):
-            plan = (*[index] * 6, (28, 28), gelu)
-            token_conv.token_conv(x, weight, bias, bias, *plan)
-            token_conv.token_conv_backward(x, x, weight, bias, bias, *plan)
+            cells = [index] * 6
+            token_conv.token_conv(x, weight, bias, bias, *cells, map_size=(28, 28), gelu=gelu)
+            token_conv.token_conv_backward(x, x, weight, bias, bias, *cells, map_size=(28, 28), gelu=gelu)
 
 
 @pytest.fixture
 def launches(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], list[Build]]]:
-    """Function of an architecture: the different builds that the launchers ask for on it."""
+    """A function that returns the different builds that the launches on an architecture need."""
 
     def launches_on(architecture: str) -> list[Build]:
         builds: dict[Build, None] = {}
@@ -102,23 +108,23 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], list[B
             for module in MODULES:
                 if hasattr(module, "architecture"):
                     patch.setattr(module, "architecture", lambda device: architecture)
-            run_launchers(*MODULES)
+            launch_all(*MODULES)
         return list(builds)
 
     yield launches_on
 
 
-def test_every_kernel_is_built(launches: Callable[[str], list[Build]]) -> None:
+def test_every_kernel_is_launched(launches: Callable[[str], list[Build]]) -> None:
     kernels = {
         value for module in MODULES for name, value in vars(module).items() if name.endswith("_kernel")
-    }  # the others are called by these
+    }  # functions with other names are called by these
     assert {build.kernel for build in launches("default")} == kernels
     assert all(isinstance(kernel, JITFunction) for kernel in kernels)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
-def test_builds_without_spills(
+def test_every_kernel_compiles_without_spills(
     architecture: str, launches: Callable[[str], list[Build]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
@@ -136,7 +142,7 @@ def test_builds_without_spills(
         registers, stack, local = (int(re.search(rf"{name}:(\d+)", usage)[1]) for name in ("REG", "STACK", "LOCAL"))
         row = f"{build.kernel.__name__} {dict(build.constants)} {registers} registers, {stack + local} bytes of stack"
         table.append(row)
-        # What a program may use on GPUs without sizes of their own, such as sm_86 and sm_89.
+        # The limit on GPUs without their own block sizes, such as sm_86 and sm_89.
         assert compiled.metadata.shared <= 99 * 1024, row
         if stack or local:
             spills.append(row)

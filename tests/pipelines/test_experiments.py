@@ -1,4 +1,4 @@
-"""Every named experiment fits params.yaml and DVC, and the paper's tables hold what was published and measured."""
+"""Every named experiment fits params.yaml and DVC, and the paper's tables show what was published and measured."""
 
 import copy
 import dataclasses
@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import statistics
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +16,25 @@ from ruamel.yaml import YAML
 
 import tcformer
 from pipelines.paper import dvc_experiments
-from pipelines.paper.comparison import Measured, paper_table, published, study_table
-from pipelines.paper.dvc_experiments import queue_command
+from pipelines.paper.checks import check_data_roots, params_of
+from pipelines.paper.comparison import MeasuredRun, paper_table, published, study_table
+from pipelines.paper.dotted import lookup
+from pipelines.paper.dvc_experiments import queue_command, runs_in
 from pipelines.paper.experiments import (
     TABLES,
     Experiment,
-    check_data,
-    kind_of,
     load_experiments,
-    measuring_released,
-    params_of,
     select,
-    starting_from,
-    value_at,
+    with_backbone,
+    with_released_weights,
 )
-from pipelines.params import Params, load_params
-from pipelines.report import NOT_RUN, build_report
-from stages.experiments import DOCUMENT, with_table
-from stages.report import paper_section
+from pipelines.paper.origins import origin_of
+from pipelines.paper.overview import DOCUMENT, with_overview
+from pipelines.params import Params, load_params, spec_to_json
+from pipelines.report.content import paper_section
+from pipelines.report.markdown import to_markdown
+from pipelines.report.numbers import NOT_RUN
+from pipelines.report.parts import Report, Section
 from tcformer.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,8 +61,15 @@ def params_with(experiment: Experiment) -> Params:
     return Params.model_validate_json(json.dumps(tree_with(experiment)))
 
 
-def run(experiment: Experiment, metrics: dict[str, Any], when: str = "2026-01-01", **changes: Any) -> Measured:
-    return Measured(experiment.name, when, tree_with(experiment, **changes), {experiment.task: metrics})
+def run(
+    experiment: Experiment, metrics: dict[str, Any], commit_time: str = "2026-01-01", **changes: Any
+) -> MeasuredRun:
+    return MeasuredRun(
+        name=experiment.name,
+        commit_time=commit_time,
+        params=tree_with(experiment, **changes),
+        metrics={experiment.task: metrics},
+    )
 
 
 def cells(table: Any, network: str, figures: str) -> tuple[Any, ...]:
@@ -68,12 +77,17 @@ def cells(table: Any, network: str, figures: str) -> tuple[Any, ...]:
     return tuple(row[table.columns.index(figures)] for row in table.rows if row[0] == network)
 
 
+def shown(section: Section) -> str:
+    """A section in Markdown."""
+    return to_markdown(Report("t", (section,)))
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_settings_are_parameters(name: str) -> None:
     experiment = EXPERIMENTS[name]
     params = params_with(experiment)
     dumped = json.loads(params.model_dump_json())
-    assert {key: value_at(dumped, key, missing="?") for key in experiment.settings} == experiment.settings
+    assert {key: lookup(dumped, key, default="?") for key in experiment.settings} == experiment.settings
     stages = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     for stage in experiment.stages:
         kind, _, task = stage.partition("@")
@@ -83,13 +97,13 @@ def test_settings_are_parameters(name: str) -> None:
 def test_the_base_of_the_paper_is_what_params_yaml_says() -> None:
     params = json.loads(load_params(PARAMS).model_dump_json())
     whole_body = EXPERIMENTS["wholebody-tcformer"].settings
-    assert {name: value_at(params, name) for name in whole_body} == whole_body
+    assert {name: lookup(params, name) for name in whole_body} == whole_body
     for name in ("mesh-tcformer", "imagenet-tcformer"):
         settings = EXPERIMENTS[name].settings
-        assert {key: value_at(params, key) for key in settings} == settings
+        assert {key: lookup(params, key) for key in settings} == settings
 
 
-def test_a_wrong_setting_is_told_before_anything_is_queued() -> None:
+def test_a_wrong_setting_is_reported_before_anything_is_queued() -> None:
     experiment = EXPERIMENTS["wholebody-tcformer"]
     for key, value, message in (
         ("paper.network.backbon", "tcformer", "unknown key paper.network.backbon: did you mean backbone?"),
@@ -104,17 +118,17 @@ def test_a_wrong_setting_is_told_before_anything_is_queued() -> None:
         assert "/tmp" not in str(caught.value)
 
 
-def test_dvc_makes_of_the_overrides_what_was_checked(tmp_path: Path) -> None:
+def test_dvc_writes_the_settings_that_were_checked(tmp_path: Path) -> None:
     hydra = pytest.importorskip("dvc.utils.hydra")
     weights = tmp_path / "the authors' (best)=1, v2.pth"
     weights.touch()
     chosen = [EXPERIMENTS["wholebody-sbl-res152-384"], EXPERIMENTS["study-without-mta-seed2"]]
-    for experiment in [*chosen, measuring_released(EXPERIMENTS["wholebody-tcformer-large-384"], weights)]:
+    for experiment in [*chosen, with_released_weights(EXPERIMENTS["wholebody-tcformer-large-384"], weights)]:
         path = shutil.copy(PARAMS, tmp_path / "params.yaml")
         hydra.apply_overrides(path, experiment.overrides())
         written = json.loads(load_params(path).model_dump_json())
         settings = {"recipe": experiment.recipe, **experiment.settings}
-        assert {name: value_at(written, name, missing="?") for name in settings} == settings
+        assert {name: lookup(written, name, default="?") for name in settings} == settings
 
 
 @pytest.mark.parametrize("name", [name for name, experiment in EXPERIMENTS.items() if experiment.recipe == "paper"])
@@ -158,7 +172,7 @@ def test_the_study_changes_seeds_and_one_thing() -> None:
         assert EXPERIMENTS[name].settings == {**plain, **seeds, **changes}
 
 
-def test_a_whole_body_experiment_asks_for_no_other_task() -> None:
+def test_an_experiment_sets_parameters_of_its_own_task_only() -> None:
     for experiment in EXPERIMENTS.values():
         for name in experiment.settings:
             others = {"wholebody", "face", "mesh", "imagenet"} - {experiment.task}
@@ -168,7 +182,7 @@ def test_a_whole_body_experiment_asks_for_no_other_task() -> None:
     assert command[-2:] == ["evaluate@wholebody", "visualize@wholebody"]
 
 
-def test_data_roots_are_asked_for_by_whole_paths(tmp_path: Path) -> None:
+def test_data_roots_must_be_absolute_paths(tmp_path: Path) -> None:
     experiment, path = EXPERIMENTS["face-tcformer-light"], tmp_path / "params.yaml"
 
     def check(**roots: str) -> None:
@@ -178,69 +192,74 @@ def test_data_roots_are_asked_for_by_whole_paths(tmp_path: Path) -> None:
         YAML().dump(tree, path)
         params = params_of(experiment, path)
         assert {task: getattr(params.paper.data, task).root for task in roots} == roots
-        check_data(experiment, params)
+        check_data_roots(experiment, params)
 
     with pytest.raises(UserError, match=r"needs paper\.data\.imagenet\.root, which is null"):
         check()
-    with pytest.raises(UserError, match=r"paper\.data\.face\.root is data/wflw .* give the whole path"):
+    with pytest.raises(
+        UserError, match=r"paper\.data\.face\.root is data/wflw; expected an absolute path.* give the whole path"
+    ):
         check(imagenet="/data/imagenet", face="data/wflw")
     check(imagenet="/data/imagenet", face="~/wflw")
     study = EXPERIMENTS["study-tcformer-seed0"]
-    check_data(study, params_of(study, PARAMS))  # generated data need no root
+    check_data_roots(study, params_of(study, PARAMS))  # generated data need no root
 
 
-def test_weights_to_measure_or_to_start_from(tmp_path: Path) -> None:
+def test_weights_to_evaluate_or_to_start_from(tmp_path: Path) -> None:
     weights, ours = tmp_path / "tcformer.pth", tmp_path / "model.safetensors"
     weights.touch()
     ours.touch()
-    released = measuring_released(EXPERIMENTS["wholebody-tcformer"], weights)
+    released = with_released_weights(EXPERIMENTS["wholebody-tcformer"], weights)
     assert released.name == "wholebody-tcformer-released"
     assert released.settings["paper.finetune.wholebody.initial"] == str(weights)
     assert released.settings["paper.finetune.wholebody.training.epochs"] == 0
     assert released.settings["paper.pretrain.training.epochs"] == 0
-    classifier = measuring_released(EXPERIMENTS["imagenet-tcformer"], weights).settings
+    classifier = with_released_weights(EXPERIMENTS["imagenet-tcformer"], weights).settings
     assert classifier["paper.pretrain.initial"] == str(weights) and classifier["paper.pretrain.training.epochs"] == 0
-    started = starting_from(EXPERIMENTS["wholebody-hand"], ours).settings
+    started = with_backbone(EXPERIMENTS["wholebody-hand"], ours).settings
     assert started["paper.pretrain.initial"] == str(ours) and started["paper.pretrain.training.epochs"] == 0
     assert started["paper.finetune.wholebody.training.epochs"] == 210
     for wrong, message in (
-        (lambda: measuring_released(EXPERIMENTS["mesh-tcformer"], ours), "is a file of this project"),
-        (lambda: measuring_released(EXPERIMENTS["mesh-tcformer"], tmp_path / "x.pth"), "there is no weights file"),
-        (lambda: starting_from(EXPERIMENTS["imagenet-tcformer"], weights), "is a pretraining"),
+        (lambda: with_released_weights(EXPERIMENTS["mesh-tcformer"], ours), "this project writes .safetensors files"),
+        (
+            lambda: with_released_weights(EXPERIMENTS["mesh-tcformer"], tmp_path / "x.pth"),
+            "x.pth: the weights file does not exist",
+        ),
+        (lambda: with_backbone(EXPERIMENTS["imagenet-tcformer"], weights), "is a pretraining"),
     ):
         with pytest.raises(UserError, match=message):
             wrong()
 
 
-def test_which_experiment_parameters_are() -> None:
+def test_parameters_tell_how_a_figure_was_obtained() -> None:
     tcformer, topk = EXPERIMENTS["wholebody-tcformer"], EXPERIMENTS["wholebody-ctm-topk"]
     section, pretrain = "paper__finetune__wholebody__{}".format, "paper__pretrain__{}".format
-    assert kind_of(tcformer, tree_with(tcformer)) == "trained"
-    assert kind_of(tcformer, tree_with(tcformer, cluster__workers=8)) == "trained"
-    assert kind_of(tcformer, tree_with(topk)) is None and kind_of(topk, tree_with(tcformer)) is None
-    assert kind_of(tcformer, tree_with(tcformer, recipe="sample")) is None
-    assert kind_of(tcformer, tree_with(tcformer, **{section("training__epochs"): 20})) is None
+    assert origin_of(tcformer, tree_with(tcformer)) == "trained"
+    assert origin_of(tcformer, tree_with(tcformer, cluster__workers=8)) == "trained"
+    assert origin_of(tcformer, tree_with(topk)) is None and origin_of(topk, tree_with(tcformer)) is None
+    assert origin_of(tcformer, tree_with(tcformer, recipe="sample")) is None
+    assert origin_of(tcformer, tree_with(tcformer, **{section("training__epochs"): 20})) is None
     ground_truth = {"paper__evaluate__wholebody__options__boxes": "ground_truth"}
-    assert kind_of(tcformer, tree_with(tcformer, **ground_truth)) is None
+    assert origin_of(tcformer, tree_with(tcformer, **ground_truth)) is None
     # A backbone that was trained elsewhere, then fine-tuned here.
     backbone = {pretrain("initial"): "/w/tcformer.pth", pretrain("training__epochs"): 0}
-    assert kind_of(tcformer, tree_with(tcformer, **backbone)) == "trained"
-    assert kind_of(tcformer, tree_with(tcformer, **{pretrain("training__epochs"): 0})) is None
+    assert origin_of(tcformer, tree_with(tcformer, **backbone)) == "trained"
+    assert origin_of(tcformer, tree_with(tcformer, **{pretrain("training__epochs"): 0})) is None
     # Measured as it was released, whatever the training parameters say.
     released = {section("initial"): "/w/pose.pth", section("training__epochs"): 0, section("task__sigma"): 3.0}
-    assert kind_of(tcformer, tree_with(tcformer, **released)) == "released"
-    assert kind_of(tcformer, tree_with(topk, **released)) is None
-    assert kind_of(tcformer, tree_with(tcformer, **{**released, section("task__input_size"): [384, 288]})) is None
-    assert kind_of(tcformer, tree_with(tcformer, **{**released, section("initial"): "/w/ours.safetensors"})) is None
+    assert origin_of(tcformer, tree_with(tcformer, **released)) == "released"
+    assert origin_of(tcformer, tree_with(topk, **released)) is None
+    assert origin_of(tcformer, tree_with(tcformer, **{**released, section("task__input_size"): [384, 288]})) is None
+    assert origin_of(tcformer, tree_with(tcformer, **{**released, section("initial"): "/w/ours.safetensors"})) is None
     classifier = EXPERIMENTS["imagenet-tcformer"]
-    assert kind_of(classifier, tree_with(classifier, **backbone)) == "released"
-    assert kind_of(classifier, tree_with(classifier)) == "trained"
+    assert origin_of(classifier, tree_with(classifier, **backbone)) == "released"
+    assert origin_of(classifier, tree_with(classifier)) == "trained"
 
 
-def test_no_parameters_are_two_experiments_of_a_table() -> None:
+def test_parameters_belong_to_one_experiment_only() -> None:
     for experiment in EXPERIMENTS.values():
         tree = tree_with(experiment)
-        same = [e.name for e in EXPERIMENTS.values() if e.task == experiment.task and kind_of(e, tree)]
+        same = [e.name for e in EXPERIMENTS.values() if e.task == experiment.task and origin_of(e, tree)]
         assert same == [experiment.name]
 
 
@@ -253,8 +272,8 @@ def test_published_and_measured_stand_side_by_side() -> None:
         "paper__finetune__wholebody__training__epochs": 0,
     }
     runs = [
-        run(tcformer, newer, "2026-02-01"),
-        run(tcformer, parts, "2026-01-01"),
+        run(tcformer, newer, commit_time="2026-02-01"),
+        run(tcformer, parts, commit_time="2026-01-01"),
         run(tcformer, {**parts, "body": {"AP": 0.7, "AR": 0.8}}, **released),
         run(EXPERIMENTS["mesh-tcformer"], {"3dpw": {"pa_mpjpe": 50.0, "mpjpe": 80.0}}),
     ]
@@ -268,7 +287,7 @@ def test_published_and_measured_stand_side_by_side() -> None:
     assert set(cells(table, "OpenPose, 480 × 480", "trained here")) == {"-"}, "no experiment of ours"
     mesh = cells(paper_table("table2", runs), "TCFormer", "trained here")
     assert mesh == (50.0, 80.0, "-", "-")  # this run had no Human3.6M
-    workspace = run(tcformer, {**parts, "body": {"AP": 0.9, "AR": 0.9}}, "")
+    workspace = run(tcformer, {**parts, "body": {"AP": 0.9, "AR": 0.9}}, commit_time="")
     assert cells(paper_table("table1", [*runs, workspace]), name, "trained here")[0] == 0.9
 
 
@@ -277,7 +296,7 @@ def test_units_are_those_of_the_tables() -> None:
     table = paper_table("table3", [light])
     assert cells(table, "TCFormer-Light", "trained here")[:2] == pytest.approx((4.35, 8.0))
     classes = run(EXPERIMENTS["imagenet-tcformer"], {"top1": 0.8234})
-    markdown, _ = build_report([paper_section({}, load_params(PARAMS))])
+    markdown = shown(paper_section({}, load_params(PARAMS)))
     nme = next(line for line in markdown.splitlines() if line.startswith("| TCFormer-Light | "))
     assert nme.endswith(f"| {NOT_RUN} |")
     assert cells(paper_table("table4", [classes]), "TCFormer", "trained here") == pytest.approx((82.34,))
@@ -303,14 +322,14 @@ def test_the_study_gives_mean_and_deviation_over_seeds() -> None:
     assert set(rows["tcformer_nano without MTA on generated people", "mean OKS"]) == {None, 0}
 
 
-def test_the_report_says_that_generated_people_are_another_matter() -> None:
+def test_figures_of_generated_people_stay_out_of_the_papers_tables() -> None:
     params = load_params(PARAMS)
     measured = {"wholebody": {"body": {"AP": 0.341, "AR": 0.5}}, "mesh": None}
     sample = paper_section(measured, params)
     assert sample.folded and "not comparable" in sample.text
-    assert "0.341" not in build_report([sample])[0]
+    assert "0.341" not in shown(sample)
     paper = paper_section(measured, params.model_copy(update={"recipe": "paper"}))
-    assert not paper.folded and "0.341" in build_report([paper])[0]
+    assert not paper.folded and "0.341" in shown(paper)
 
 
 def test_experiments_and_published_tables_name_each_other() -> None:
@@ -345,9 +364,9 @@ def test_published_figures_are_as_printed(samples: Path) -> None:
     assert count == 13 + 6 + 8 + 9 + 3 + 3
 
 
-def test_without_git_the_reason_is_told(tmp_path: Path) -> None:
-    for command in (dvc_experiments.measured, dvc_experiments.present, dvc_experiments.start):
-        with pytest.raises(UserError, match="is no git repository with a commit"):
+def test_without_git_the_reason_is_reported(tmp_path: Path) -> None:
+    for command in (dvc_experiments.measured_runs, dvc_experiments.states_of_experiments, dvc_experiments.start_queue):
+        with pytest.raises(UserError, match="need a git repository with at least one commit"):
             command(tmp_path)
 
 
@@ -360,8 +379,8 @@ def test_committed_figures_come_with_the_parameters_that_made_them(monkeypatch: 
         "finetune@wholebody": {"paper.network": paper["network"], "paper.finetune.wholebody": pose},
     }
     stages = {name: {"params": {"params.yaml": values}} for name, values in lock.items()}
-    said = dvc_experiments._Said(0, json.dumps({"stages": stages}), "")
-    monkeypatch.setattr(dvc_experiments, "_run", lambda command, repository: said)
+    answer = subprocess.CompletedProcess([], 0, stdout=json.dumps({"stages": stages}), stderr="")
+    monkeypatch.setattr(dvc_experiments, "run_command", lambda command, repository: answer)
     figures = {"body": {"AP": 0.5}}
     state = {
         "rev": "0123abc",
@@ -375,17 +394,36 @@ def test_committed_figures_come_with_the_parameters_that_made_them(monkeypatch: 
             },
         },
     }
-    (found,) = dvc_experiments._measured(state, ROOT)
-    assert found.metrics == {"wholebody": figures} and found.when == "2026-01-01"
-    assert kind_of(made, found.params) == "trained" and kind_of(now, found.params) is None
-    assert list(dvc_experiments._measured({**state, "rev": "workspace"}, ROOT / "docs")) == []
+    (found,) = runs_in(state, ROOT)
+    assert found.metrics == {"wholebody": figures} and found.commit_time == "2026-01-01"
+    assert origin_of(made, found.params) == "trained" and origin_of(now, found.params) is None
+    assert list(runs_in({**state, "rev": "workspace"}, ROOT / "docs")) == []
+
+
+def test_figures_in_the_workspace_count_if_its_weights_fit_its_parameters(tmp_path: Path) -> None:
+    trained, now = EXPERIMENTS["wholebody-tcformer"], EXPERIMENTS["wholebody-without-mta"]
+    options = json.loads(spec_to_json(params_with(trained).active.spec_of("wholebody")))
+    path = tmp_path / "runs/paper/finetune/wholebody/provenance.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"options": options}))
+
+    def found(experiment: Experiment) -> list[MeasuredRun]:
+        tree = tree_with(experiment)
+        YAML().dump(tree, tmp_path / "params.yaml")
+        metrics = {"runs/paper/evaluate/wholebody/metrics.json": {"data": {"body": {"AP": 0.5}}}}
+        data = {"params": {"params.yaml": {"data": tree}}, "metrics": metrics}
+        return list(runs_in({"rev": "workspace", "data": data}, tmp_path))
+
+    (run,) = found(trained)
+    assert run.commit_time == "" and origin_of(trained, run.params) == "trained"
+    assert found(now) == []
 
 
 def test_the_page_is_current() -> None:
     page = DOCUMENT.read_text(encoding="utf-8")
-    assert with_table(page) == page, "run python -m stages.experiments document"
+    assert with_overview(page) == page, "run python -m stages.experiments document"
     with pytest.raises(UserError, match="no place for the table"):
-        with_table("nothing")
+        with_overview("nothing")
     links = re.findall(r"\]\((?!http)([^)#]+)\)", page)
     assert links and [link for link in links if not (DOCUMENT.parent / link).exists()] == []
     commands = re.findall(r"python -m stages\.experiments (?:queue|show|table) ((?:[a-z][\w-]* ?)+)", page)

@@ -1,5 +1,6 @@
 """Official downloads: tiny archives in the publishers' layouts, prepared, interrupted, damaged, incomplete."""
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -8,11 +9,15 @@ import os
 import pickle
 import shutil
 import signal
+import socket
 import sys
 import tarfile
+import tempfile
+import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +25,65 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from ruamel.yaml import YAML
 from scipy.io import savemat
 
-from pipelines.datasets import catalogue, unpacking
+from pipelines.datasets import location, prepared, survey, unpacking
 from pipelines.datasets.archives import md5_of_file
-from pipelines.datasets.catalogue import ORIGINS, Archive, Source, mesh_sources
-from pipelines.datasets.downloads import Row, check
-from pipelines.datasets.prepared import MANIFEST, Prepared, prepare
-from pipelines.params import Cluster, DataSource, load_params
+from pipelines.datasets.downloads import Finding, check
+from pipelines.datasets.key_lines import line_of
+from pipelines.datasets.location import DataLocation, fetch_dataset
+from pipelines.datasets.prepare import prepare
+from pipelines.datasets.prepared import MANIFEST, Prepared
+from pipelines.params import Params, load_params
 from stages import prepare as stage
 from tcformer.body.files import SmplArrays, load_smpl, save_smpl_pickle
 from tcformer.data.imagenet.folder import ImageFolderDataset, find_classes
 from tcformer.data.mesh import mpi_inf_3dhp
 from tcformer.data.mesh.files import load_spin
+from tcformer.data.official import Archive, Inventory, OfficialDataset, Origin, RequiredPath, Source
 from tcformer.errors import UserError
+from tcformer.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[2]
-CLUSTER = Cluster(address=None, workers=2, cpus_per_worker=1, loader_processes=0, max_failures=0, storage=None)
+
+
+@pytest.fixture(autouse=True)
+def params_file(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that `parameters` writes and that messages refer to."""
+    path = tmp_path_factory.mktemp("params") / "params.yaml"
+    for module in (survey, prepared):
+        monkeypatch.setattr(module, "PARAMS", path)
+    return path
+
+
+def parameters(
+    task: str,
+    root: Path | None,
+    *,
+    source: str = "official",
+    mixture: Sequence[tuple[str, str]] = (),
+    tests: Sequence[tuple[str, str]] = (),
+) -> Params:
+    """The repository's parameters, with a task's data below `root` and, if given, other sources of the mesh task.
+
+    Args:
+        mixture: annotations and images of training sets.
+        tests: annotations and images of test sets with gendered bodies.
+    """
+    yaml = YAML()
+    tree = yaml.load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    recipe = tree["sample"]
+    recipe["data"][task] |= {"source": source, "root": None if root is None else str(root)}
+    options = recipe["finetune"]["mesh"]["task"]
+    options["mixture"] = [{"weight": 1.0, "sources": [{"annotations": a, "images": i} for a, i in mixture]}]
+    options["validation"] |= {"annotations": VALIDATION[0], "images": VALIDATION[1], "protocol": "h36m"}
+    recipe["evaluate"]["mesh"]["options"]["tests"] = [
+        {"name": f"test {number}", "annotations": a, "images": i, "protocol": "3dpw"}
+        for number, (a, i) in enumerate(tests)
+    ]
+    yaml.dump(tree, survey.PARAMS)
+    return load_params(survey.PARAMS)
 
 
 @pytest.fixture
@@ -46,19 +93,15 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "my data"
 
 
-def section(root: Path | None) -> DataSource[Any]:
-    return DataSource(source="official", root=None if root is None else str(root), generate=None)
-
-
-def run(task: str, root: Path | None, out: str = "out", sources: Any = ()) -> dict[str, Any]:
-    folder = (root or Path("nowhere")).parent / out
-    prepare(task, section(root), CLUSTER, folder, sources)
+def run(task: str, root: Path, out: str = "out", **sources: Any) -> dict[str, Any]:
+    folder = root.parent / out
+    prepare(task, parameters(task, root, **sources), folder)
     return dict(json.loads((folder / MANIFEST).read_text()))
 
 
 def tree(root: Path) -> dict[str, str]:
-    """Everything below a folder but our own notes."""
-    files = (path for path in sorted(root.rglob("*")) if path.is_file() and unpacking.WORK not in path.parts)
+    """The hash of every file below a folder except those in the work folder."""
+    files = (path for path in sorted(root.rglob("*")) if path.is_file() and unpacking.WORK_FOLDER not in path.parts)
     return {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
@@ -86,21 +129,19 @@ def zip_of(files: dict[str, bytes]) -> bytes:
     return stream.getvalue()
 
 
-def publish(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
-    """Have the catalogue hold the checksums of the archives in `root`, in place of those of the whole data sets."""
-    changed = {}
-    for task, origins in ORIGINS.items():
-        changed[task] = tuple(
-            catalogue.Origin(**{**vars(origin), "archives": tuple(republished(root, a) for a in origin.archives)})
-            for origin in origins
-        )
-    monkeypatch.setattr(catalogue, "ORIGINS", changed)
+def publish(monkeypatch: pytest.MonkeyPatch, task: str, root: Path) -> None:
+    """Replace the published checksums of the whole datasets by those of the archives in `root`."""
 
+    def republished(archive: Archive) -> Archive:
+        path = root / archive.name
+        return dataclasses.replace(archive, md5=md5_of_file(path)) if archive.md5 and path.exists() else archive
 
-def republished(root: Path, archive: Archive) -> Archive:
-    path = root / archive.name
-    md5 = md5_of_file(path) if archive.md5 and path.exists() else archive.md5
-    return Archive(**{**vars(archive), "md5": md5})
+    module = TASKS[task].part("official")
+    origins = tuple(
+        dataclasses.replace(origin, archives=tuple(map(republished, origin.archives)))
+        for origin in module.OFFICIAL.origins
+    )
+    monkeypatch.setattr(module, "OFFICIAL", dataclasses.replace(module.OFFICIAL, origins=origins))
 
 
 # ImageNet
@@ -135,7 +176,7 @@ def imagenet(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt": "".join(f"{n}\n" for n in TRUTH).encode(),
     }
     (root / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(tar_of(devkit, "w:gz"))
-    publish(monkeypatch, root)
+    publish(monkeypatch, "imagenet", root)
     return root
 
 
@@ -164,7 +205,7 @@ def test_imagenets_tars_become_class_tars_that_equal_class_folders(imagenet: Pat
 def test_a_second_run_is_the_same_and_reads_no_archive(imagenet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run("imagenet", imagenet)
     before = tree(imagenet)
-    monkeypatch.setattr(unpacking, "_examine", None)
+    monkeypatch.setattr(unpacking, "_check", None)
     monkeypatch.setattr(unpacking, "_unpack", None)
     assert run("imagenet", imagenet) == first and tree(imagenet) == before
     assert (imagenet.parent / "out" / MANIFEST).read_text() == json.dumps(first, indent=1)
@@ -172,9 +213,9 @@ def test_a_second_run_is_the_same_and_reads_no_archive(imagenet: Path, monkeypat
 
 def test_the_devkit_is_needed_only_for_the_archive(imagenet: Path) -> None:
     (imagenet / "ILSVRC2012_devkit_t12.tar.gz").rename(imagenet / "away")
-    with pytest.raises(UserError, match=r"lacks 1 of the .*\n  ILSVRC2012_devkit_t12\n.*image-net.org"):
+    with pytest.raises(UserError, match=r"1 of the files .* are missing:\n  ILSVRC2012_devkit_t12\n.*image-net.org"):
         run("imagenet", imagenet)
-    assert not (imagenet / "train").exists(), "missing files are told before anything starts"
+    assert not (imagenet / "train").exists(), "missing files are reported before anything is unpacked"
     (imagenet / "away").rename(imagenet / "ILSVRC2012_devkit_t12.tar.gz")
     run("imagenet", imagenet)
     shutil.rmtree(imagenet / "ILSVRC2012_devkit_t12")
@@ -187,11 +228,11 @@ def test_a_wrong_checksum_is_refused_before_anything_is_unpacked(imagenet: Path)
     expected = md5_of_file(path)
     path.write_bytes(path.read_bytes() + b"\0")
     before = tree(imagenet)
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as caught:
         run("imagenet", imagenet)
-    message = str(told.value)
-    assert f"{path}: expected the published MD5 {expected}, got {md5_of_file(path)}" in message
-    assert "delete it and fetch it again" in message and "\n" not in message
+    message = str(caught.value)
+    assert f"{path}: the MD5 is {md5_of_file(path)}: expected the published {expected}" in message
+    assert "delete it and download it again" in message and "\n" not in message
     assert tree(imagenet) == before and not (imagenet.parent / "out").exists()
 
 
@@ -212,7 +253,7 @@ def test_checksums_are_remembered_until_the_file_changes(imagenet: Path, monkeyp
         with pytest.raises(UserError, match="stopped"):
             run("imagenet", imagenet)
         assert len(computed) == expected
-    assert all(row.good for row in check("imagenet", section(imagenet))) and len(computed) == 3
+    assert all(row.is_good for row in check("imagenet", parameters("imagenet", imagenet))) and len(computed) == 3
     os.utime(imagenet / "ILSVRC2012_img_train.tar", (1, 1))
     with pytest.raises(UserError, match="stopped"):
         run("imagenet", imagenet)
@@ -220,7 +261,7 @@ def test_checksums_are_remembered_until_the_file_changes(imagenet: Path, monkeyp
     # One wrong archive does not make the others be read again.
     (imagenet / "ILSVRC2012_img_val.tar").write_bytes(b"damaged")
     for _ in range(2):
-        with pytest.raises(UserError, match="expected the published MD5"):
+        with pytest.raises(UserError, match="expected the published"):
             run("imagenet", imagenet)
     assert computed[4:] == ["ILSVRC2012_img_val.tar"]
 
@@ -231,20 +272,22 @@ def test_an_outer_tar_of_other_things_is_refused(imagenet: Path, monkeypatch: py
             {"n00000001.tar": tar_of({"a/b.JPEG": b"x"})},
             "ILSVRC2012_img_train.tar, in it n00000001.tar: .* without folders",
         ),
-        ({"../n00000001.tar": b""}, "a path out of the target"),
+        ({"../n00000001.tar": b""}, "a path outside the target"),
         ({"photo.JPEG": b"x"}, "expected class tars like n01440764.tar"),
     ):
         (imagenet / "ILSVRC2012_img_train.tar").write_bytes(tar_of(files))
-        publish(monkeypatch, imagenet)
+        publish(monkeypatch, "imagenet", imagenet)
         with pytest.raises(UserError, match=reason):
             run("imagenet", imagenet)
-        assert not (imagenet / "train").exists() and not list((imagenet / unpacking.WORK).rglob("*.tar"))
+        assert not (imagenet / "train").exists() and not list((imagenet / unpacking.WORK_FOLDER).rglob("*.tar"))
 
 
-def test_folders_without_images_are_told(root: Path) -> None:
+def test_folders_without_images_are_reported(root: Path) -> None:
     for split in ("train", "val"):
         (root / split / "n00000001").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"lacks 2 .*\n  train \(it holds no class folders or class tars with images"):
+    with pytest.raises(
+        UserError, match=r"2 of .* missing:\n  train \(it contains no class folders or class tars with images"
+    ):
         run("imagenet", root)
 
 
@@ -277,9 +320,9 @@ def test_wflw_is_unpacked_counted_and_named(face: Path, capsys: pytest.CaptureFi
     assert manifest["root"] == str(face) and manifest["source"] == "official" and manifest["task"] == "face"
     assert Prepared.open(face.parent / "out") == Prepared(face, manifest["sha256"], True)
     printed = capsys.readouterr().out
-    assert "warning" in printed and "2 train faces, 7500 are published" in printed
+    assert "warning" in printed and "2 train faces, but 7500 are published" in printed
     assert sorted(path.name for path in face.iterdir() if path.is_dir()) == [
-        unpacking.WORK,
+        unpacking.WORK_FOLDER,
         "WFLW_annotations",
         "WFLW_images",
     ]
@@ -296,83 +339,108 @@ def test_another_byte_is_another_sha256(face: Path) -> None:
     assert second["identities"]["WFLW_images"] == first["identities"]["WFLW_images"]
 
 
-def test_missing_images_are_told(face: Path) -> None:
+def test_missing_images_are_reported(face: Path) -> None:
     run("face", face)
     (face / "WFLW_images/0--Parade/1.jpg").unlink()
     (face / "WFLW_images/0--Parade/2.jpg").write_bytes(b"")
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as caught:
         run("face", face)
-    message = str(told.value)
-    assert "lacks 2 of the files" in message and "WFLW_images/0--Parade/1.jpg\n" in message
+    message = str(caught.value)
+    assert f"{face}: 2 of the files" in message and "WFLW_images/0--Parade/1.jpg\n" in message
     assert "WFLW_images/0--Parade/2.jpg (it is empty)" in message and "wywu.github.io" in message
-    assert f"WFLW_images.tar.gz is there: remove {face / 'WFLW_images'} to have it unpacked again" in message
-    assert "WFLW_annotations.tar.gz is there" not in message
+    assert f"WFLW_images.tar.gz exists: remove {face / 'WFLW_images'} to have it unpacked again" in message
+    assert "WFLW_annotations.tar.gz exists" not in message
 
 
-def test_a_folder_that_lacks_something_is_not_written_over(face: Path) -> None:
+def test_an_incomplete_folder_is_not_overwritten(face: Path) -> None:
     (face / "WFLW_annotations").mkdir()
     (face / "WFLW_annotations/notes.txt").write_text("mine")
-    with pytest.raises(UserError, match=r"WFLW_annotations.tar.gz is there: remove .*WFLW_annotations to have"):
+    with pytest.raises(UserError, match=r"WFLW_annotations.tar.gz exists: remove .*WFLW_annotations to have"):
         run("face", face)
     assert [path.name for path in (face / "WFLW_annotations").iterdir()] == ["notes.txt"]
 
 
-def test_a_killed_run_goes_on_with_the_archives_that_are_left(face: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_after_a_killed_one_unpacks_only_the_remaining_archives(
+    face: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = face.parent / "whole"
     shutil.copytree(face, whole)
     run("face", whole)
-    place = unpacking._place
+    move = unpacking._move_to_target
     done: list[str] = []
 
     def killed_at_the_second(part: Path, target: Path) -> None:
         if done:
             os.kill(os.getpid(), signal.SIGKILL)
         done.append(target.name)
-        place(part, target)
+        move(part, target)
 
-    monkeypatch.setattr(unpacking, "_place", killed_at_the_second)
+    monkeypatch.setattr(unpacking, "_move_to_target", killed_at_the_second)
     process = multiprocessing.get_context("fork").Process(target=run, args=("face", face))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
     finished, left = sorted(("WFLW_annotations", "WFLW_images"), key=lambda name: not (face / name).exists())
     assert (face / finished).exists() and not (face / left).exists()
-    assert (face / unpacking.WORK / "parts" / f"{left}.tar.gz").exists(), "what it was about to rename"
-    monkeypatch.setattr(unpacking, "_place", place)
+    assert (face / unpacking.WORK_FOLDER / "parts" / f"{left}.tar.gz").exists(), "what it was about to rename"
+    monkeypatch.setattr(unpacking, "_move_to_target", move)
     kept = (face / finished).stat().st_ino
     run("face", face)
     assert (face / finished).stat().st_ino == kept, "it was not unpacked again"
-    assert tree(face) == tree(whole) and not (face / unpacking.WORK / "parts").exists()
+    assert tree(face) == tree(whole) and not (face / unpacking.WORK_FOLDER / "parts").exists()
 
 
-def test_too_small_a_disk_is_told_before_anything_is_unpacked(face: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_small_a_disk_is_reported_before_anything_is_unpacked(face: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(face)._replace(free=1000)
     monkeypatch.setattr("pipelines.datasets.archives.shutil.disk_usage", lambda path: usage)
     before = tree(face)
-    with pytest.raises(UserError, match=r"unpacking needs \d+ bytes .* 1000 are free"):
+    with pytest.raises(UserError, match=r"1000 bytes are free on its disk: expected \d+ .* for unpacking"):
         run("face", face)
     assert tree(face) == before
 
 
-def test_an_evil_archive_stops_before_the_good_ones_are_unpacked(face: Path) -> None:
+def test_an_unsafe_archive_is_refused_before_the_good_ones_are_unpacked(face: Path) -> None:
     (face / "WFLW_images.tar.gz").write_bytes(tar_of({"WFLW_images/../../evil.jpg": b"x"}, "w:gz"))
     before = tree(face.parent)
-    with pytest.raises(UserError, match="a path out of the target"):
+    with pytest.raises(UserError, match="a path outside the target"):
         run("face", face)
     assert tree(face.parent) == before
     (face / "WFLW_images.tar.gz").write_bytes(tar_of({}, "w:gz"))
-    with pytest.raises(UserError, match="holds no files"):
+    with pytest.raises(UserError, match="contains no files"):
         run("face", face)
 
 
 def test_two_processes_do_not_unpack_at_once(face: Path) -> None:
-    import fcntl
+    locked = multiprocessing.get_context("fork").Event()
 
-    (face / unpacking.WORK).mkdir()
-    with (face / unpacking.WORK / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="another process unpacks archives there"):
+    def hold() -> None:
+        with unpacking._locked_work_folder(face):
+            locked.set()
+            time.sleep(600)
+
+    owner = multiprocessing.get_context("fork").Process(target=hold)
+    owner.start()
+    try:
+        assert locked.wait(60)
+        expected = f"{face}: process {owner.pid} on {socket.gethostname()} is unpacking archives there: wait until"
+        with pytest.raises(UserError) as caught:
             run("face", face)
+        assert str(caught.value).startswith(expected)
+        assert not (face / "WFLW_images").exists()
+    finally:
+        owner.kill()
+        owner.join()
+    run("face", face)  # the lock ended with its owner
+    assert (face / "WFLW_images").exists() and not (face / unpacking.WORK_FOLDER / "lock-owner").exists()
+
+
+def test_a_root_that_cannot_be_written_to_is_reported(face: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, **ignored: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(UserError, match=r"cannot be written to \(Permission denied\), .* allow writing, or unpack"):
+        run("face", face)
 
 
 # COCO-WholeBody
@@ -387,28 +455,28 @@ def test_wholebody_from_zips_and_loose_annotations(root: Path, samples: Path, mo
         (root / f"coco_wholebody_{split}_v1.0.json").write_bytes(annotations)
     detections = "person_detection_results/COCO_val2017_detections_AP_H_56_person.json"
     (root / detections).parent.mkdir()
-    shutil.copy(source / detections, root / detections)  # a mixture: this one lies in its place
-    with pytest.raises(UserError, match="expected the published MD5 cced6f7f71b7629ddf16f17bbcfab6b2"):
+    shutil.copy(source / detections, root / detections)  # this one is in its place already
+    with pytest.raises(UserError, match="expected the published cced6f7f71b7629ddf16f17bbcfab6b2"):
         run("wholebody", root)
-    publish(monkeypatch, root)
+    publish(monkeypatch, "wholebody", root)
     manifest = run("wholebody", root)
     assert manifest["counts"] == {
         "train2017 images": 5, "train people": 26, "val2017 images": 5, "val people": 26
     }  # fmt: skip
     assert (root / "annotations/coco_wholebody_val_v1.0.json").read_bytes() == annotations
     assert (root / "train2017/000000000785.jpg").read_bytes() == images["000000000785.jpg"]
-    assert [row for row in check("wholebody", section(root)) if not row.good] == []
+    assert [row for row in check("wholebody", parameters("wholebody", root)) if not row.is_good] == []
     (root / "annotations/coco_wholebody_val_v1.0.json").write_bytes(annotations[:1000])
-    assert [row.state for row in check("wholebody", section(root)) if not row.good] == ["wrong"]
+    assert [row.state for row in check("wholebody", parameters("wholebody", root)) if not row.is_good] == ["wrong"]
 
 
-def test_what_is_missing_is_told_with_its_origin(root: Path) -> None:
+def test_missing_files_are_reported_with_their_origin(root: Path) -> None:
     (root / "val2017").mkdir()
     (root / "val2017/000000000001.jpg").touch()
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as caught:
         run("wholebody", root)
-    lines = str(told.value).split("\n")
-    assert lines[0] == f"{root} lacks 4 of the files and folders that the task wholebody needs:"
+    lines = str(caught.value).split("\n")
+    assert lines[0] == f"{root}: 4 of the files and folders that the task wholebody needs are missing:"
     assert lines[1:5] == [
         "  annotations/coco_wholebody_train_v1.0.json",
         "  annotations/coco_wholebody_val_v1.0.json",
@@ -416,22 +484,25 @@ def test_what_is_missing_is_told_with_its_origin(root: Path) -> None:
         "  train2017",
     ]
     assert "github.com/jin-s13/COCO-WholeBody (licence: non-commercial research)" in lines[5]
-    assert "put train2017.zip, val2017.zip, or what they unpack to, in" in lines[7]
+    assert "put train2017.zip, val2017.zip, or the unpacked folders, in" in lines[7]
     assert not (root.parent / "out").exists() and [path.name for path in root.iterdir()] == ["val2017"]
 
 
-def test_a_root_that_is_not_there_is_told() -> None:
-    with pytest.raises(UserError, match=r"data.face.root is null: give the folder .* WFLW_images \(docs/data.md\)"):
-        prepare("face", section(None), CLUSTER, Path("nowhere"))
-    with pytest.raises(UserError, match=r"data.face.root: /no/such/folder is no folder"):
-        prepare("face", section(Path("/no/such/folder")), CLUSTER, Path("nowhere"))
+def test_a_root_that_does_not_exist_is_reported(params_file: Path) -> None:
+    params = parameters("face", None)
+    line = line_of("sample.data.face.root", params_file)
+    with pytest.raises(UserError) as caught:
+        prepare("face", params, Path("nowhere"))
+    assert str(caught.value).startswith(f"params.yaml:{line}: sample.data.face.root is null: expected the folder of")
+    assert "WFLW_images; set it (docs/data.md)" in str(caught.value)
+    with pytest.raises(UserError, match=rf"params.yaml:{line}: .*root is /no/such/folder: expected an existing folder"):
+        prepare("face", parameters("face", Path("/no/such/folder")), Path("nowhere"))
 
 
 # Bodies
 
-
-def source(annotations: str, images: str, line: int = 7, mixture: bool = True) -> Source:
-    return Source(annotations, images, f"params.yaml:{line}", mixture, gendered=not mixture)
+VALIDATION = ("dataset_extras/validation.npz", "pictures")
+MIXED = ("dataset_extras/one.npz", "pictures")
 
 
 def write_spin(path: Path, images: list[str]) -> None:
@@ -468,33 +539,30 @@ def bodies(root: Path) -> Path:
     extras = {f"data/J_regressor_{name}.npy": name.encode() for name in ("h36m", "extra")}
     (root / "data.tar.gz").write_bytes(tar_of(extras, "w:gz"))
     write_spin(root / "dataset_extras/one.npz", ["a.jpg", "b.jpg"])
+    write_spin(root / "dataset_extras/validation.npz", ["b.jpg"])
     (root / "pictures").mkdir()
     for name in ("a.jpg", "b.jpg"):
         (root / "pictures" / name).write_bytes(jpeg(0))
     return root
 
 
-MIXED = source("dataset_extras/one.npz", "pictures")
-TESTED = source("dataset_extras/one.npz", "pictures", 9, mixture=False)
-
-
 def test_body_models_are_unpacked_and_converted_once(bodies: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    manifest = run("mesh", bodies, sources=[MIXED, TESTED])
+    manifest = run("mesh", bodies, mixture=[MIXED], tests=[MIXED])
     for gender in ("NEUTRAL", "MALE", "FEMALE"):
         model = load_smpl(bodies / f"body/SMPL_{gender}.npz")
         assert np.array_equal(model.v_template, small_model().v_template)
         assert f"body/SMPL_{gender}.npz" in manifest["identities"]
     assert (bodies / "body/J_regressor_h36m.npy").read_bytes() == b"h36m"
-    assert manifest["counts"] == {"dataset_extras/one.npz people": 2}
-    monkeypatch.setattr("pipelines.datasets.downloads.convert_smpl", None)
-    assert run("mesh", bodies, sources=[MIXED, TESTED]) == manifest
+    assert manifest["counts"] == {"dataset_extras/one.npz people": 2, "dataset_extras/validation.npz people": 1}
+    monkeypatch.setattr("tcformer.tasks.mesh.official.convert_smpl", None)
+    assert run("mesh", bodies, mixture=[MIXED], tests=[MIXED]) == manifest
 
 
-def test_human36m_is_known_not_to_be_among_spins_files(bodies: Path) -> None:
+def test_human36m_is_not_expected_in_spins_archive(bodies: Path) -> None:
     shutil.move(bodies / "dataset_extras", bodies / "away")
     (bodies / "dataset_extras.tar.gz").write_bytes(tar_of({"dataset_extras/one.npz": b""}, "w:gz"))
-    with pytest.raises(UserError, match=r"lacks 1 of .*\n  dataset_extras/h36m_train.npz .*\n.*vision.imar.ro"):
-        run("mesh", bodies, sources=[MIXED, source("dataset_extras/h36m_train.npz", "pictures")])
+    with pytest.raises(UserError, match=r"1 of .* missing:\n  dataset_extras/h36m_train.npz .*\n.*vision.imar.ro"):
+        run("mesh", bodies, mixture=[MIXED, ("dataset_extras/h36m_train.npz", "pictures")])
     assert not (bodies / "dataset_extras").exists()
 
 
@@ -505,23 +573,35 @@ def test_a_malicious_model_is_refused(bodies: Path) -> None:
 
     (bodies / "body/SMPL_NEUTRAL.pkl").write_bytes(pickle.dumps(Evil()))
     with pytest.raises(UserError, match="refused, because it names"):
-        run("mesh", bodies, sources=[MIXED])
+        run("mesh", bodies, mixture=[MIXED])
     assert not (bodies / "executed").exists() and not list((bodies / "body").glob("*.npz"))
 
 
-def test_absent_sources_are_told_with_the_line_to_remove(bodies: Path) -> None:
-    absent = [source(f"eft_fit/{i}.json", f"coco/{i}", 10 + i) for i in range(6)]
-    absent.append(source("3DPW/sequenceFiles/test", "3DPW/imageFiles", 99, mixture=False))
-    with pytest.raises(UserError) as told:
-        run("mesh", bodies, sources=[MIXED, *absent])
-    message = str(told.value)
-    assert "lacks 14 of the files" in message and "  and 4 more" in message
-    assert "  eft_fit/0.json (named at params.yaml:10: remove that source to train without it)" in message
-    assert "facebookresearch/eft (licence: CC BY-NC 4.0)" in message and "3DPW: from https://virtualhumans" in message
+def line_with(text: str, path: Path) -> int:
+    """The first line that holds a text, from 1."""
+    return next(number for number, line in enumerate(path.read_text().split("\n"), 1) if text in line)
+
+
+def test_missing_sources_are_reported_with_the_line_to_remove(bodies: Path, params_file: Path) -> None:
+    absent = [(f"eft_fit/{i}.json", f"coco/{i}") for i in range(6)]
+    test = ("3DPW/sequenceFiles/test", "3DPW/imageFiles")
+    with pytest.raises(UserError) as caught:
+        run("mesh", bodies, mixture=[MIXED, *absent], tests=[test])
+    message = str(caught.value)
+    line = line_with("annotations: eft_fit/0.json", params_file)
+    assert "14 of the files" in message and "  and 4 more" in message
+    assert f"  eft_fit/0.json (named at params.yaml:{line}: remove that source to train without it)" in message
+    assert "facebookresearch/eft (licence: CC BY-NC 4.0)" in message
+    assert "3DPW: download from https://virtualhumans" in message
     assert not (bodies / "body/SMPL_MALE.npz").exists()
+    parameters("mesh", bodies, mixture=[MIXED], tests=[test])
+    line = line_with("name: test 0", params_file)
+    with pytest.raises(UserError, match=rf"3DPW/sequenceFiles/test \(named at params.yaml:{line}\)\n"):
+        run("mesh", bodies, mixture=[MIXED], tests=[test])
     (bodies / "pictures/a.jpg").unlink()
-    with pytest.raises(UserError, match=r"pictures/a.jpg \(named at params.yaml:7: remove that source"):
-        run("mesh", bodies, sources=[MIXED])
+    line = line_with("annotations: dataset_extras/one.npz", params_file)
+    with pytest.raises(UserError, match=rf"pictures/a.jpg \(named at params.yaml:{line}: remove that source"):
+        run("mesh", bodies, mixture=[MIXED])
 
 
 def test_mpi_inf_3dhp_is_made_from_its_originals(bodies: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -535,108 +615,292 @@ def test_mpi_inf_3dhp_is_made_from_its_originals(bodies: Path, monkeypatch: pyte
         for camera in range(14):
             cells[camera, 0] = np.random.default_rng(camera).uniform(100, 900, (5, size))
         fields[name] = cells
-    named = source("dataset_extras/mpi_inf_3dhp_train.npz", "mpi_inf_3dhp")
+    named = ("dataset_extras/mpi_inf_3dhp_train.npz", "mpi_inf_3dhp")
     with pytest.raises(UserError, match=r"dataset_extras/mpi_inf_3dhp_train\.npz"):
-        run("mesh", bodies, sources=[MIXED, named])
+        run("mesh", bodies, mixture=[MIXED, named])
     savemat(sequence / "annot.mat", fields)
     for camera in mpi_inf_3dhp.CAMERAS:
         folder = sequence / f"imageFrames/video_{camera}"
         folder.mkdir(parents=True)
         for number in range(1, 6):
             (folder / f"frame_{number:06d}.jpg").write_bytes(jpeg(number))
-    manifest = run("mesh", bodies, sources=[MIXED, named])
+    manifest = run("mesh", bodies, mixture=[MIXED, named])
     assert manifest["counts"]["dataset_extras/mpi_inf_3dhp_train.npz people"] == 4
     name = load_spin(bodies / "dataset_extras/mpi_inf_3dhp_train.npz").image[0]
     assert name == "S1/Seq1/imageFrames/video_0/frame_000001.jpg"
     # A frame that is only in its video.
     (bodies / "mpi_inf_3dhp" / name).unlink()
-    with pytest.raises(UserError, match=f"lacks 1 .*\n  mpi_inf_3dhp/{name}"):
-        run("mesh", bodies, sources=[MIXED, named])
+    with pytest.raises(UserError, match=f"1 of .* missing:\n  mpi_inf_3dhp/{name}"):
+        run("mesh", bodies, mixture=[MIXED, named])
     (sequence / "imageSequence").mkdir()
     video = cv2.VideoWriter(str(sequence / "imageSequence/video_0.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 25, (64, 48))
     video.write(np.full((48, 64, 3), 90, np.uint8))
     video.release()
-    monkeypatch.setattr("pipelines.datasets.downloads.session", lambda cluster: nullcontext())
-    one_by_one = "pipelines.datasets.downloads.parallel_map"
-    monkeypatch.setattr(one_by_one, lambda function, items, title: list(map(function, items)))
-    run("mesh", bodies, sources=[MIXED, named])
+    run_jobs_here(monkeypatch)
+    run("mesh", bodies, mixture=[MIXED, named])
     assert cv2.imread(str(bodies / "mpi_inf_3dhp" / name)).shape == (48, 64, 3)
 
 
-def test_sources_know_their_lines() -> None:
+def test_lines_of_keys(params_file: Path) -> None:
+    params_file.write_text(
+        "a: 1\n# comment\nb:\n  c: [1, 2]\n  d:\n    - e: 1\n      f: 2\n    - {e: 3,\n       f: 4}\n"
+    )
+    lines = {"a": 1, "b": 3, "b.c": 4, "b.c.1": 4, "b.d": 5, "b.d.0": 6, "b.d.0.f": 7, "b.d.1": 8, "b.d.1.f": 9}
+    assert {key: line_of(key, params_file) for key in lines} == lines
+    assert line_of("b.d.2.e", params_file) == 5 and line_of("b.x.y", params_file) == 3, "of the nearest section"
+    assert line_of("x", params_file) == 1
+
+
+@pytest.mark.parametrize("recipe", ["sample", "paper"])
+def test_sources_have_the_lines_of_their_parameters(
+    monkeypatch: pytest.MonkeyPatch, recipe: str, tmp_path: Path
+) -> None:
     path = ROOT / "params.yaml"
-    found = mesh_sources(load_params(path).active, path)
+    monkeypatch.setattr(survey, "PARAMS", path)
+    params = load_params(path)
+    chosen = params.active.data.model_copy(
+        update={"mesh": params.active.data.mesh.model_copy(update={"root": str(tmp_path)})}
+    )
+    changed = getattr(params, recipe).model_copy(update={"data": chosen})
+    downloads = survey.find_downloads("mesh", params.model_copy(update={"recipe": recipe, recipe: changed}))
     lines = path.read_text().split("\n")
-    assert {source.mixture for source in found} == {True, False}
-    for source in found:
-        line = int(source.named_at.removeprefix("params.yaml:"))
+    assert {source.optional for source in downloads.sources} == {True, False}
+    for source in downloads.sources:
+        line = int(downloads.place_of(source).removeprefix("params.yaml:"))
         assert any(source.annotations in text for text in lines[line - 1 : line + 2])
 
 
-# What is generated stays as it was
+# What every task's dataset is made of
 
 
-def test_manifests_of_generated_data_keep_their_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def generate(task: str, data: Any, cluster: Cluster, out: Path) -> None:
-        (out / "WFLW_images").mkdir()
-        (out / "WFLW_images/a.jpg").write_bytes(b"abc")
+class Toy(OfficialDataset):
+    """A dataset that uses each part of the interface."""
 
-    monkeypatch.setattr("pipelines.datasets.prepared._generate", generate)
+    def required_paths(self, sources: Sequence[Source]) -> list[RequiredPath]:
+        return [RequiredPath("toy/list.txt"), RequiredPath("toy/made.txt")]
+
+    def find_original(self, root: Path, required: RequiredPath, in_archive: bool) -> Path | None:
+        packed = (root / "toy.zip").exists() and not (root / "toy").exists()
+        assert in_archive == packed, "an archive may hold the file until it is unpacked"
+        original = root / "made.raw"
+        return original if required.path == "toy/made.txt" and original.exists() else None
+
+    def convert(self, original: Path, target: Path) -> None:
+        target.write_text(original.read_text().upper())
+
+    def remaining_jobs(self, root: Path, sources: Sequence[Source]) -> list[Callable[[], None]]:
+        names = (root / "toy/list.txt").read_text().split()
+        return [partial(write_text, root / "toy" / name, name) for name in names if not (root / "toy" / name).exists()]
+
+    def take_inventory(self, root: Path, sources: Sequence[Source]) -> Inventory:
+        inventory = Inventory(root)
+        inventory.add_images(root / "toy", (root / "toy/list.txt").read_text().split())
+        inventory.add_file(root / "toy/made.txt")
+        inventory.counts["images"] = 2
+        return inventory
+
+
+def write_text(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+def sort_list(archive: Path, folder: Path) -> None:
+    path = folder / "toy/list.txt"
+    path.write_text("\n".join(sorted(path.read_text().split())))
+
+
+def test_a_new_dataset_needs_only_its_description(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = Archive(name="toy.zip", unpacks_to="toy", finish=sort_list)
+    origin = Origin(title="Toy", page="https://example.org", licence="CC0", prefixes=("toy",), archives=(archive,))
+    toy = Toy(origins=(origin,), published_counts={"images": 2})
+    monkeypatch.setattr(TASKS["face"].part("official"), "OFFICIAL", toy)
+    with pytest.raises(UserError, match=r"toy/list.txt\n  toy/made.txt\nToy: download from https://example.org .*CC0"):
+        run("face", root)
+    (root / "toy.zip").write_bytes(zip_of({"toy/list.txt": b"b.txt a.txt", "readme.txt": b"x"}))
+    (root / "made.raw").write_text("made")
+    run_jobs_here(monkeypatch)
+    manifest = run("face", root)
+    assert manifest["counts"] == {"images": 2} and set(manifest["identities"]) == {"toy", "toy/made.txt"}
+    texts = {path.name: path.read_text() for path in (root / "toy").iterdir()}
+    assert texts == {"list.txt": "a.txt\nb.txt", "made.txt": "MADE", "a.txt": "a.txt", "b.txt": "b.txt"}
+
+
+def run_jobs_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the jobs of `prepare` in this process, without Ray."""
+    monkeypatch.setattr("pipelines.datasets.downloads.session", lambda cluster: nullcontext())
+    one_by_one = "pipelines.datasets.downloads.parallel_map"
+    monkeypatch.setattr(one_by_one, lambda function, items, title: list(map(function, items)))
+
+
+def test_a_task_without_an_official_dataset_says_so(
+    root: Path, monkeypatch: pytest.MonkeyPatch, params_file: Path
+) -> None:
+    monkeypatch.setattr(TASKS["face"].part("official"), "OFFICIAL", None)
+    params = parameters("face", root)
+    line = line_of("sample.data.face.source", params_file)
+    expected = (
+        f"params.yaml:{line}: sample.data.face.source is official, but the task face has no official dataset: expected "
+        f"generated; set source: generated"
+    )
+    with pytest.raises(UserError) as caught:
+        prepare("face", params, root.parent / "out")
+    assert str(caught.value) == expected
+    assert check("face", params) == [Finding("missing", "data root", expected)]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_archives_travel_to_workers(task: str) -> None:
+    for origin in TASKS[task].part("official").OFFICIAL.origins:
+        assert pickle.loads(pickle.dumps(origin)) == origin
+
+
+# Generated data
+
+
+def generate_one_image(out: Path, options: Any, map: Callable[..., list[Any]]) -> None:
+    (out / "WFLW_images").mkdir()
+    list(map(partial(write_text, out / "WFLW_images/a.jpg"), ["abc"]))
+
+
+@pytest.fixture
+def generated(monkeypatch: pytest.MonkeyPatch) -> Params:
+    """Parameters of generated faces; the generator writes one file in this process."""
+    monkeypatch.setattr(TASKS["face"].part("generate"), "generate", generate_one_image)
+    monkeypatch.setattr(prepared, "session", lambda cluster: nullcontext())
+    monkeypatch.setattr(prepared, "parallel_map", lambda function, items, chunk, title: list(map(function, items)))
+    return parameters("face", None, source="generated")
+
+
+def test_manifests_of_generated_data_keep_their_form(tmp_path: Path, generated: Params) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/older.jpg").touch()
-    made = DataSource(source="generated", root=None, generate=None)
-    prepare("face", made, CLUSTER, tmp_path / "out")
+    prepare("face", generated, tmp_path / "out")
     abc = hashlib.sha256(b"abc").hexdigest()
     digest = hashlib.sha256(json.dumps({"WFLW_images/a.jpg": abc}, separators=(",", ":")).encode()).hexdigest()
     assert (tmp_path / "out" / MANIFEST).read_text() == (
         f'{{\n "task": "face",\n "source": "generated",\n "root": null,\n "sha256": "{digest}",\n "files": 1\n}}'
     )
-    assert check("face", made) == [Row("ready", "generated images", "nothing to obtain")]
+    assert check("face", generated) == [Finding("ready", "generated images", "no downloads needed")]
+
+
+def test_generated_data_need_their_options(tmp_path: Path, params_file: Path) -> None:
+    params = parameters("face", None, source="generated")
+    face = params.sample.data_of("face").model_copy(update={"generate": None})
+    data = params.active.data.model_copy(update={"face": face})
+    changed = params.model_copy(update={"sample": params.sample.model_copy(update={"data": data})})
+    line = line_of("sample.data.face.generate", params_file)
+    with pytest.raises(
+        UserError, match=rf"params.yaml:{line}: sample.data.face.generate is null: expected the options"
+    ):
+        prepare("face", changed, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def stored(tmp_path: Path, generated: Params, monkeypatch: pytest.MonkeyPatch) -> tuple[Prepared, Path]:
+    """A generated dataset, and a storage folder; the cache of unpacked datasets is below `tmp_path`."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    params = generated.model_copy(
+        update={"cluster": generated.cluster.model_copy(update={"storage": str(tmp_path / "storage")})}
+    )
+    prepare("face", params, tmp_path / "out")
+    return Prepared.open(tmp_path / "out"), Path(str(params.cluster.storage))
+
+
+def test_generated_data_are_stored_once(stored: tuple[Prepared, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    data, storage = stored
+    assert data.location_for_workers(None) == DataLocation(str(data.root))
+    place = data.location_for_workers(str(storage))
+    key = f"data-{data.sha256[:16]}.tar"
+    assert place == DataLocation(str(storage), key) and pickle.loads(pickle.dumps(place)) == place
+    assert sorted(path.name for path in storage.iterdir()) == [key, f"{key}.complete"]
+    monkeypatch.setattr(prepared.Store, "put", None)
+    assert data.location_for_workers(str(storage)) == place
+    official = dataclasses.replace(data, official=True)
+    assert official.location_for_workers(str(storage)) == DataLocation(str(data.root)), "official data stay"
+
+
+def test_two_processes_unpack_a_dataset_once(
+    stored: tuple[Prepared, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, storage = stored
+    place = data.location_for_workers(str(storage))
+    folder = Path(tempfile.gettempdir()) / "tcformer-data" / Path(str(place.archive)).stem
+    part = folder.with_name(f"{folder.name}.part")
+    part.mkdir(parents=True)
+    (part / "incomplete.jpg").touch()  # of a process that was killed
+    log = tmp_path / "log"
+    log.touch()
+    opened = tarfile.open
+
+    def open_slowly(*arguments: Any, **options: Any) -> Any:
+        with log.open("a") as stream:
+            stream.write(f"{os.getpid()}\n")
+        time.sleep(0.5)
+        return opened(*arguments, **options)
+
+    monkeypatch.setattr(location.tarfile, "open", open_slowly)
+    context = multiprocessing.get_context("fork")
+    together, results = context.Barrier(2), context.Queue()
+
+    def fetch() -> None:
+        together.wait(60)
+        results.put(fetch_dataset(place))
+
+    processes = [context.Process(target=fetch) for _ in range(2)]
+    for process in processes:
+        process.start()
+    assert [results.get(timeout=60) for _ in processes] == [folder, folder]
+    for process in processes:
+        process.join()
+    assert len(log.read_text().split()) == 1, "the second process waited for the first"
+    assert tree(folder) == tree(data.root) and not part.exists()
+    assert (storage / str(place.archive)).exists(), "the stored archive stays"
+    assert fetch_dataset(DataLocation(str(data.root))) == data.root
 
 
 # --check, and several archives at a time
 
 
-def states(rows: list[Row]) -> dict[str, str]:
-    return {row.what: row.state for row in rows}
+def states(rows: list[Finding]) -> dict[str, str]:
+    return {row.subject: row.state for row in rows}
 
 
-def test_check_tells_and_writes_nothing(face: Path) -> None:
+def test_check_reports_and_writes_nothing(face: Path) -> None:
     before = sorted(face.parent.rglob("*"))
-    rows = check("face", section(face))
+    rows = check("face", parameters("face", face))
     assert set(states(rows).values()) == {"ready"} and len(rows) == 5
     (face / "WFLW_images.tar.gz").write_bytes(b"damaged")
-    assert states(check("face", section(face)))["WFLW_images.tar.gz"] == "wrong"
+    assert states(check("face", parameters("face", face)))["WFLW_images.tar.gz"] == "wrong"
     (face / "WFLW_images.tar.gz").unlink()
-    rows = check("face", section(face))
-    assert states(rows)["WFLW_images"] == "missing" and "wywu.github.io" in rows[-1].note
+    rows = check("face", parameters("face", face))
+    assert states(rows)["WFLW_images"] == "missing" and "wywu.github.io" in rows[-1].detail
     assert sorted(face.parent.rglob("*")) == [path for path in before if path.name != "WFLW_images.tar.gz"]
-    assert states(check("face", section(None))) == {"data root": "missing"}
+    assert states(check("face", parameters("face", None))) == {"data root": "missing"}
 
 
-def test_check_tells_of_too_small_a_disk(face: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_reports_too_small_a_disk(face: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(face)._replace(free=1000)
     monkeypatch.setattr("pipelines.datasets.archives.shutil.disk_usage", lambda path: usage)
-    assert [row.what for row in check("face", section(face)) if not row.good] == ["disk"]
+    assert [row.subject for row in check("face", parameters("face", face)) if not row.is_good] == ["disk"]
 
 
 def test_check_counts_what_is_complete(face: Path) -> None:
     run("face", face)
-    rows = check("face", section(face))
-    assert all(row.good for row in rows)
-    assert Row("there", "train faces", "2") in rows and [row.state for row in rows].count("warning") == 2
+    rows = check("face", parameters("face", face))
+    assert all(row.is_good for row in rows)
+    assert Finding("present", "train faces", "2") in rows and [row.state for row in rows].count("warning") == 2
     (face / "WFLW_images/0--Parade/1.jpg").unlink()
-    assert [row.what for row in check("face", section(face)) if not row.good] == ["images"]
+    assert [row.subject for row in check("face", parameters("face", face)) if not row.is_good] == ["images"]
 
 
 @pytest.mark.parametrize(("root_given", "status"), [(True, 0), (False, 1)])
 def test_the_stage_prints_a_table_and_exits(
     face: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], root_given: bool, status: int
 ) -> None:
-    params = load_params(ROOT / "params.yaml")
-    data = params.active.data.model_copy(update={"face": section(face if root_given else None)})
-    recipe = params.sample.model_copy(update={"data": data})
-    monkeypatch.setattr(stage, "load_params", lambda path: params.model_copy(update={"sample": recipe}))
+    params = parameters("face", face if root_given else None)
+    monkeypatch.setattr(stage, "load_params", lambda path: params)
     monkeypatch.setattr(sys, "argv", ["prepare", "--check"])
     assert stage.main() == status
     printed = capsys.readouterr().out.splitlines()
@@ -658,7 +922,7 @@ def test_several_archives_are_unpacked_through_ray(face: Path, monkeypatch: pyte
 
     unpacking_map = unpacking.parallel_map
     monkeypatch.setattr(unpacking, "parallel_map", parallel_map)
-    monkeypatch.setattr(unpacking, "PARALLEL_FROM", 0)
+    monkeypatch.setattr(unpacking, "LEAST_BYTES_FOR_RAY", 0)
     run("face", face)
     assert mapped == [2, 2]
     assert (face / "WFLW_images/0--Parade/0.jpg").read_bytes() == jpeg(0)
@@ -666,8 +930,8 @@ def test_several_archives_are_unpacked_through_ray(face: Path, monkeypatch: pyte
 
 def test_the_page_on_data_knows_every_publisher_and_archive() -> None:
     page = (ROOT / "docs/data.md").read_text()
-    for origins in ORIGINS.values():
-        for origin in origins:
+    for task in TASKS.values():
+        for origin in task.part("official").OFFICIAL.origins:
             assert f"| {origin.page} | {origin.licence} |" in page, origin.title
             for archive in origin.archives:
                 assert f"`{archive.name}`" in page, archive.name

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.paper.experiments import load_experiments, value_at
+from pipelines.paper.dotted import lookup
+from pipelines.paper.experiments import load_experiments
 from tcformer.metrics import evaluate_wholebody
 from tests.conftest import Workplace
 
@@ -39,9 +40,9 @@ def test_experiments_are_queued_with_the_workspaces_parameters(repository: Workp
     assert set(found) == set(CHOSEN)
     for name, params in found.items():
         settings = {"recipe": "sample", **experiments[name].settings}
-        assert {key: value_at(params, key, missing="?") for key in settings} == settings
+        assert {key: lookup(params, key, default="?") for key in settings} == settings
         assert params["cluster"]["workers"] == 7, "changes that are not committed go along"
-    assert "study-tcformer-seed0: there already (queued)" in repository.run(*COMMAND, "queue", CHOSEN[0])
+    assert "study-tcformer-seed0: exists already (queued)" in repository.run(*COMMAND, "queue", CHOSEN[0])
     printed = repository.run(*COMMAND, "queue", "study-without-ctm", "table1", status=2)
     assert "needs paper.data.imagenet.root, which is null" in printed and "Traceback" not in printed
     assert repository.run("dvc", "queue", "status").count("Queued") == 2
@@ -52,7 +53,7 @@ def test_tables_take_what_the_metrics_files_say(repository: Workplace, samples: 
     measured = evaluate_wholebody(real / "annotations/coco_wholebody_val_v1.0.json", real / "results/example_pred.json")
     settings = load_experiments()["study-without-ctm-seed1"].settings
     repository.set(**{name.replace(".", "__"): value for name, value in settings.items()})
-    provenance = {"options": repository.options("finetune", "wholebody")}
+    provenance = {"options": json.loads(repository.options("wholebody"))}
     for place, content in (("evaluate/wholebody/metrics", measured), ("finetune/wholebody/provenance", provenance)):
         path = repository.folder / "runs" / "sample" / f"{place}.json"
         path.parent.mkdir(parents=True)

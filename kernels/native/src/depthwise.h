@@ -1,5 +1,5 @@
-// What the two depth-wise 3x3 convolutions share. Feature rows are blocks of channels: VECTORS * kLanes floats a
-// pixel or token, the last block of a row padded with zeros. Channels never meet.
+// Common parts of the two depth-wise 3x3 convolutions. Features are processed in blocks of channels, VECTORS * kLanes
+// floats per pixel or token; the last block is padded with zeros. Channels are independent.
 #pragma once
 
 #include <algorithm>
@@ -10,21 +10,21 @@
 namespace tcformer {
 
 constexpr int kTaps = 9;
-// Of the parameters' gradients: nine taps, bias, skip.
+// Sums that make up the parameters' gradients: nine taps, bias, skip.
 constexpr int kSums = kTaps + 2;
 constexpr int kBiasSum = kTaps, kSkipSum = kTaps + 1;
 
-// A block of channels of some image.
+// A block of channels of an image.
 struct Block {
-  int64_t image, channel, width;  // width: channels in it, at most VECTORS * kLanes
+  int64_t image, channel, width;  // channel: the first one; width: number of channels, at most VECTORS * kLanes
 };
 
 inline int64_t padded_channels(int64_t channels) { return ceil_div(channels, 4 * kLanes) * 4 * kLanes; }
 
-// weight (channels, 9), bias, skip (channels,) with channels last and padded with zeros.
+// weight (channels, 9), bias and skip (channels,), rearranged with channels last and padded with zeros.
 class Parameters {
  public:
-  // Without `skip` it is 0. `in_middle`: add it to the middle tap instead.
+  // A null `skip` counts as 0. `in_middle`: add skip to the middle tap instead.
   Parameters(const float* weight, const float* bias, const float* skip, int64_t channels, bool in_middle = false)
       : padded_(padded_channels(channels)), data_(buffer_.get(kSums * padded_)) {
     std::fill_n(data_, kSums * padded_, 0.0f);
@@ -34,7 +34,7 @@ class Parameters {
       if (skip) data_[(in_middle ? kTaps / 2 : kSkipSum) * padded_ + c] += skip[c];
     }
   }
-  // The nine taps of kLanes channels; `flipped` for the way back.
+  // The nine taps of kLanes channels; `flipped` for the backward pass.
   void taps(int64_t channel, bool flipped, Vec (&taps)[kTaps]) const {
     for (int tap = 0; tap < kTaps; ++tap)
       taps[tap] = load(data_ + (flipped ? kTaps - 1 - tap : tap) * padded_ + channel);
@@ -48,7 +48,7 @@ class Parameters {
   float* data_;
 };
 
-// Sums over each image, in the end over images in ascending order.
+// Sums over each image; `total` adds them over images in ascending order.
 class ParameterGradients {
  public:
   ParameterGradients(int64_t images, int64_t channels)
@@ -93,8 +93,8 @@ inline void copy_out(Vec value, int v, int64_t width, float* out) {
   else if (here > 0) std::memcpy(out + v * kLanes, &value, here * sizeof(float));
 }
 
-// One row of a convolution, kLanes channels: `emit(column, value)` for every pixel. `rows` are the three input
-// rows, each beginning with the pixel to the left of the first; pixels are `stride` floats apart.
+// One row of a convolution, for kLanes channels; calls `emit(column, value)` for every pixel. `rows` are the three
+// input rows, each beginning with the pixel to the left of the first; pixels are `stride` floats apart.
 template <class Emit>
 inline void convolve_row(const float* const (&rows)[3], int64_t width, int64_t stride, const Vec (&taps)[kTaps],
                          Vec bias, const Emit& emit) {
@@ -117,10 +117,11 @@ inline void convolve_row(const float* const (&rows)[3], int64_t width, int64_t s
   }
 }
 
-// Add to the gradients of the taps what one row contributes: `rows` as above, `grad` the row's first pixel.
+// Add the contribution of one row to the gradients of the taps; `rows` as above, `grad` points to the row's first
+// pixel.
 inline void correlate_row(const float* const (&rows)[3], const float* grad, int64_t width, int64_t stride,
                           Vec (&sums)[kTaps]) {
-  Vec window[3][3], row_sums[kTaps] = {};  // sums of sums: more exact than one long sum
+  Vec window[3][3], row_sums[kTaps] = {};  // summed per row first, which is more exact than one long sum
   for (int r = 0; r < 3; ++r) {
     window[r][0] = load(rows[r]);
     window[r][1] = load(rows[r] + stride);
@@ -139,7 +140,7 @@ inline void correlate_row(const float* const (&rows)[3], const float* grad, int6
   for (int tap = 0; tap < kTaps; ++tap) sums[tap] += row_sums[tap];
 }
 
-// Call `run(block, memory)` for all blocks of channels of all images, on all threads. `Memory` is each thread's own.
+// Call `run(block, memory)` for all blocks of channels of all images, on all threads. Each thread has its own `Memory`.
 template <int VECTORS, class Memory, class Run>
 void for_each_block(int64_t images, int64_t channels, const Run& run) {
   const int64_t blocks = ceil_div(channels, VECTORS * kLanes);

@@ -1,16 +1,17 @@
-// DPC-KNN of float32 tokens; kernels/dpc_knn/reference.py is the specification.
+// DPC-KNN of float32 tokens; kernels/dpc_knn/reference_backend.py is the specification.
 //
-// Distances |a|^2 + |b|^2 - 2ab are made tile by tile in registers and used at once; no matrix of them exists.
-// They are symmetric bit for bit, so each is computed once and offered to the neighbour lists of both tokens.
-// The lists then answer most of the later questions: if a list holds a denser token, the nearest such one is the
-// nearest of all, and if it holds a centre, the nearest such one is the nearest of all. Only the other tokens are
-// compared again, with the denser tokens or with the centres alone.
+// Distances |a|^2 + |b|^2 - 2ab are computed tile by tile in registers and used at once; no matrix of them is stored.
+// They are symmetric bit for bit, so each is computed once and offered to the neighbour lists of both tokens. The list
+// of a token's nearest neighbours usually gives its nearest denser token and its nearest centre as well: if a list
+// holds a denser token, the nearest such one is the nearest of all, and if it holds a centre, the nearest such one is
+// the nearest of all. Only the other tokens are compared again, with the denser tokens or with the centres.
 //
-// Those distances only propose, for they cancel: what was found is measured again as a sum of (a - b)^2 in float64,
-// rounded to float32. Lists go a little further than is asked for, as the proposals' order may be wrong at their end.
+// These distances suffer from cancellation, so they only select candidates. The distances to the candidates are
+// computed again as sums of (a - b)^2 in float64, rounded to float32. Lists are a little longer than needed, because
+// the order of the candidates may be wrong at the end.
 //
-// A list is the k least of (distance, index), whatever the order in which they were offered. So threads may share
-// an image's tiles in any way.
+// A list holds the k smallest (distance, index) pairs, whatever the order in which they were offered. Threads can
+// therefore share the tiles of an image in any way.
 #include <cmath>
 #include <limits>
 #include <utility>
@@ -23,26 +24,26 @@ namespace tcformer {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-// Tokens are stored in panels (C, kPanel): all tokens' first channel, then their second. A tile of distances is
-// kRows tokens of one panel against all of another.
+// Tokens are stored in panels (C, kPanel): the first channel of all tokens, then their second. A tile of distances is
+// between kRows tokens of one panel and all tokens of another.
 constexpr int kPanel = 2 * kLanes;
 constexpr int kRows = kManyRegisters ? 8 : 4;
-// Panels of this many floats together stay in a core's second-level cache while others are compared with them.
+// Panels with this many floats in total stay in a core's second-level cache while others are compared with them.
 constexpr int64_t kCachedFloats = 96 * 1024;
-// As in kernels/dpc_knn/rounding.py: squared distances below so many units in the last place of the largest norm are 0.
-constexpr float kNegligible = 16 * std::numeric_limits<float>::epsilon();
-// Neighbours listed beyond those that are asked for.
+// As in kernels/dpc_knn/rounding.py: squared distances below this factor times the largest norm count as 0.
+constexpr float kRoundingLimit = 16 * std::numeric_limits<float>::epsilon();
+// Additional neighbours in each list.
 constexpr int64_t kSpare = 2;
 
 int64_t padded(int64_t tokens) { return ceil_div(tokens, kPanel) * kPanel; }
 
-// Tokens in panels, and their squared norms. Beyond the last token: zeros, with infinite norm.
+// Tokens in panels, and their squared norms, padded with zeros of infinite norm.
 struct Panels {
   int64_t tokens = 0, channels = 0;
   Buffer<float> values, norms;
   float* data = nullptr;
   float* norm = nullptr;
-  float negligible = 0;  // squared distances below this count as 0
+  float rounding_limit = 0;  // squared distances below this count as 0
 
   void resize(int64_t num_tokens, int64_t num_channels) {
     tokens = num_tokens;
@@ -55,7 +56,7 @@ struct Panels {
   int64_t cached() const { return std::max<int64_t>(1, kCachedFloats / (kPanel * channels)); }
 };
 
-// Fill panel `p` with rows of `x` (any, channels) less `origin` (channels,). `row_of(i)` is the row of token i.
+// Fill panel `p` with rows of `x` (any, channels) minus `origin` (channels,). `row_of(i)` is the row of token i.
 template <class RowOf>
 void fill_panel(Panels& panels, int64_t p, const float* x, const float* origin, const RowOf& row_of) {
   constexpr int64_t kBlock = 16;
@@ -82,7 +83,7 @@ void fill_panel(Panels& panels, int64_t p, const float* x, const float* origin, 
 }
 
 // Squared distance of two tokens (channels,).
-inline float measure(const float* a, const float* b, int64_t channels) {
+inline float squared_distance(const float* a, const float* b, int64_t channels) {
   constexpr int64_t kSums = 16;
   double sum[kSums] = {};
   int64_t c = 0;
@@ -102,7 +103,7 @@ inline float measure(const float* a, const float* b, int64_t channels) {
 
 // Squared distances of kRows tokens, the first at `a` in its panel, to the kPanel tokens of panel `b`.
 inline void distance_tile(const float* a, const float* norm_a, const float* b, const float* norm_b, int64_t channels,
-                          float negligible, float (&tile)[kRows][kPanel]) {
+                          float rounding_limit, float (&tile)[kRows][kPanel]) {
   Vec sum[kRows][2] = {};
   for (int64_t c = 0; c < channels; ++c, a += kPanel, b += kPanel) {
     const Vec b0 = load(b), b1 = load(b + kLanes);
@@ -118,18 +119,18 @@ inline void distance_tile(const float* a, const float* norm_a, const float* b, c
 #pragma GCC unroll 2
     for (int v = 0; v < 2; ++v) {
       const Vec d = (norm_a[r] + load(norm_b + v * kLanes)) - 2.0f * sum[r][v];
-      store(&tile[r][v * kLanes], d < negligible ? Vec{} : d);  // NaN stays NaN and is never nearer than anything
+      store(&tile[r][v * kLanes], d < rounding_limit ? Vec{} : d);  // NaN stays NaN, which no comparison finds nearer
     }
 }
 
-// The k nearest tokens of each token, ascending by (distance, index). Offers must come in ascending index.
+// The k nearest tokens of each token, ascending by (distance, index). Tokens must be offered in ascending order.
 struct Neighbours {
   int64_t k = 0;
   Buffer<float> distances, worsts;
   Buffer<int32_t> indices;
   float* distance = nullptr;  // (tokens, k)
   int32_t* index = nullptr;   // (tokens, k), -1 where there is none
-  float* worst = nullptr;     // (padded tokens,), the last of each list
+  float* worst = nullptr;     // (padded tokens,), the last distance of each list
 
   void reset(int64_t tokens, int64_t num_neighbours) {
     k = num_neighbours;
@@ -139,7 +140,7 @@ struct Neighbours {
     std::fill_n(distance, tokens * k, kInfinity);
     std::fill_n(index, tokens * k, -1);
     std::fill_n(worst, tokens, kInfinity);
-    std::fill(worst + tokens, worst + padded(tokens), -kInfinity);  // of no token
+    std::fill(worst + tokens, worst + padded(tokens), -kInfinity);  // padding accepts nothing
   }
 
   void offer(int64_t token, float d, int64_t other) {
@@ -156,14 +157,14 @@ struct Neighbours {
     worst[token] = ds[k - 1];
   }
 
-  // Replace the distances of one token's list by those of `measured(other)`, and sort it anew.
-  template <class Measured>
-  void rescore(int64_t token, const Measured& measured) {
+  // Replace the distances in one token's list by `exact_distance(other)`, and sort the list again.
+  template <class Distance>
+  void rescore(int64_t token, const Distance& exact_distance) {
     float* const ds = distance + token * k;
     int32_t* const is = index + token * k;
     for (int64_t q = 0; q < k && is[q] >= 0; ++q) {
       const int32_t other = is[q];
-      const float d = measured(other);
+      const float d = exact_distance(other);
       int64_t place = q;
       for (; place > 0 && (d < ds[place - 1] || (d == ds[place - 1] && other < is[place - 1])); --place) {
         ds[place] = ds[place - 1];
@@ -174,7 +175,7 @@ struct Neighbours {
     }
   }
 
-  // Take over what is nearer in `others`' list of one token; there any order of indices.
+  // Insert the nearer tokens of `others`' list of one token, in which indices may have any order.
   void merge(int64_t token, const Neighbours& others) {
     for (int64_t q = 0; q < k; ++q) {
       const float d = others.distance[token * k + q];
@@ -200,7 +201,7 @@ void compare_within(const Panels& x, int64_t p, Neighbours& lists) {
   float tile[kRows][kPanel];
   for (int64_t start = 0; start < kPanel; start += kRows) {
     const int64_t first = p * kPanel + start;
-    distance_tile(x.panel(p) + start, x.norm + first, x.panel(p), x.norm + p * kPanel, x.channels, x.negligible,
+    distance_tile(x.panel(p) + start, x.norm + first, x.panel(p), x.norm + p * kPanel, x.channels, x.rounding_limit,
                   tile);
     for (int64_t r = 0; r < kRows && first + r < x.tokens; ++r) {
       const int64_t i = first + r;
@@ -219,7 +220,7 @@ void compare_between(const Panels& x, int64_t p, int64_t other, Neighbours& list
   const int64_t column = other * kPanel;
   for (int64_t start = 0; start < kPanel; start += kRows) {
     const int64_t first = p * kPanel + start;
-    distance_tile(x.panel(p) + start, x.norm + first, x.panel(other), x.norm + column, x.channels, x.negligible,
+    distance_tile(x.panel(p) + start, x.norm + first, x.panel(other), x.norm + column, x.channels, x.rounding_limit,
                   tile);
     for (int64_t r = 0; r < kRows; ++r) {
       const float own = lists.worst[first + r];
@@ -235,25 +236,25 @@ void compare_between(const Panels& x, int64_t p, int64_t other, Neighbours& list
   }
 }
 
-// Every `share`-th panel, from `turn` on, against itself and all later ones.
-void compare_panels(const Panels& x, int64_t turn, int64_t share, Neighbours& lists) {
+// Compare every `workers`-th panel, from panel `worker` on, with itself and all later ones.
+void compare_panels(const Panels& x, int64_t worker, int64_t workers, Neighbours& lists) {
   const int64_t panels = x.count(), step = x.cached();
   for (int64_t begin = 0; begin < panels; begin += step) {
     const int64_t end = std::min(panels, begin + step);
-    // For every token: first all lower indices, then itself, then all higher ones, each ascending.
-    for (int64_t p = turn; p < end; p += share) {
+    // Every token is offered all lower indices, then itself, then all higher ones, in ascending order.
+    for (int64_t p = worker; p < end; p += workers) {
       if (p >= begin) compare_within(x, p, lists);
       for (int64_t other = std::max(begin, p + 1); other < end; ++other) compare_between(x, p, other, lists);
     }
   }
 }
 
-// The nearest of each query's columns.
+// The nearest column of each query.
 struct Nearest {
   Buffer<float> distances;
   Buffer<int32_t> columns;
-  float* distance = nullptr;  // (padded queries, kPanel): the least of every kPanel-th column
-  int32_t* panel = nullptr;   // and in which panel it lies
+  float* distance = nullptr;  // (padded queries, kPanel): the minimum over every kPanel-th column
+  int32_t* panel = nullptr;   // (padded queries, kPanel): the panel of that column
 
   void reset(int64_t queries) {
     distance = distances.get(padded(queries) * kPanel);
@@ -280,38 +281,38 @@ struct Nearest {
     }
   }
 
-  // Least distance, as `measured(column)` has it, and its column, the first of several; infinity and column 0 if there
-  // is none. Columns that are further by no more than `rounding` are measured too.
-  template <class Measured>
-  std::pair<float, int64_t> best(int64_t query, float rounding, const Measured& measured) const {
-    const float* const proposed = distance + query * kPanel;
-    const float limit = *std::min_element(proposed, proposed + kPanel) + rounding;
+  // The smallest `exact_distance(column)` and its column, the first of several; infinity and column 0 if there is none.
+  // Candidates are the columns whose stored distance is at most `rounding` above the smallest one.
+  template <class Distance>
+  std::pair<float, int64_t> best(int64_t query, float rounding, const Distance& exact_distance) const {
+    const float* const stored = distance + query * kPanel;
+    const float limit = *std::min_element(stored, stored + kPanel) + rounding;
     std::pair<float, int64_t> least{kInfinity, 0};
     for (int64_t l = 0; l < kPanel; ++l) {
-      if (!(proposed[l] <= limit) || proposed[l] == kInfinity) continue;
+      if (!(stored[l] <= limit) || stored[l] == kInfinity) continue;
       const int64_t column = panel[query * kPanel + l] * kPanel + l;
-      const float d = measured(column);
+      const float d = exact_distance(column);
       if (d < least.first || (d == least.first && column < least.second)) least = {d, column};
     }
     return least;
   }
 };
 
-// Compare each query with the columns before its limit. Limits ascend.
+// Find the nearest column before its limit for each query. Limits ascend.
 void search(const Panels& queries, const Panels& columns, const int32_t* limit, int64_t workers, Nearest& nearest) {
   nearest.reset(queries.tokens);
   const int64_t groups = ceil_div(queries.tokens, kRows), step = columns.cached();
-  const int64_t share = std::max<int64_t>(1, std::min(4 * workers, groups / 4));  // tasks of neighbouring groups
-  run_tasks(share, workers, [&](int64_t task) {
+  const int64_t tasks = std::max<int64_t>(1, std::min(4 * workers, groups / 4));  // each takes neighbouring groups
+  run_tasks(tasks, workers, [&](int64_t task) {
     float tile[kRows][kPanel];
     for (int64_t begin = 0; begin < columns.count(); begin += step)
-      for (int64_t group = groups * task / share; group < groups * (task + 1) / share; ++group) {
+      for (int64_t group = groups * task / tasks; group < groups * (task + 1) / tasks; ++group) {
         const int64_t first = group * kRows, last = std::min(first + kRows, queries.tokens) - 1;
         const float* const a = queries.panel(first / kPanel) + first % kPanel;
         const int64_t end = std::min(begin + step, ceil_div(limit[last], kPanel));
         for (int64_t p = begin; p < end; ++p) {
           distance_tile(a, queries.norm + first, columns.panel(p), columns.norm + p * kPanel, columns.channels,
-                        columns.negligible, tile);
+                        columns.rounding_limit, tile);
           for (int64_t q = first; q <= last; ++q)
             nearest.offer(q, tile[q - first], static_cast<int32_t>(p), limit[q] - p * kPanel);
         }
@@ -319,7 +320,7 @@ void search(const Panels& queries, const Panels& columns, const int32_t* limit, 
   });
 }
 
-// Clusters of one image after another, on one thread or, with `workers`, on several.
+// Clusters one image after another, on up to `workers` threads.
 class Clustering {
  public:
   Clustering(int64_t tokens, int64_t channels, int64_t clusters, int64_t k, int64_t workers)
@@ -327,20 +328,20 @@ class Clustering {
 
   // x (tokens, channels), mask (tokens,) or null -> centres (clusters,), assign (tokens,)
   void run(const float* x, const bool* mask, int64_t* centres, int64_t* assign) {
-    // Masked tokens are left out: the others' clusters are bit for bit those of the image without them.
+    // Masked tokens are left out, so the clusters of the others are bit for bit those of the image without them.
     real_.clear();
     for (int64_t i = 0; i < tokens_; ++i)
       if (!mask || mask[i]) real_.push_back(static_cast<int32_t>(i));
     if (mask) std::fill_n(assign, tokens_, 0);
     if (n() <= clusters_) return every_token_a_cluster(centres, assign);
     x_ = x;
-    // Distances do not change when all tokens move, and are more exact near the origin. One token is subtracted
+    // Moving all tokens does not change their distances, which are more exact near the origin. One token is subtracted
     // rather than the mean, so that small integers stay integers and equal distances stay equal.
     origin_ = x + real_[0] * channels_;
-    negligible_ = 0;
+    rounding_limit_ = 0;
     fill(all_, n(), [&](int64_t i) { return i; });
-    for (int64_t i = 0; i < n(); ++i) negligible_ = std::max(negligible_, kNegligible * all_.norm[i]);
-    all_.negligible = negligible_;
+    for (int64_t i = 0; i < n(); ++i) rounding_limit_ = std::max(rounding_limit_, kRoundingLimit * all_.norm[i]);
+    all_.rounding_limit = rounding_limit_;
     list_neighbours();
     rank_by_density();
     find_deltas();
@@ -352,7 +353,7 @@ class Clustering {
   int64_t n() const { return static_cast<int64_t>(real_.size()); }
 
   void every_token_a_cluster(int64_t* centres, int64_t* assign) {
-    // As many real tokens as clusters, or fewer: the first masked ones fill up.
+    // There are at most as many real tokens as clusters; the first masked tokens are the other centres.
     std::vector<bool> is_centre(tokens_, false);
     for (int32_t i : real_) is_centre[i] = true;
     int64_t missing = clusters_ - n();
@@ -364,11 +365,11 @@ class Clustering {
     for (int32_t i : real_) assign[i] = cluster[i];
   }
 
-  // Panels of `count` tokens; `token(i)` is the number of the i-th among the real ones.
+  // Fill panels with `count` tokens; `token(i)` is the index of the i-th one among the real tokens.
   template <class Token>
   void fill(Panels& panels, int64_t count, const Token& token) {
     panels.resize(count, channels_);
-    panels.negligible = negligible_;
+    panels.rounding_limit = rounding_limit_;
     run_tasks(panels.count(), workers_, [&](int64_t p) {
       fill_panel(panels, p, x_, origin_, [&](int64_t i) { return real_[token(i)]; });
     });
@@ -376,18 +377,18 @@ class Clustering {
 
   // Squared distance of two of the real tokens.
   float distance(int64_t i, int64_t j) const {
-    const float d = measure(x_ + real_[i] * channels_, x_ + real_[j] * channels_, channels_);
-    return d < negligible_ ? 0.0f : d;
+    const float d = squared_distance(x_ + real_[i] * channels_, x_ + real_[j] * channels_, channels_);
+    return d < rounding_limit_ ? 0.0f : d;
   }
 
   void list_neighbours() {
     const int64_t k = std::min(k_ + kSpare, n());
-    run_tasks(workers_, workers_, [&](int64_t turn) {
-      lists_[turn].reset(n(), k);
-      compare_panels(all_, turn, workers_, lists_[turn]);
+    run_tasks(workers_, workers_, [&](int64_t worker) {
+      lists_[worker].reset(n(), k);
+      compare_panels(all_, worker, workers_, lists_[worker]);
     });
-    for (int64_t turn = 1; turn < workers_; ++turn)
-      for (int64_t i = 0; i < n(); ++i) lists_[0].merge(i, lists_[turn]);
+    for (int64_t worker = 1; worker < workers_; ++worker)
+      for (int64_t i = 0; i < n(); ++i) lists_[0].merge(i, lists_[worker]);
     constexpr int64_t kBlock = 64;
     run_tasks(ceil_div(n(), kBlock), workers_, [&](int64_t block) {
       for (int64_t i = block * kBlock; i < std::min((block + 1) * kBlock, n()); ++i)
@@ -405,7 +406,7 @@ class Clustering {
       float sum = 0;
       for (int64_t q = 0; q < k; ++q) sum += lists.distance[i * lists.k + q];
       sparsity_[i] = sum / scale;  // density = exp(-sparsity)
-      uint32_t bits;               // of a float that is not negative: ordered like it
+      uint32_t bits;               // the bits of floats that are not negative have the order of the floats
       std::memcpy(&bits, &sparsity_[i], sizeof bits);
       keys_[i] = static_cast<uint64_t>(bits) << 32 | static_cast<uint64_t>(i);
     }
@@ -418,7 +419,7 @@ class Clustering {
     }
   }
 
-  // First among the k nearest of token i for which `wanted(j)`, as a place in the lists; -1 if there is none.
+  // Position in the lists of the first of the k nearest neighbours j of token i with `wanted(j)`; -1 if there is none.
   template <class Wanted>
   int64_t first_listed(int64_t i, const Wanted& wanted) const {
     const Neighbours& lists = lists_[0];
@@ -431,30 +432,30 @@ class Clustering {
   // Squared distance to the nearest denser token.
   void find_deltas() {
     delta_.assign(n(), kInfinity);
-    open_.clear();
+    unresolved_.clear();
     for (int32_t i : order_) {
       const int64_t q = first_listed(i, [&](int32_t j) { return rank_[j] < rank_[i]; });
       if (q >= 0) delta_[i] = lists_[0].distance[q];
-      else if (rank_[i] > 0) open_.push_back(i);
+      else if (rank_[i] > 0) unresolved_.push_back(i);
     }
-    if (open_.empty()) return;
+    if (unresolved_.empty()) return;
     limit_.clear();
-    for (int32_t i : open_) limit_.push_back(rank_[i]);
-    fill(queries_, static_cast<int64_t>(open_.size()), [&](int64_t q) { return open_[q]; });
+    for (int32_t i : unresolved_) limit_.push_back(rank_[i]);
+    fill(queries_, static_cast<int64_t>(unresolved_.size()), [&](int64_t q) { return unresolved_[q]; });
     fill(columns_, limit_.back(), [&](int64_t r) { return order_[r]; });
     search(queries_, columns_, limit_.data(), workers_, nearest_);
-    for (size_t q = 0; q < open_.size(); ++q)
-      delta_[open_[q]] = nearest(q, [&](int64_t column) { return order_[column]; }).first;
+    for (size_t q = 0; q < unresolved_.size(); ++q)
+      delta_[unresolved_[q]] = nearest(q, [&](int64_t column) { return order_[column]; }).first;
   }
 
-  // Those of highest delta * density, in index order.
+  // Choose the tokens with the highest delta * density; they are stored in ascending order.
   void choose_centres() {
     scores_.resize(n());
     for (int64_t i = 0; i < n(); ++i) {
-      // log(sqrt(delta) * density) orders like the product and does not underflow.
+      // log(sqrt(delta) * density) has the same order as the product and does not underflow.
       double score = std::log(static_cast<double>(delta_[i])) / 2 - static_cast<double>(sparsity_[i]);
       if (std::isnan(score)) score = -std::numeric_limits<double>::infinity();
-      // The densest token comes first: its density and its delta, the largest distance, are both the largest.
+      // The densest token has the highest score: its density and its delta, the largest distance, are both maximal.
       if (rank_[i] == 0) score = std::numeric_limits<double>::infinity();
       scores_[i] = {-score, static_cast<int32_t>(i)};
     }
@@ -471,41 +472,41 @@ class Clustering {
 
   void assign_tokens(int64_t* centres, int64_t* assign) {
     for (int64_t m = 0; m < clusters_; ++m) centres[m] = real_[chosen_[m]];
-    open_.clear();
+    unresolved_.clear();
     for (int64_t i = 0; i < n(); ++i) {
       int64_t& own = assign[real_[i]];
       if ((own = cluster_[i]) >= 0) continue;
       const int64_t q = first_listed(i, [&](int32_t j) { return cluster_[j] >= 0; });
       if (q >= 0) own = cluster_[lists_[0].index[q]];
-      else open_.push_back(static_cast<int32_t>(i));
+      else unresolved_.push_back(static_cast<int32_t>(i));
     }
-    if (open_.empty()) return;
-    limit_.assign(open_.size(), static_cast<int32_t>(clusters_));
-    fill(queries_, static_cast<int64_t>(open_.size()), [&](int64_t q) { return open_[q]; });
+    if (unresolved_.empty()) return;
+    limit_.assign(unresolved_.size(), static_cast<int32_t>(clusters_));
+    fill(queries_, static_cast<int64_t>(unresolved_.size()), [&](int64_t q) { return unresolved_[q]; });
     fill(columns_, clusters_, [&](int64_t m) { return chosen_[m]; });
     search(queries_, columns_, limit_.data(), workers_, nearest_);
-    for (size_t q = 0; q < open_.size(); ++q)
-      assign[real_[open_[q]]] = nearest(q, [&](int64_t column) { return chosen_[column]; }).second;
+    for (size_t q = 0; q < unresolved_.size(); ++q)
+      assign[real_[unresolved_[q]]] = nearest(q, [&](int64_t column) { return chosen_[column]; }).second;
   }
 
-  // Distance and column of the nearest that the last search found for open token q.
+  // Distance and column of the nearest token that the last search found for unresolved token q.
   template <class Token>
   std::pair<float, int64_t> nearest(size_t q, const Token& token) const {
-    return nearest_.best(static_cast<int64_t>(q), negligible_,
-                         [&](int64_t column) { return distance(open_[q], token(column)); });
+    return nearest_.best(static_cast<int64_t>(q), rounding_limit_,
+                         [&](int64_t column) { return distance(unresolved_[q], token(column)); });
   }
 
   const int64_t tokens_, channels_, clusters_, k_, workers_;
   const float* x_ = nullptr;
   const float* origin_ = nullptr;
-  float negligible_ = 0;
+  float rounding_limit_ = 0;
   Panels all_, queries_, columns_;
-  std::vector<Neighbours> lists_;  // one a worker; in the end all in the first
+  std::vector<Neighbours> lists_;  // one per worker; merged into the first one
   Nearest nearest_;
-  std::vector<int32_t> real_;  // tokens that are not masked; below, tokens are numbered among these
+  std::vector<int32_t> real_;  // tokens that are not masked; all indices below count only these
   std::vector<uint64_t> keys_;
   std::vector<float> sparsity_, delta_;
-  std::vector<int32_t> order_, rank_, open_, limit_, cluster_, chosen_;
+  std::vector<int32_t> order_, rank_, unresolved_, limit_, cluster_, chosen_;
   std::vector<std::pair<double, int32_t>> scores_;
 };
 
@@ -521,7 +522,7 @@ TCFORMER_EXPORT int tcformer_dpc_knn(const float* x, const bool* mask, int64_t b
       clustering.run(x + b * tokens * channels, mask ? mask + b * tokens : nullptr, centres + b * clusters,
                      assign + b * tokens);
     };
-    // As many images as threads at a time, each on its thread; the rest one by one, on all threads.
+    // As many images as threads at a time, each on its own thread; the remaining images one by one, on all threads.
     const int64_t threads = num_threads(), alone = batch - batch % threads;
     std::atomic<int64_t> next{0};
     if (alone > 0)

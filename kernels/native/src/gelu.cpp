@@ -13,7 +13,7 @@ double cdf(double x) { return std::erfc(-x / std::sqrt(2.0)) / 2; }
 
 double derivative(double x) { return cdf(x) + x * std::exp(-x * x / 2) / std::sqrt(2 * kPi); }
 
-// Each piece interpolates the function at Chebyshev's nodes. The first is bent to end at exactly 0.
+// Each piece interpolates the function at Chebyshev nodes. The first piece is corrected so that it starts at exactly 0.
 Pieces fit(double (*function)(double)) {
   constexpr int kNodes = Pieces::kDegree + 1;
   Pieces pieces;
@@ -27,7 +27,7 @@ Pieces fit(double (*function)(double)) {
     for (int order = 1; order < kNodes; ++order)  // Newton's divided differences
       for (int i = kNodes - 1; i >= order; --i)
         difference[i] = (difference[i] - difference[i - 1]) / (node[i] - node[i - order]);
-    double power[kNodes] = {difference[kNodes - 1]};  // multiplied out to powers of t
+    double power[kNodes] = {difference[kNodes - 1]};  // expanded into powers of t
     for (int i = kNodes - 2; i >= 0; --i) {
       for (int j = kNodes - 1; j > 0; --j) power[j] = power[j - 1] - node[i] * power[j];
       power[0] = difference[i] - node[i] * power[0];

@@ -1,4 +1,4 @@
-// Exact GELU, x * Phi(x) with the normal distribution's Phi, and its derivative, on vectors.
+// Exact GELU, x * Phi(x) where Phi is the normal distribution function, and its derivative, on vectors.
 #pragma once
 
 #include <initializer_list>
@@ -9,11 +9,11 @@ namespace tcformer {
 
 #if defined(__AVX512F__)
 
-// A function on 32 pieces of [-6, 6], on each a polynomial. A permutation of two registers looks a coefficient up
-// for 16 lanes at once. Below it is 0, above as at the end.
+// A piecewise polynomial function with 32 pieces on [-6, 6], 0 below and constant above. One permutation of two
+// registers looks up a coefficient for 16 lanes.
 struct Pieces {
   static constexpr int kCount = 32, kDegree = 5;
-  static constexpr float kEnd = 6.0f, kLast = 5.999f;  // the second still lies in the last piece after rounding
+  static constexpr float kEnd = 6.0f, kLast = 5.999f;  // kLast is in the last piece even after rounding
   static constexpr float kPerUnit = kCount / (2 * kEnd);
   alignas(64) float coefficient[kDegree + 1][kCount];
 
@@ -39,7 +39,7 @@ inline Vec gelu_derivative(Vec x) { return kGeluDerivative(x); }
 
 #else
 
-// erf as the rational function of Eigen and XLA; with |z| >= 4 it is exactly 1.
+// erf by the rational function that Eigen and XLA use; exactly 1 for |z| >= 4.
 inline Vec normal_cdf(Vec x) {
   Vec z = x * 0.70710678118654752f;
   z = z < -4.0f ? broadcast(-4.0f) : z;
@@ -55,7 +55,7 @@ inline Vec normal_cdf(Vec x) {
   return 0.5f + 0.5f * (z * p / q);
 }
 
-// e^x for x in [-87, 0]: 2^n times the series of the rest.
+// e^x for x in [-87, 0]: 2^n times the power series of the remainder.
 inline Vec exp_of_negative(Vec x) {
   const IntVec n = __builtin_convertvector(x * 1.44269504088896341f - 0.5f, IntVec);
   const Vec whole = __builtin_convertvector(n, Vec);

@@ -1,19 +1,19 @@
-// Depth-wise 3x3 convolution of tokens that are the pixels of a map, then GELU if wanted, and its gradients.
+// Depth-wise 3x3 convolution of tokens that are the pixels of a map, followed by GELU if requested, and its gradients.
 //
-// A few channels of one image pass row by row through buffers of three rows, so that every number is read from
-// memory once. What GELU was applied to is computed again for the gradient.
+// A few channels of one image pass row by row through buffers of three rows, so every number is read from memory once.
+// The input of GELU is computed again for the gradient.
 #include "depthwise.h"
 
 namespace tcformer {
 namespace {
 
-// The last three rows of some map, with a pixel of zeros at both ends, and a row of zeros.
+// Buffer of the last three rows of a map, with a pixel of zeros at both ends, and of one row of zeros.
 class Ring {
  public:
   Ring(int64_t width, int64_t stride) : floats_((width + 2) * stride), data_(buffer_.get(4 * floats_)) {
     std::fill_n(data_, 4 * floats_, 0.0f);
   }
-  // Beginning with the pixel to the left of the first.
+  // Row `i`, beginning with the pixel to the left of the first.
   float* row(int64_t i) { return data_ + i % 3 * floats_; }
   const float* row_or_zeros(int64_t i, int64_t height) { return i >= 0 && i < height ? row(i) : data_ + 3 * floats_; }
 
@@ -62,7 +62,7 @@ class GridConv {
               float* const g = grad.row(i) + (j + 1) * kStride + v * kLanes;
               store(g, load(g) * gelu_derivative(value));
             });
-          sum_up(x, grad, i, sums);
+          add_parameter_gradients(x, grad, i, sums);
         }
         if (i > 0)
           convolve(block, grad, i - 1, true, [&](int v, int64_t j, Vec value) {
@@ -87,7 +87,7 @@ class GridConv {
       copy_in<kVectors>(source + place(block, i, j), block.width, out + j * kStride);
   }
 
-  // Row i: `emit(vector, column, value)`. Flipped: the way back, without bias.
+  // Convolve row i and call `emit(vector, column, value)`. `flipped`: for the backward pass, without bias.
   template <class Emit>
   void convolve(const Block& block, Ring& ring, int64_t i, bool flipped, const Emit& emit) const {
     for (int v = 0; v < kVectors; ++v) {
@@ -100,8 +100,8 @@ class GridConv {
     }
   }
 
-  // Add what row i contributes to the gradients of taps and bias.
-  void sum_up(Ring& x, Ring& grad, int64_t i, Vec (&sums)[kVectors][kTaps + 1]) const {
+  // Add the contribution of row i to the gradients of taps and bias.
+  void add_parameter_gradients(Ring& x, Ring& grad, int64_t i, Vec (&sums)[kVectors][kTaps + 1]) const {
     for (int v = 0; v < kVectors; ++v) {
       const float* const rows[3] = {x.row_or_zeros(i - 1, height_) + v * kLanes, x.row(i) + v * kLanes,
                                     x.row_or_zeros(i + 1, height_) + v * kLanes};

@@ -1,4 +1,4 @@
-// Tasks on PyTorch's own threads, and memory that a thread keeps from task to task.
+// Tasks on PyTorch's own threads, and memory that a thread reuses from task to task.
 #pragma once
 
 #include <torch/csrc/stable/c/shim.h>
@@ -11,7 +11,7 @@
 #include <new>
 #include <stdexcept>
 
-// The functions that Python calls return 0, or 1 where memory ran out.
+// The functions that Python calls return 0, or 1 if memory ran out.
 #define TCFORMER_EXPORT extern "C" __attribute__((visibility("default")))
 
 namespace tcformer {
@@ -24,8 +24,8 @@ inline int64_t num_threads() {
   return std::max<int64_t>(threads, 1);
 }
 
-// Start `worker()` on up to `workers` threads. Inside such a worker, and inside PyTorch's own parallel regions, on
-// the calling thread alone.
+// Run `worker()` on up to `workers` threads. Inside such a worker, and inside PyTorch's own parallel regions, it runs
+// only on the calling thread.
 template <class Worker>
 void run_workers(int64_t workers, const Worker& worker) {
   if (workers <= 1) {
@@ -39,8 +39,8 @@ void run_workers(int64_t workers, const Worker& worker) {
     throw std::runtime_error("a worker failed");
 }
 
-// Call `task(i)` for i in [0, count), each once, on up to `workers` threads, whichever is free first.
-// What a task computes must not depend on the thread or on other tasks.
+// Call `task(i)` once for each i in [0, count), on up to `workers` threads; a free thread takes the next task.
+// The result of a task must not depend on the thread or on other tasks.
 template <class Task>
 void run_tasks(int64_t count, int64_t workers, const Task& task) {
   std::atomic<int64_t> next{0};
@@ -49,7 +49,7 @@ void run_tasks(int64_t count, int64_t workers, const Task& task) {
   });
 }
 
-// Uninitialised memory that grows and is used again. Aligned for the widest vectors.
+// Uninitialised memory that grows and is reused, aligned for the widest vectors.
 template <class T>
 class Buffer {
  public:
@@ -70,7 +70,7 @@ class Buffer {
   int64_t capacity_ = 0;
 };
 
-// Run `function` and say whether it got through: exceptions must not cross the C interface.
+// Run `function` and return 0, or 1 if it throws: exceptions must not cross the C interface.
 template <class Function>
 int guarded(const Function& function) {
   try {

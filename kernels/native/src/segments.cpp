@@ -1,4 +1,4 @@
-// Gather rows and sum them by segment, and the counting sort that finds the segments.
+// Gather rows and sum them by segment, and sort entries into segments by a counting sort.
 #include <algorithm>
 
 #include "parallel.h"
@@ -7,9 +7,9 @@
 namespace tcformer {
 namespace {
 
-// Entries times channels of a task.
+// Entries times channels per task.
 constexpr int64_t kTaskFloats = 1 << 16;
-// Rows are asked for this many entries before they are added: they lie anywhere.
+// Rows are prefetched this many entries ahead, because they are scattered in memory.
 constexpr int64_t kAhead = 8;
 
 struct Segments {
@@ -21,7 +21,7 @@ struct Segments {
   int64_t count;
 };
 
-// The sum of segment `s`, VECTORS * kLanes channels from channel `c` on.
+// The sum of segment `s`, for VECTORS * kLanes channels from channel `c` on.
 template <bool WEIGHTED, int VECTORS>
 void sum_vectors(const Segments& all, int64_t s, int64_t c, float* out) {
   const int64_t last = all.offsets[all.count] - 1;

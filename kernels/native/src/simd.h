@@ -1,7 +1,7 @@
-// Vectors of floats as wide as the CPU's registers, in GCC's and Clang's portable notation.
+// Vectors of floats as wide as the CPU's registers, in the vector extensions of GCC and Clang.
 //
-// Every result is one lane's own chain of operations in program order. So it depends neither on the width nor on
-// where in a block an element lies, and fused multiply-adds round alike everywhere.
+// Every lane is computed by its own chain of operations in program order. Results therefore do not depend on the width
+// or on an element's position in a block, and fused multiply-adds round in the same way everywhere.
 #pragma once
 
 #include <cstdint>

@@ -1,7 +1,8 @@
-// Token convolution: y = skip * x + map2token(conv(token2map(x)) + bias), then GELU if wanted, and its gradients.
+// Token convolution: y = skip * x + map2token(conv(token2map(x)) + bias), followed by GELU if requested, and its
+// gradients.
 //
-// A few channels of one image go through all steps at once, so that their maps stay in a core's second-level cache.
-// The gradient computes the map before the convolution, and what GELU was applied to, again: that is faster than
+// All steps are computed for a few channels of one image at a time, so that their maps stay in a core's second-level
+// cache. The backward pass computes the map before the convolution, and the input of GELU, again, which is faster than
 // writing and reading them.
 #include "depthwise.h"
 
@@ -9,32 +10,33 @@ namespace tcformer {
 namespace {
 
 constexpr double kEpsilon = 1e-6;  // kernels/constants.py
-// What a thread keeps of an image should be no larger. A little more than a second-level cache is still faster than
-// narrower blocks of channels (AMD EPYC, 1 MB).
+// Maximum size of a thread's data of an image. A little more than the second-level cache is still faster than narrower
+// blocks of channels (AMD EPYC, cache of 1 MB).
 constexpr int64_t kCachedBytes = 1200 * 1024;
 
-// A sparse matrix for each image, its rows in compressed form.
-struct Sparse {
+// A sparse matrix for each image, in compressed sparse row format.
+struct SparseMatrices {
   int64_t images, rows;
   Buffer<int64_t> begins;
   Buffer<int32_t> columns;
-  Buffer<float> means, sources;
-  int64_t* begin;  // (images, rows + 1), where in the others each row begins
+  Buffer<float> mean_weights, backward_weights;
+  int64_t* begin;  // (images, rows + 1), the position in the arrays below where each row begins
   int32_t* column;
-  float* mean;    // cells that row and column share / cells of the row
-  float* source;  // the same / cells of the column
+  float* mean_weight;      // cells that row and column share / cells of the row
+  float* backward_weight;  // cells that row and column share / cells of the column
 
-  Sparse(int64_t num_images, int64_t num_rows, int64_t cells)
+  SparseMatrices(int64_t num_images, int64_t num_rows, int64_t cells)
       : images(num_images), rows(num_rows), begin(begins.get(images * (rows + 1))),
-        column(columns.get(images * cells)), mean(means.get(images * cells)), source(sources.get(images * cells)) {}
+        column(columns.get(images * cells)), mean_weight(mean_weights.get(images * cells)),
+        backward_weight(backward_weights.get(images * cells)) {}
 
   const int64_t* begin_of(int64_t image) const { return begin + image * (rows + 1); }
 };
 
-// How many cells each pixel and each token share. A cell apiece would say the same, but there are far fewer pairs.
+// The number of cells that each pixel and each token share. There are far fewer pairs than cells.
 struct Links {
   int64_t images, tokens, height, width;
-  Sparse by_pixel, by_token;
+  SparseMatrices by_pixel, by_token;
 
   // plan: token_of_cell, token_cells, token_offsets, pixel_of_cell, pixel_cells, pixel_offsets
   Links(const int64_t* const (&plan)[6], int64_t num_images, int64_t num_tokens, int64_t map_height,
@@ -53,9 +55,9 @@ struct Links {
   int64_t pixels() const { return height * width; }
 
  private:
-  // Row r has the cells[offsets[r]..] of image `b`, offsets counted from the first; a cell has column
-  // column_of_cell[cell].
-  static void fill(Sparse& out, int64_t b, int64_t num_cells, const int64_t* cells, const int64_t* offsets,
+  // Fill the matrix of image `b`. Row r has the cells from position offsets[r] - offsets[0] of `cells` on, and a cell
+  // is in column column_of_cell[cell].
+  static void fill(SparseMatrices& out, int64_t b, int64_t num_cells, const int64_t* cells, const int64_t* offsets,
                    const int64_t* column_of_cell, const int64_t* column_offsets, int64_t columns, int64_t* seen) {
     std::fill_n(seen, columns, int64_t{-1});
     int64_t next = b * num_cells;
@@ -67,14 +69,14 @@ struct Links {
         if (seen[column] < begin[r]) {  // not in this row yet
           seen[column] = next;
           out.column[next] = static_cast<int32_t>(column);
-          out.mean[next++] = 0;
+          out.mean_weight[next++] = 0;
         }
-        out.mean[seen[column]] += 1;
+        out.mean_weight[seen[column]] += 1;
       }
       const float own = factor(offsets, r);
       for (int64_t e = begin[r]; e < next; ++e) {
-        out.source[e] = out.mean[e] * factor(column_offsets, out.column[e]);
-        out.mean[e] *= own;
+        out.backward_weight[e] = out.mean_weight[e] * factor(column_offsets, out.column[e]);
+        out.mean_weight[e] *= own;
       }
     }
     begin[out.rows] = next;
@@ -84,12 +86,12 @@ struct Links {
   }
 };
 
-// The rows of one block of channels that a thread works on. `map` has a border of zeros.
+// Arrays of a thread for one block of channels. The maps have a border of zeros.
 struct Memory {
   Buffer<float> buffers[5];
   int64_t sizes[5] = {};
 
-  // Zeroed when new.
+  // Filled with zeros when allocated.
   float* get(int which, int64_t floats) {
     float* const data = buffers[which].get(floats);
     if (sizes[which] < floats) std::fill_n(data, floats, 0.0f);
@@ -131,7 +133,8 @@ class TokenConv {
       const float* const grad_before = convolve_back(block, grad_map, memory);
       for (int64_t n = 0; n < links_.tokens; ++n) {
         Vec sum[VECTORS];
-        multiply(links_.by_token, links_.by_token.source, links_.by_token.begin_of(block.image), n, grad_before, sum);
+        multiply(links_.by_token, links_.by_token.backward_weight, links_.by_token.begin_of(block.image), n,
+                 grad_before, sum);
         float* const out = grad_x + place(block, n);
 #pragma GCC unroll 4
         for (int v = 0; v < VECTORS; ++v) {
@@ -148,7 +151,7 @@ class TokenConv {
   }
   int64_t row_floats() const { return (links_.width + 2) * kStride; }
   int64_t map_floats() const { return (links_.height + 2) * row_floats(); }
-  // Of row i, the pixel to the left of the first; i from -1 to the height.
+  // The pixel to the left of the first of row i, where i is from -1 to the height.
   template <class Float>
   Float* map_row(Float* map, int64_t i) const {
     return map + (i + 1) * row_floats();
@@ -161,25 +164,25 @@ class TokenConv {
     return out;
   }
 
-  // sum = row `r` of a matrix times the rows (columns, kStride) of `source`
-  static void multiply(const Sparse& matrix, const float* entries, const int64_t* begin, int64_t r,
+  // sum = row `r` of a matrix with the entries `weights`, times the rows (columns, kStride) of `source`
+  static void multiply(const SparseMatrices& matrix, const float* weights, const int64_t* begin, int64_t r,
                        const float* source, Vec (&sum)[VECTORS]) {
     for (int v = 0; v < VECTORS; ++v) sum[v] = Vec{};
     for (int64_t e = begin[r]; e < begin[r + 1]; ++e) {
       const float* const row = source + matrix.column[e] * kStride;
 #pragma GCC unroll 4
-      for (int v = 0; v < VECTORS; ++v) sum[v] += load(row + v * kLanes) * entries[e];
+      for (int v = 0; v < VECTORS; ++v) sum[v] += load(row + v * kLanes) * weights[e];
     }
   }
 
-  // Every pixel the mean of its cells' tokens.
+  // The map: every pixel is the mean of its cells' tokens.
   const float* draw_map(const Block& block, const float* x, Memory& memory) const {
     float* const map = memory.get(kMap, map_floats());
     const int64_t* const begin = links_.by_pixel.begin_of(block.image);
     for (int64_t i = 0, p = 0; i < links_.height; ++i)
       for (int64_t j = 0; j < links_.width; ++j, ++p) {
         Vec sum[VECTORS];
-        multiply(links_.by_pixel, links_.by_pixel.mean, begin, p, x, sum);
+        multiply(links_.by_pixel, links_.by_pixel.mean_weight, begin, p, x, sum);
         float* const out = map_row(map, i) + (j + 1) * kStride;
 #pragma GCC unroll 4
         for (int v = 0; v < VECTORS; ++v) store(out + v * kLanes, sum[v]);
@@ -211,16 +214,16 @@ class TokenConv {
     return {{map_row(map, i - 1) + v * kLanes, map_row(map, i) + v * kLanes, map_row(map, i + 1) + v * kLanes}};
   }
 
-  // What the activation is applied to.
+  // The input of the activation.
   void read_token(const Block& block, int64_t n, const float* x, const float* convolved, Vec (&value)[VECTORS]) const {
-    const Sparse& matrix = links_.by_token;
-    multiply(matrix, matrix.mean, matrix.begin_of(block.image), n, convolved, value);
+    const SparseMatrices& matrix = links_.by_token;
+    multiply(matrix, matrix.mean_weight, matrix.begin_of(block.image), n, convolved, value);
 #pragma GCC unroll 4
     for (int v = 0; v < VECTORS; ++v)
       value[v] += parameters_.skip(block.channel + v * kLanes) * load(x + n * kStride + v * kLanes);
   }
 
-  // The gradient of what the activation was applied to; sums up that of `skip`.
+  // The gradient of the input of the activation; also computes that of `skip`.
   const float* through_activation(const Block& block, const float* grad_y, const float* x, const float* map,
                                   Memory& memory, ParameterGradients& gradients) const {
     const float* const convolved = gelu_ ? convolve(block, map, memory) : nullptr;
@@ -245,7 +248,7 @@ class TokenConv {
     return grad_token;
   }
 
-  // The gradient of the convolution's result; sums up that of `bias`.
+  // The gradient of the convolution's result; also computes that of `bias`.
   const float* grad_of_map(const Block& block, const float* grad_token, Memory& memory,
                            ParameterGradients& gradients) const {
     float* const map = memory.get(kGradMap, map_floats());
@@ -254,7 +257,7 @@ class TokenConv {
     for (int64_t i = 0, p = 0; i < links_.height; ++i)
       for (int64_t j = 0; j < links_.width; ++j, ++p) {
         Vec sum[VECTORS];
-        multiply(links_.by_pixel, links_.by_pixel.source, begin, p, grad_token, sum);
+        multiply(links_.by_pixel, links_.by_pixel.backward_weight, begin, p, grad_token, sum);
         float* const out = map_row(map, i) + (j + 1) * kStride;
 #pragma GCC unroll 4
         for (int v = 0; v < VECTORS; ++v) {
@@ -300,7 +303,7 @@ class TokenConv {
   const bool gelu_;
 };
 
-// Call `run` with as many vectors in a block as the cache has room for.
+// Call `run` with the largest number of vectors per block for which a thread's data fits kCachedBytes.
 template <class Run>
 void with_vectors(const Links& links, int64_t token_rows, int64_t map_rows, int64_t channels, const Run& run) {
   const int64_t pixels = (links.height + 2) * (links.width + 2);
@@ -314,7 +317,7 @@ void with_vectors(const Links& links, int64_t token_rows, int64_t map_rows, int6
 }  // namespace
 }  // namespace tcformer
 
-// `plan`: see kernels/native/ops.py.
+// For the arguments see kernels/native/ops.py.
 TCFORMER_EXPORT int tcformer_token_conv(
     const float* x, const float* weight, const float* bias, const float* skip, const int64_t* token_of_cell,
     const int64_t* token_cells, const int64_t* token_offsets, const int64_t* pixel_of_cell, const int64_t* pixel_cells,

@@ -3,6 +3,7 @@
 import sqlite3
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipelines.adapters import mlflow as tracking
@@ -48,3 +49,12 @@ def test_a_later_stage_continues_the_run_of_its_training(database: Path, tmp_pat
         run.close()
     assert rows(database, "select name from runs") == [("train",)]
     assert sorted(rows(database, "select key from metrics")) == [("evaluate",), ("train",)]
+
+
+def test_numbers_of_every_type_arrive_and_nothing_else(database: Path, tmp_path: Path) -> None:
+    run = tracking.Run("training-1", "types", "test", tmp_path / "journals", {}, {})
+    values = {"int": 3, "float": 0.5, "numpy": np.float32(0.25), "count": np.int64(7)}
+    others = {"bool": True, "text": "1", "none": None, "list": [1.0], "nan": float("nan"), "inf": float("inf")}
+    run.metrics({**values, **others}, step=1)
+    run.close()
+    assert dict(rows(database, "select key, value from metrics")) == {"int": 3, "float": 0.5, "numpy": 0.25, "count": 7}

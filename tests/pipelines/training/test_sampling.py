@@ -87,3 +87,22 @@ def test_no_sample_at_all_is_refused() -> None:
 def test_a_training_has_at_least_one_step() -> None:
     assert steps_in(1, 3, 64) == 1
     assert steps_in(10, 100, 50) == 20
+
+
+@pytest.mark.parametrize(
+    ("global_batch", "largest", "workers", "micro", "accumulation"),
+    [(12, 12, 1, 12, 1), (12, 5, 1, 4, 3), (12, 3, 2, 2, 3), (12, 1000, 3, 4, 1), (20, 5, 2, 2, 5)],
+)
+def test_micro_batches_hold_whole_pairs(
+    global_batch: int, largest: int, workers: int, micro: int, accumulation: int
+) -> None:
+    plan = BatchPlan.divide(global_batch=global_batch, largest_micro_batch=largest, workers=workers, group=2)
+    assert (plan.micro_batch, plan.accumulation) == (micro, accumulation)
+    assert plan.micro_batch * plan.accumulation * workers == global_batch
+
+
+def test_pairs_that_no_micro_batch_can_hold_are_refused() -> None:
+    with pytest.raises(UserError, match="global_batch = 6 cannot be shared by 2 workers and the groups of 2 samples"):
+        BatchPlan.divide(global_batch=6, largest_micro_batch=3, workers=2, group=2)
+    with pytest.raises(UserError, match=r"micro_batch = 1 holds no group of 2 samples .*: choose at least 2"):
+        BatchPlan.divide(global_batch=8, largest_micro_batch=1, workers=2, group=2)

@@ -115,10 +115,10 @@ def check_float64(case: str, tolerance: float = 1e-6) -> None:
 @pytest.mark.parametrize(
     ("case", "backend"),
     [
-        (LIGHT, "cpu"),
+        (LIGHT, "torch"),
         (LIGHT, "reference"),
-        (BASE, "cpu"),
-        (POSE, "cpu"),
+        (BASE, "torch"),
+        (POSE, "torch"),
         pytest.param(BASE, "reference", marks=pytest.mark.slow),
         pytest.param(POSE, "reference", marks=pytest.mark.slow),
     ],

@@ -1,9 +1,9 @@
-# Arguments of kernels are pointers and numbers that Triton types itself, so kernels carry no annotations.
+# Triton derives the types of a kernel's arguments (pointers and numbers) itself, so kernels have no annotations.
 # mypy: allow-untyped-defs, allow-incomplete-defs
-"""Sums of gathered rows by segment, on GPUs: merging, token maps, up-sampling and their gradients.
+"""Sums of gathered rows by segment, on GPUs, for merging, token maps, up-sampling and their gradients.
 
-One program adds one segment, one entry after the other, so there are no atomics and the order of additions is
-fixed. A long segment (a token that covers the whole background) delays its own program alone.
+One program adds the entries of one segment, one after the other, so there are no atomics and the order of addition is
+fixed. A long segment (a token that covers the whole background) delays only its own program.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from torch import Tensor
 
 from kernels.triton_launch import Launch, on_device_of
 
-# The same for all architectures: none of these comes near a limit. A warp reads 128 channels at once, 16 bytes a
-# thread in float32, in 38 to 64 registers: a multiprocessor holds its full 32 programs, each with four rows under way.
+# The same for all architectures, because none of these is near a limit. A warp reads 128 channels at once, 16 bytes per
+# thread in float32, with 38 to 64 registers, so a multiprocessor runs the maximum of 32 programs, each with four rows
+# in flight.
 SUM = Launch(rows=1, channels=128, warps=1, registers=64)
-TOTAL = Launch(rows=32, channels=16, warps=4, registers=128)  # channels: entries of a segment added at a time
+TOTAL = Launch(rows=32, channels=16, warps=4, registers=128)  # `channels` is the number of entries added at a time
 DOT = Launch(rows=4, channels=128, warps=4, registers=128)
 _IN_FLIGHT = tl.constexpr(4)
 
@@ -61,7 +62,7 @@ def segment_total_kernel(weight, offsets, out, S, DOUBLE: tl.constexpr, ROWS: tl
 
 
 @triton.jit
-def row_dot_kernel(
+def row_dots_kernel(
     left, left_index, right, right_index, out, E, C,
     DOUBLE: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
@@ -85,13 +86,13 @@ def segment_sum(rows: Tensor, index: Tensor, offsets: Tensor, weight: Tensor | N
 
     Args:
         rows: (R, C) float16, bfloat16, float32 or float64, contiguous.
-        index: (E,) int64, the row of each entry; entries sorted by segment.
-        offsets: (S + 1,) int64, where each segment's entries begin, and the end.
-        weight: (E,) factor of each entry, any floating dtype; 1 if None.
+        index: (E,) int64, the row of each entry; entries are sorted by segment.
+        offsets: (S + 1,) int64, the position where each segment's entries begin, and the end.
+        weight: (E,) factor of each entry, any floating dtype; None for 1.
 
     Returns:
-        (S, C) in the dtype of `rows`, added in float32 (float64 for float64) in ascending order of entries;
-        0 for a segment without entries.
+        (S, C) in the dtype of `rows`, added in float32 (float64 for float64) in ascending order of entries; 0 for a
+        segment without entries.
     """
     segments, channels = len(offsets) - 1, rows.shape[1]
     out = rows.new_empty(segments, channels)
@@ -106,7 +107,7 @@ def segment_sum(rows: Tensor, index: Tensor, offsets: Tensor, weight: Tensor | N
 
 
 def segment_total(weight: Tensor, offsets: Tensor) -> Tensor:
-    """Sum of `weight` (E,) over each segment: (S,), in the dtype of `weight`, added like `segment_sum` does."""
+    """Sum `weight` (E,) by segment: (S,), in the dtype of `weight`; accumulated as in `segment_sum`."""
     segments = len(offsets) - 1
     out = weight.new_empty(segments)
     if segments:
@@ -118,8 +119,8 @@ def segment_total(weight: Tensor, offsets: Tensor) -> Tensor:
     return out
 
 
-def row_dot(left: Tensor, left_index: Tensor, right: Tensor, right_index: Tensor) -> Tensor:
-    """Inner products of gathered rows: the gradient of `segment_sum` in its weight.
+def row_dots(left: Tensor, left_index: Tensor, right: Tensor, right_index: Tensor) -> Tensor:
+    """Inner products of gathered rows: the gradient of `segment_sum` with respect to its weight.
 
     Args:
         left, right: (R, C) and (S, C) of one floating dtype, contiguous.
@@ -132,7 +133,7 @@ def row_dot(left: Tensor, left_index: Tensor, right: Tensor, right_index: Tensor
     out = left.new_empty(len(left_index), dtype=left.dtype if double else torch.float32)
     if len(out):
         with on_device_of(left):
-            row_dot_kernel[(triton.cdiv(len(out), DOT.rows),)](
+            row_dots_kernel[(triton.cdiv(len(out), DOT.rows),)](
                 left, left_index, right, right_index, out, len(out), left.shape[1], double, DOT.rows, DOT.channels,
                 **DOT.options,
             )  # fmt: skip

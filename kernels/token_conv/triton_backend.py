@@ -1,16 +1,16 @@
-# Arguments of kernels are pointers and numbers that Triton types itself, so kernels carry no annotations.
+# Triton derives the types of a kernel's arguments (pointers and numbers) itself, so kernels have no annotations.
 # mypy: allow-untyped-defs, allow-incomplete-defs
 """Token convolution on GPUs, forward and backward, each in one launch.
 
-A program takes a few channels of an image through all steps: tokens to map, depth-wise 3x3, map to tokens, then
-skip, bias and GELU. Channels never meet, so a program waits for no other. Its maps, a few channels of one image,
-lie in scratch memory that only it uses, small enough to stay in the caches; images that share a program follow
-each other and use it again. Between the steps a barrier makes what one thread of the program wrote visible to
-the others.
+A program computes all steps for a few channels of an image: tokens to map, depth-wise 3x3 convolution, map to tokens,
+then skip, bias and GELU. Channels are independent, so no program waits for another. Its maps, a few channels of one
+image, are in scratch memory of its own, small enough to stay in the caches. A program processes its images one after
+the other and reuses this memory. Between the steps, a barrier makes what one thread of the program wrote visible to the
+others.
 
-Sums over cells run in the order of the cells. Gradients of the parameters are summed by each program over its
-images, then over programs in ascending order: no atomics. The number of programs is fixed, so that order is the
-same on every GPU.
+Sums over cells are added in the order of the cells. Each program sums the gradients of the parameters over its images,
+and these sums are added over programs in ascending order, so there are no atomics. The number of programs is fixed, so
+the order is the same on every GPU.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from kernels.triton_launch import Launch, architecture, on_device_of
 
 @dataclass(frozen=True)
 class Sizes:
-    """Block sizes of this file's kernels for one architecture, and how many programs share the images.
+    """Block sizes of the kernels in this file for one architecture, and the number of programs that share the images.
 
-    More programs hide more latency, fewer keep their scratch memory in the second-level cache: a program's maps
-    are 2 * 4 * rows of the map * channels bytes, 200 kB for 28x28 pixels and 32 channels.
+    More programs hide more latency; fewer programs keep their scratch memory in the second-level cache. The maps of a
+    program need 2 * 4 * pixels * channels bytes, 200 kB for 28x28 pixels and 32 channels.
     """
 
     forward: Launch
@@ -39,8 +39,9 @@ class Sizes:
     programs: int
 
 
-# 32 rows keep the registers of a thread at 80 and 128, so that three and two programs share a multiprocessor.
-# backward would take more than 200 with 64 rows, which leaves room for one; forward spills there.
+# With 32 rows, a thread needs 80 (forward) and 128 (backward) registers, so three and two programs share a
+# multiprocessor. With 64 rows, backward would need more than 200, which leaves room for one program, and forward
+# spills.
 _SIZES = Sizes(
     forward=Launch(rows=32, channels=32, warps=8, registers=80),
     backward=Launch(rows=32, channels=32, warps=8, registers=128),
@@ -57,7 +58,7 @@ _TAPS = tl.constexpr(16)  # 9 taps of the kernel, padded to a power of two
 def _sum_cells(
     source, stride, column, inside, cells, row_of_cell, begin, end, ROWS: tl.constexpr, CHANNELS: tl.constexpr
 ):
-    """Sums (ROWS, CHANNELS) of the rows of `source` that cells[begin:end] belong to, in the order of the cells."""
+    """Sums (ROWS, CHANNELS) of the rows of `source` to which cells[begin:end] belong, in the order of the cells."""
     total = tl.zeros((ROWS, CHANNELS), tl.float32)
     for first in range(0, tl.max(end - begin, 0), _IN_FLIGHT):
         for i in tl.static_range(_IN_FLIGHT):
@@ -72,10 +73,10 @@ def _sum_cells(
 
 @triton.jit
 def _extent(offsets, row, rows, first):
-    """Where the cells of each row begin and end, counted from `first`, the image's own first cell."""
+    """Positions where the cells of each row begin and end, counted from `first`, the image's first cell."""
     begin = tl.load(offsets + row, mask=row < rows, other=first) - first
     end = tl.load(offsets + row + 1, mask=row < rows, other=first) - first
-    return begin.to(tl.int32), end.to(tl.int32)  # within an image, for which 32 bits do: half the registers
+    return begin.to(tl.int32), end.to(tl.int32)  # 32 bits suffice within an image and need half the registers
 
 
 @triton.jit
@@ -94,7 +95,7 @@ def _tokens_to_map(
 
 @triton.jit
 def _neighbour(source, pixel, dy, dx, H, W, CHANNELS: tl.constexpr):
-    """Rows of a map (H * W, CHANNELS) at `pixel`, moved by (dy, dx); 0 outside."""
+    """Rows of a map (H * W, CHANNELS) at `pixel`, shifted by (dy, dx); 0 outside the map."""
     y = pixel // W + dy
     x = pixel % W + dx
     inside = (pixel < H * W) & (y >= 0) & (y < H) & (x >= 0) & (x < W)
@@ -104,7 +105,7 @@ def _neighbour(source, pixel, dy, dx, H, W, CHANNELS: tl.constexpr):
 
 @triton.jit
 def _convolve(source, out, weight, bias, column, inside, C, H, W, ROWS: tl.constexpr, CHANNELS: tl.constexpr):
-    """out (HW, CHANNELS): the depth-wise 3x3 convolution of a map, with bias."""
+    """out (HW, CHANNELS): the depth-wise 3x3 convolution of a map, plus bias."""
     for start in range(0, H * W, ROWS):
         pixel = start + tl.arange(0, ROWS)
         total = tl.zeros((ROWS, CHANNELS), tl.float32)
@@ -122,7 +123,7 @@ def token_conv_kernel(
     x, weight, bias, skip, token_of_cell, token_cells, token_offsets, pixel_of_cell, pixel_cells, pixel_offsets,
     scratch, y, B, N, C, H, W, CELLS, GELU: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """y (B, N, C) = skip * x + map2token(conv(token2map(x)) + bias), then GELU if wanted."""
+    """y (B, N, C) = skip * x + map2token(conv(token2map(x)) + bias), followed by GELU if requested."""
     column = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
     inside = column < C
     lane = tl.arange(0, CHANNELS)
@@ -162,7 +163,7 @@ def token_conv_backward_kernel(
 ):  # fmt: skip
     """grad_x (B, N, C), and this program's part of the parameters' gradients (programs, ...).
 
-    The map before the convolution, and for GELU what it was applied to, are computed again rather than kept.
+    The map before the convolution, and the input of GELU, are computed again rather than kept.
     """
     column = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
     inside = column < C
@@ -191,7 +192,7 @@ def token_conv_backward_kernel(
             _convolve(before, after, weight, bias, column, inside, C, H, W, ROWS, CHANNELS)
             tl.debug_barrier()
 
-        # Through the activation. Kept: the gradient of each token divided by its number of cells.
+        # Gradient before the activation; what is stored is the gradient of each token divided by its number of cells.
         for start in range(0, N, ROWS):
             token = start + tl.arange(0, ROWS)
             begin, end = _extent(token_offsets + b * N, token, N, b * CELLS)
@@ -210,7 +211,7 @@ def token_conv_backward_kernel(
             tl.store(grad_token + place, grad / count[:, None], mask=(token < N)[:, None])
         tl.debug_barrier()
 
-        # To the map after the convolution.
+        # Gradient of the map after the convolution.
         for start in range(0, HW, ROWS):
             pixel = start + tl.arange(0, ROWS)
             begin, end = _extent(pixel_offsets, pixel, HW, 0)
@@ -219,7 +220,7 @@ def token_conv_backward_kernel(
             tl.store(after + pixel[:, None] * CHANNELS + lane[None, :], grad, mask=(pixel < HW)[:, None])
         tl.debug_barrier()
 
-        # To the convolution's weight.
+        # Gradient of the convolution's weight.
         for dy in tl.static_range(3):
             for dx in tl.static_range(3):
                 total = tl.zeros((ROWS, CHANNELS), tl.float32)
@@ -230,7 +231,8 @@ def token_conv_backward_kernel(
                 sum_weight += tl.where(tap[:, None] == dy * 3 + dx, tl.sum(total, 0)[None, :], 0.0)
         tl.debug_barrier()
 
-        # To the map before the convolution, which is not needed any more, divided by the pixels' numbers of cells.
+        # Gradient of the map before the convolution, divided by each pixel's number of cells. It overwrites that map,
+        # which is no longer needed.
         for start in range(0, HW, ROWS):
             pixel = start + tl.arange(0, ROWS)
             total = tl.zeros((ROWS, CHANNELS), tl.float32)
@@ -243,7 +245,7 @@ def token_conv_backward_kernel(
             tl.store(before + pixel[:, None] * CHANNELS + lane[None, :], total, mask=(pixel < HW)[:, None])
         tl.debug_barrier()
 
-        # To the tokens.
+        # Gradient of the tokens.
         for start in range(0, N, ROWS):
             token = start + tl.arange(0, ROWS)
             begin, end = _extent(token_offsets + b * N, token, N, b * CELLS)
@@ -274,7 +276,7 @@ def token_conv(
     map_size: tuple[int, int],
     gelu: bool,
 ) -> Tensor:
-    """skip * x + map2token(conv(token2map(x)) + bias), then exact GELU if wanted; see `kernels.token_conv`.
+    """skip * x + map2token(conv(token2map(x)) + bias), followed by exact GELU if requested; see `kernels.token_conv`.
 
     Args:
         x: (B, N, C) float16, bfloat16 or float32; all tensors are contiguous.
@@ -282,12 +284,12 @@ def token_conv(
         bias, skip: (C,).
         token_of_cell: (B, N_init) int64, the token of each cell of the initial grid.
         token_cells: (B * N_init,) int64, each image's cells sorted by token.
-        token_offsets: (B * N + 1,) int64, where in `token_cells` each token begins, and the end.
+        token_offsets: (B * N + 1,) int64, the position in `token_cells` where each token begins, and the end.
         pixel_of_cell: (N_init,) int64, the pixel of each cell, the same for all images.
         pixel_cells: (N_init,) int64, cells sorted by pixel.
-        pixel_offsets: (H * W + 1,) int64.
+        pixel_offsets: (H * W + 1,) int64, the position in `pixel_cells` where each pixel begins, and the end.
         map_size: (H, W).
-        gelu: whether the activation follows.
+        gelu: whether GELU is applied to the result.
 
     Returns:
         (B, N, C) in the dtype of `x`, computed in float32.
@@ -320,7 +322,7 @@ def token_conv_backward(
     map_size: tuple[int, int],
     gelu: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients in x, weight, bias and skip, of their shapes and dtypes, for `grad_y` (B, N, C); see `token_conv`."""
+    """Gradients with respect to x, weight, bias and skip, for `grad_y` (B, N, C); see `token_conv`."""
     size = SIZES[architecture(x.device)].backward
     grid = _grid(x, size)
     channels = x.shape[2]
@@ -341,7 +343,7 @@ def token_conv_backward(
 
 
 def _grid(x: Tensor, size: Launch) -> tuple[int, int]:
-    """Programs by channels and by images. Few images have a program each, many share."""
+    """Number of programs along channels and along images. Few images have one program each, many share programs."""
     blocks = triton.cdiv(x.shape[2], size.channels)
     return blocks, min(x.shape[0], max(1, SIZES[architecture(x.device)].programs // blocks))
 

@@ -1,6 +1,6 @@
 """Token maps as products with membership matrices: the specification.
 
-`T[b, cell, n]` is 1 where the cell belongs to token n, `P[cell, p]` is 1 where it falls in pixel p.
+`tokens[b, cell, n]` is 1 where the cell belongs to token n, and `pixels[cell, p]` is 1 where it lies in pixel p.
 """
 
 from __future__ import annotations

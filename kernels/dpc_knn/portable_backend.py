@@ -1,10 +1,10 @@
-"""DPC-KNN of a whole batch in standard operators with shapes that no value decides: for export.
+"""DPC-KNN of a whole batch in standard operators, with shapes that depend on no values, for export.
 
-Everything is ordered by stable sorts and first minima, so ties go to the lower index as in the specification.
+Sorts are stable and of several minima the first one is taken, so ties go to the lower index as in the specification.
 
-Distances are computed in float64 and then rounded. Runtimes round products of matrices differently; in float32 that
-alone decides a near tie in one of some thirty 224x224 images, while what the layers before it round decided none of 96.
-Up to 20 * N^2 bytes an image are in use.
+Distances are computed in float64 and then rounded. Runtimes round matrix products differently. In float32 these
+differences alone decided a near tie in about one of thirty 224x224 images, while the rounding errors of the layers
+before decided one in none of 96. Uses up to 20 * N^2 bytes of memory per image.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from itertools import cycle
 import torch
 from torch import Tensor
 
-from kernels.dpc_knn.ragged import apportion
-from kernels.dpc_knn.rounding import negligible
+from kernels.dpc_knn.masks_and_parts import apportion
+from kernels.dpc_knn.rounding import rounding_limit
 
 Parts = tuple[int, ...]
 
-_noted: ContextVar[list[Parts] | None] = ContextVar("noted", default=None)
+_recorded: ContextVar[list[Parts] | None] = ContextVar("recorded", default=None)
 _known: ContextVar[Iterator[Parts] | None] = ContextVar("known", default=None)
 
 
 @contextmanager
-def note_parts() -> Iterator[list[Parts]]:
-    """A list to which calls within append the part of each token, for those calls that have parts."""
+def record_parts() -> Iterator[list[Parts]]:
+    """Record the part of each token, for every `dpc_knn` call with parts inside this context, in the yielded list."""
     parts: list[Parts] = []
-    token = _noted.set(parts)
+    token = _recorded.set(parts)
     try:
         yield parts
     finally:
-        _noted.reset(token)
+        _recorded.reset(token)
 
 
 @contextmanager
 def known_parts(parts: list[Parts]) -> Iterator[None]:
-    """Tell calls within, which may see tensors without values, their parts as `note_parts` has listed them."""
+    """Give `dpc_knn` calls inside this context, whose tensors may have no values, the parts from `record_parts`."""
     token = _known.set(cycle(parts))
     try:
         yield
@@ -50,20 +50,20 @@ def known_parts(parts: list[Parts]) -> Iterator[None]:
 def dpc_knn(
     x: Tensor, num_clusters: int, k: int, mask: Tensor | None = None, parts: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """See `kernels.dpc_knn`. The values of `parts` decide about shapes: for export see `known_parts`."""
+    """See `kernels.dpc_knn`. Shapes depend on the values of `parts`: for export, use `known_parts`."""
     if parts is None:
         return _cluster(x, num_clusters, k, mask)
-    known, noted = _known.get(), _noted.get()
+    known, recorded = _known.get(), _recorded.get()
     part_of_token: Parts = tuple(parts.tolist()) if known is None else next(known)
-    if noted is not None:
-        noted.append(part_of_token)
+    if recorded is not None:
+        recorded.append(part_of_token)
     return _cluster_parts(x, num_clusters, k, mask, part_of_token)
 
 
 def _cluster(x: Tensor, num_clusters: int, k: int, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     (n, c), dtype = x.shape[1:], x.dtype
     index = torch.arange(n, device=x.device)
-    # Distances do not change when all tokens move, and are more exact near the origin. One token is subtracted
+    # Moving all tokens does not change their distances, which are more exact near the origin. One token is subtracted
     # rather than the mean, so that small integers stay integers and equal distances stay equal.
     x = (x - x[:, :1]).nan_to_num(0.0, 0.0, 0.0).double()
     product = (-2 * x) @ x.mT  # (B, N, N)
@@ -71,11 +71,11 @@ def _cluster(x: Tensor, num_clusters: int, k: int, mask: Tensor | None) -> tuple
     norm = product.flatten(1)[:, index * (n + 1)] / -2  # (B, N)
     distance = (product + norm[:, None] + norm[:, :, None]).clamp(min=0).to(dtype)  # (B, N, N), squared
     if mask is None:
-        spread = distance[:, 0]  # (B, N)
+        from_first = distance[:, 0]  # (B, N)
     else:
         first = mask.int().argmax(1, keepdim=True)[:, None].expand(-1, -1, n)  # (B, 1, N), the first real token
-        spread = distance.gather(1, first)[:, 0].masked_fill(~mask, 0)
-    distance = distance.masked_fill(distance < negligible(spread)[:, None, None], 0)
+        from_first = distance.gather(1, first)[:, 0].masked_fill(~mask, 0)
+    distance = distance.masked_fill(distance < rounding_limit(from_first)[:, None, None], 0)
     if mask is not None:
         distance = distance.masked_fill(~mask[:, None], torch.inf)
 
@@ -89,13 +89,13 @@ def _cluster(x: Tensor, num_clusters: int, k: int, mask: Tensor | None) -> tuple
 
     order = sparsity.sort(dim=1, stable=True)[1]  # densest first
     rank = torch.zeros_like(order).scatter(1, order, index.expand_as(order))
-    denser = rank[:, None, :] < rank[:, :, None]  # (B, N, N): column before row
+    denser = rank[:, None, :] < rank[:, :, None]  # (B, N, N): whether the column is denser than the row
     delta = distance.masked_fill(~denser, torch.inf).amin(2)  # (B, N), squared
-    # log(sqrt(delta) * density) orders like the product and does not underflow.
+    # log(sqrt(delta) * density) has the same order as the product and does not underflow.
     score = delta.double().log() / 2 - sparsity.double()
-    # The densest token comes first: its density and its delta, the largest distance, are both the largest.
+    # The densest token has the highest score: its density and its delta, the largest distance, are both maximal.
     score = score.masked_fill(rank == 0, torch.inf)
-    if mask is not None:  # behind copies of denser tokens, whose delta is 0
+    if mask is not None:  # padding comes after copies of denser tokens, whose delta is 0 and score -inf
         score = score.clamp(min=torch.finfo(score.dtype).min).masked_fill(~mask, -torch.inf)
 
     centres = score.sort(dim=1, descending=True, stable=True)[1][:, :num_clusters].sort(dim=1)[0]  # (B, M)
@@ -109,34 +109,34 @@ def _cluster(x: Tensor, num_clusters: int, k: int, mask: Tensor | None) -> tuple
 def _cluster_parts(
     x: Tensor, num_clusters: int, k: int, mask: Tensor | None, part_of_token: Parts
 ) -> tuple[Tensor, Tensor]:
-    """Parts of equal size are clustered in one call, as if each were an image."""
+    """Cluster each part alone; parts of equal size are clustered in one call, as if each were an image."""
     tokens: list[list[int]] = [[] for _ in range(max(part_of_token) + 1)]  # of each part
     for token, part in enumerate(part_of_token):
         tokens[part].append(token)
-    clusters = apportion([len(own) for own in tokens], num_clusters)
+    clusters = apportion([len(part_tokens) for part_tokens in tokens], num_clusters)
     first_cluster = [sum(clusters[:part]) for part in range(len(clusters))]
 
     all_centres, all_assign, slots, places = [], [], [], []
-    for size, count in dict.fromkeys(zip((len(own) for own in tokens), clusters, strict=True)):
+    for size, count in dict.fromkeys(zip((len(part_tokens) for part_tokens in tokens), clusters, strict=True)):
         if size == 0:
             continue
-        alike = [p for p in range(len(tokens)) if (len(tokens[p]), clusters[p]) == (size, count)]
-        index = torch.tensor([tokens[p] for p in alike], device=x.device)  # (P, size)
-        first = torch.tensor([first_cluster[p] for p in alike], device=x.device)[:, None]  # (P, 1)
-        own_mask = None if mask is None else mask[:, index].flatten(0, 1)
-        centres, assign = _cluster(x[:, index].flatten(0, 1), count, k, own_mask)  # (B * P, count), (B * P, size)
-        # Tokens of a part ascend, so the token numbers of its ascending centres do.
-        own_index = index.expand(x.shape[0], -1, -1).flatten(0, 1)  # (B * P, size)
-        all_centres.append(own_index.gather(1, centres).unflatten(0, (-1, len(alike))).flatten(1))
-        assign = assign.unflatten(0, (-1, len(alike))) + first
+        group = [p for p in range(len(tokens)) if (len(tokens[p]), clusters[p]) == (size, count)]
+        index = torch.tensor([tokens[p] for p in group], device=x.device)  # (P, size)
+        first = torch.tensor([first_cluster[p] for p in group], device=x.device)[:, None]  # (P, 1)
+        group_mask = None if mask is None else mask[:, index].flatten(0, 1)
+        centres, assign = _cluster(x[:, index].flatten(0, 1), count, k, group_mask)  # (B * P, count), (B * P, size)
+        # The tokens of a part ascend, so the token indices of its centres ascend as its centres do.
+        token_index = index.expand(x.shape[0], -1, -1).flatten(0, 1)  # (B * P, size)
+        all_centres.append(token_index.gather(1, centres).unflatten(0, (-1, len(group))).flatten(1))
+        assign = assign.unflatten(0, (-1, len(group))) + first
         all_assign.append(assign.flatten(1))
-        slots += [first_cluster[p] + i for p in alike for i in range(count)]
-        places += [token for p in alike for token in tokens[p]]
+        slots += [first_cluster[p] + i for p in group for i in range(count)]
+        places += [token for p in group for token in tokens[p]]
     centres = torch.cat(all_centres, 1)[:, _inverse(slots, x.device)]
     assign = torch.cat(all_assign, 1)[:, _inverse(places, x.device)]
     return centres, assign if mask is None else assign.masked_fill(~mask, 0)
 
 
 def _inverse(order: list[int], device: torch.device) -> Tensor:
-    """Where in `order`, a permutation, 0, 1, ... stand."""
+    """Inverse of the permutation `order`."""
     return torch.tensor(sorted(range(len(order)), key=order.__getitem__), device=device)

@@ -1,7 +1,7 @@
-"""Token maps in standard operators with shapes that no value decides: for export.
+"""Token maps in standard operators, with shapes that depend on no values, for export.
 
-Tokens that are the grid are reshaped, averaged by blocks or gathered. Else a matrix (pixels, tokens) holds the cells
-that both share, unless gathering a token for every cell is cheaper.
+Tokens that are the grid cells are reshaped, averaged in blocks or gathered. For other tokens, a matrix (pixels, tokens)
+holds the number of cells that both share, unless it is cheaper to gather a token for every cell.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from kernels.constants import EPSILON
-from kernels.portable_segments import link_matrix, shares
+from kernels.segments import accumulation_dtype
+from kernels.segments.portable_backend import entry_shares, weight_matrix
 from kernels.token_map.plan import TokenPlan
 
-# A product with a (pixels, tokens) matrix costs pixels * tokens multiplications a channel, gathering costs N_init
-# reads. Up to this many multiplications a read the product is faster (onnxruntime on two cores, 1024 channels).
+# Per channel, a product with a (pixels, tokens) matrix costs pixels * tokens multiplications, and gathering costs
+# N_init reads. Up to this many multiplications per read, the product is faster (onnxruntime on two cores, 1024
+# channels).
 _PRODUCTS_PER_READ = 50
 
 
@@ -23,11 +25,11 @@ def token2map(x: Tensor, plan: TokenPlan) -> Tensor:
     (h0, w0), (h, w) = plan.grid_size, plan.map_size
     if plan.is_reshape:
         return x.mT.unflatten(2, plan.map_size)
-    few = plan.num_pixels * plan.num_tokens <= _PRODUCTS_PER_READ * plan.token_of_cell.shape[1]
-    if h0 % h or w0 % w or (few and not plan.is_grid):
+    product_is_faster = plan.num_pixels * plan.num_tokens <= _PRODUCTS_PER_READ * plan.token_of_cell.shape[1]
+    if h0 % h or w0 % w or (product_is_faster and not plan.is_grid):
         pixels = plan.pixel_of_cell.expand_as(plan.token_of_cell)
-        share = shares(pixels, _ones(pixels, x), plan.num_pixels)
-        matrix = link_matrix(pixels, plan.token_of_cell, share, plan.num_pixels, plan.num_tokens)
+        share = entry_shares(pixels, _ones(pixels, x), plan.num_pixels)
+        matrix = weight_matrix(pixels, plan.token_of_cell, share, plan.num_pixels, plan.num_tokens)
         return (x.mT.to(share.dtype) @ matrix.mT).to(x.dtype).unflatten(2, plan.map_size)  # (B, C, H, W)
     cells = x if plan.is_grid else _gather(x, plan.token_of_cell)  # (B, N_init, C)
     rows = cells.unflatten(1, (h, h0 // h, w0)).sum(2)  # (B, H, W0, C)
@@ -43,33 +45,29 @@ def map2token(m: Tensor, plan: TokenPlan) -> Tensor:
     if plan.is_grid:
         return pixels.mT[:, plan.pixel_of_cell] / (1 + EPSILON)
     token = plan.token_of_cell
-    share = shares(token, _ones(token, m), plan.num_tokens)
+    share = entry_shares(token, _ones(token, m), plan.num_tokens)
     pixel = plan.pixel_of_cell.expand_as(token)
-    matrix = link_matrix(token, pixel, share, plan.num_tokens, plan.num_pixels)
+    matrix = weight_matrix(token, pixel, share, plan.num_tokens, plan.num_pixels)
     return (matrix @ pixels.mT.to(share.dtype)).to(m.dtype)  # (B, N, C)
 
 
 def upsample_tokens(x: Tensor, coarse: TokenPlan, fine: TokenPlan, cell_weight: Tensor) -> Tensor:
     """See `kernels.upsample_tokens`."""
-    weight = cell_weight.to(_precise(x))
+    weight = cell_weight.to(accumulation_dtype(x.dtype))
     if fine.is_grid:
         copied = _gather(x, coarse.token_of_cell)  # (B, N_init, C)
         return (copied * (weight / (weight + EPSILON))[:, :, None]).to(x.dtype)
-    share = shares(fine.token_of_cell, weight, fine.num_tokens)
-    matrix = link_matrix(fine.token_of_cell, coarse.token_of_cell, share, fine.num_tokens, coarse.num_tokens)
+    share = entry_shares(fine.token_of_cell, weight, fine.num_tokens)
+    matrix = weight_matrix(fine.token_of_cell, coarse.token_of_cell, share, fine.num_tokens, coarse.num_tokens)
     return (matrix @ x.to(share.dtype)).to(x.dtype)
 
 
 def _gather(x: Tensor, index: Tensor) -> Tensor:
     """Rows (B, E, C) of `x` (B, N, C) at `index` (B, E)."""
-    # Numbered through the batch, because runtimes gather whole rows faster than single numbers.
+    # Indices are numbered across the batch, because runtimes gather whole rows faster than single numbers.
     first = torch.arange(x.shape[0], device=x.device)[:, None] * x.shape[1]
     return x.flatten(0, 1)[(index + first).flatten()].unflatten(0, (-1, index.shape[1]))
 
 
 def _ones(index: Tensor, like: Tensor) -> Tensor:
-    return torch.ones(index.shape, dtype=_precise(like), device=index.device)
-
-
-def _precise(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
+    return torch.ones(index.shape, dtype=accumulation_dtype(like.dtype), device=index.device)

@@ -1,22 +1,23 @@
-# Arguments of kernels are pointers and numbers that Triton types itself, so kernels carry no annotations.
+# Triton derives the types of a kernel's arguments (pointers and numbers) itself, so kernels have no annotations.
 # mypy: allow-untyped-defs, allow-incomplete-defs
-"""DPC-KNN on GPUs. Memory grows linearly with the number of tokens: no (N, N) array is made.
+"""DPC-KNN on GPUs. Memory grows linearly with the number of tokens: no (N, N) array is stored.
 
-A matrix product proposes, float32 decides. Squared distances |a|^2 + |b|^2 - 2ab of centred features pick a few
-more candidates than are asked for; those are then measured again as sums of (a - b)^2, like the reference does.
-By default the product takes TF32 operands. They are rounded once, before the norms are taken, so what the
-product compares are exact distances between slightly moved points: near tokens, whose distance is small beside
-their norms, keep their order. The strict mode multiplies in IEEE float32.
+A matrix product selects candidates, and float32 distances decide between them. The product gives squared distances
+|a|^2 + |b|^2 - 2ab of centred features, by which a few more candidates than needed are selected. The distances to the
+candidates are then computed again as sums of (a - b)^2, as in the reference. By default the product has TF32 operands.
+They are rounded once, before the norms are computed, so the product compares exact distances between slightly moved
+points: near tokens, whose distance is small compared with their norms, keep their order. The strict mode multiplies in
+IEEE float32.
 
-A token's nearest neighbours usually answer the two later questions too: the nearest denser one among them is
-the nearest denser token of all, and a centre among them, if nearer than the end of the list, is the token's
-own. Only the tokens left over are compared again. They are gathered into the front of their chunk and counted
-on the device; programs beyond the count end at once, so the host never waits.
+The list of a token's nearest neighbours usually gives its nearest denser token and its nearest centre as well: the
+nearest denser neighbour in the list is the nearest denser token of all, and the nearest centre in the list, if nearer
+than the end of the list, is the nearest centre of all. Only the unresolved tokens are compared again. They are gathered
+at the front of their chunk and counted on the device. Programs beyond the count end at once, so the host never waits.
 
-Every result is independent of the order in which programs run, there are no atomics, and an image's values do
-not depend on its batch. Tokens that are masked, or whose features are not finite, get an infinite norm: they
-are at an infinite distance from everything and need no further care. Squared distances that rounding alone could
-make count as 0 (see `kernels.dpc_knn.rounding`), so that equal tokens are taken by their index.
+No result depends on the order in which programs run, there are no atomics, and an image's values do not depend on its
+batch. Tokens that are masked, or whose features are not finite, get an infinite norm: they are at an infinite distance
+from everything and need no further treatment. Squared distances that rounding alone could produce count as 0 (see
+`kernels.dpc_knn.rounding`), so that ties between equal tokens go to the lower index.
 """
 
 from __future__ import annotations
@@ -28,28 +29,28 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.dpc_knn.rounding import negligible
+from kernels.dpc_knn.rounding import rounding_limit
 from kernels.triton_launch import Launch, architecture, on_device_of, round_up
 
-# What a search compares its queries with.
+# What the search kernel compares its queries with.
 _EVERYTHING = tl.constexpr(0)
 _DENSER = tl.constexpr(1)
 _CENTRES = tl.constexpr(2)
 
 _NO_INDEX = tl.constexpr(2147483647)
-# Features from here on count as infinite: the square of a sum of 2^20 of them still fits float32.
+# Features of at least this size count as infinite. The square of a sum of 2^20 smaller ones still fits float32.
 _LARGEST = tl.constexpr(2.0**50)
 _LOWEST_KEY = tl.constexpr(-(2**63))
 
-# Candidates that the product must find for each of the later questions; the best of them is the answer.
+# Candidates for the nearest denser token or the nearest centre that the product selects.
 _KEEP_NEAREST = 4
-# Candidates kept beyond those that are trusted: TF32 may order the last ones wrongly.
+# Listed neighbours beyond those that are trusted: with TF32 operands the order may be wrong at the end of a list.
 _SPARE = 3
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Block sizes of all kernels of this file, for one architecture."""
+    """Block sizes of all kernels in this file, for one architecture."""
 
     shift: Launch
     centre: Launch
@@ -60,10 +61,10 @@ class Sizes:
     choose: Launch
 
 
-# search takes 124 to 136 registers on sm_90 and 166 to 168 on sm_80 (Triton 3.8). Blocks of 128 x 128 with 8 warps
-# would read less, but take 190 and 254, every row waits for the one with most insertions, and one image of 3136
-# tokens would occupy 25 programs instead of 49. strict_search makes its products in registers, 248 to 254 of
-# them, and spills with 32 channels. choose holds the keys of 4096 tokens (an image of 256 x 256 pixels) at once.
+# search uses 124 to 136 registers on sm_90 and 166 to 168 on sm_80 (Triton 3.8). Blocks of 128 x 128 with 8 warps would
+# read less, but use 190 and 254 registers, all rows of a block would wait for the one with most insertions, and one
+# image of 3136 tokens would occupy 25 programs instead of 49. strict_search keeps its products in 248 to 254 registers,
+# and spills with 32 channels. choose holds the keys of 4096 tokens (an image of 256 x 256 pixels) at once.
 _SIZES = Sizes(
     shift=Launch(rows=64, channels=32, warps=4, registers=128),
     centre=Launch(rows=32, channels=64, warps=4, registers=128),
@@ -80,8 +81,9 @@ SIZES = {"sm_80": _SIZES, "sm_90": _SIZES, "default": _SIZES}
 def shift_kernel(x, mask, shift, N, C, HAS_MASK: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr):
     """shift (B, C): the mean of the real tokens, rounded so coarsely that subtracting it is exact.
 
-    It is a multiple of a power of two, at most 1/32 of the channel's range. Integers stay on a lattice, of which
-    few bits are used, and equal distances between them stay equal, in TF32 as well. A constant channel becomes 0.
+    It is rounded to a multiple of a power of two of at most 1/32 of the channel's range. Integer features therefore
+    stay on a lattice that needs few bits, and equal distances between them stay equal, also in TF32. A constant channel
+    becomes 0.
     """
     b = tl.program_id(1).to(tl.int64)
     channel = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
@@ -108,19 +110,19 @@ def shift_kernel(x, mask, shift, N, C, HAS_MASK: tl.constexpr, ROWS: tl.constexp
     exponent = tl.where(high > low, high - low, 1.0).to(tl.int32, bitcast=True) & 0x7F800000
     unit = exponent.to(tl.float32, bitcast=True) * 0.03125
     value = tl.floor(mean / unit + 0.5) * unit
-    value = tl.where(value >= low, value, low)  # also where the unit underflowed and the quotient is NaN
+    value = tl.where(value >= low, value, low)  # also if the unit underflowed and the quotient is NaN
     value = tl.where(value <= high, value, high)
     tl.store(shift + b * C + channel, tl.where(low <= high, value, 0.0), mask=channel < C)
 
 
 @triton.jit
 def centre_kernel(
-    x, mask, first, shift, z, norm, spread, N, C, NP, CP,
+    x, mask, first, shift, z, norm, from_first, N, C, NP, CP,
     HAS_MASK: tl.constexpr, TF32: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """z (B, NP, CP) = x - shift, padded with zeros; norm (B, NP) of its rows, infinite for what is no real token.
+    """z (B, NP, CP) = x - shift, padded with zeros; norm (B, NP): squared norm of each row, infinite if no real token.
 
-    spread (B, NP): squared distance to token `first`, 0 for what is no real token.
+    from_first (B, NP): squared distance to token `first`, 0 if no real token.
     """
     b = tl.program_id(1).to(tl.int64)
     token = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -136,28 +138,28 @@ def centre_kernel(
         inside = real[:, None] & (channel < C)[None, :]
         value = tl.load(x + (b * N + token)[:, None] * C + channel[None, :], mask=inside, other=0.0)
         centre = tl.load(shift + b * C + channel, mask=channel < C, other=0.0)
-        from_first = value - tl.load(origin + channel, mask=channel < C, other=0.0)[None, :]
-        moved += tl.sum(tl.where(inside, from_first * from_first, 0.0), 1)
+        difference = value - tl.load(origin + channel, mask=channel < C, other=0.0)[None, :]
+        moved += tl.sum(tl.where(inside, difference * difference, 0.0), 1)
         value = tl.where(inside, value - centre[None, :], 0.0)
         finite = tl.abs(value) < _LARGEST
         broken += tl.sum(tl.where(finite, 0, 1), 1)
         value = tl.where(finite, value, 0.0)
-        if TF32:  # to the nearest; the tensor cores would cut the lower 13 bits off, which shrinks every product
+        if TF32:  # round to nearest; the tensor cores would truncate the lower 13 bits, which shrinks every product
             value = ((value.to(tl.int32, bitcast=True) + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
         total += tl.sum(value * value, 1)
         place = (b * NP + token)[:, None] * CP + channel[None, :]
         tl.store(z + place, value, mask=(token < NP)[:, None] & (channel < CP)[None, :])
     sound = real & (broken == 0)
     tl.store(norm + b * NP + token, tl.where(sound, total, float("inf")), mask=token < NP)
-    tl.store(spread + b * NP + token, tl.where(sound & (moved < float("inf")), moved, 0.0), mask=token < NP)
+    tl.store(from_first + b * NP + token, tl.where(sound & (moved < float("inf")), moved, 0.0), mask=token < NP)
 
 
 @triton.jit
 def _insert(best, place, distance, column):
-    """Put those of `distance` (ROWS, COLUMNS) that belong there into the sorted-out lists (ROWS, KEEP).
+    """Insert the entries of `distance` (ROWS, COLUMNS) that are small enough into the lists (ROWS, KEEP).
 
-    A list holds the least (distance, column) pairs seen, in no order. The loop runs once for every hit of the
-    row with most hits, which after the first few tiles is hardly ever.
+    A list holds the smallest (distance, column) pairs so far, unsorted. The number of iterations is the number of
+    insertions in the row that has most of them, which after the first few tiles is usually 0.
     """
     worst = tl.max(best, 1)
     last = tl.max(tl.where(best == worst[:, None], place, -1), 1)
@@ -179,23 +181,23 @@ def _insert(best, place, distance, column):
 
 @triton.jit
 def _search_tile(
-    z, norm, sparsity, centres, row, live, first, limit, same, CP,
+    z, norm, sparsity, centres, row, live, first, limit, zero_below, CP,
     AMONG: tl.constexpr, KEEP: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, CHANNELS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The KEEP nearest columns of each row: tokens, or places in the list of centres; beyond them `limit` or more."""
+    """The KEEP nearest columns of each row: tokens, or positions in the list of centres; `limit` or more for none."""
     row_norm = tl.load(norm + row, mask=live, other=float("inf"))
     slot = tl.arange(0, KEEP)
     best = tl.full((ROWS, KEEP), float("inf"), tl.float32)
     place = _NO_INDEX - slot[None, :] + tl.zeros((ROWS, KEEP), tl.int32)  # all different: one is replaced at a time
-    if AMONG == _EVERYTHING:  # the token itself, at no distance, is never replaced
+    if AMONG == _EVERYTHING:  # the token itself is in the list and is never replaced
         best = tl.where(slot[None, :] == 0, -1.0, best)
         place = tl.where(slot[None, :] == 0, row[:, None], place)
     if AMONG == _DENSER:
         row_sparsity = tl.load(sparsity + row, mask=live, other=0.0)
     tiles = tl.cdiv(limit, COLUMNS)
     for step in range(0, tiles):
-        tile = first + step  # near tokens first: the lists are good at once, and later tiles hit seldom
+        tile = first + step  # near tokens first: the lists are good at once, and later tiles seldom insert anything
         tile = tl.where(tile >= tiles, tile - tiles, tile)
         column = tile * COLUMNS + tl.arange(0, COLUMNS)
         token = column
@@ -211,7 +213,7 @@ def _search_tile(
             right = tl.load(z + token[:, None] * CP + channel[None, :])
             product = tl.dot(left, tl.trans(right), product, input_precision=PRECISION)
         distance = row_norm[:, None] + token_norm[None, :] - 2.0 * product
-        distance = tl.where(distance >= same, distance, 0.0)
+        distance = tl.where(distance >= zero_below, distance, 0.0)
         if AMONG == _EVERYTHING:
             distance = tl.where(column[None, :] == row[:, None], float("inf"), distance)
         if AMONG == _DENSER:
@@ -225,18 +227,18 @@ def _search_tile(
 
 @triton.jit
 def search_kernel(
-    z, norm, sparsity, centres, query, count, found, negligible, NP, CP, M,
+    z, norm, sparsity, centres, query, count, found, rounding_limits, NP, CP, M,
     AMONG: tl.constexpr, KEEP: tl.constexpr, CHUNK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
     CHANNELS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """found (B, NP, KEEP): candidates for the nearest tokens, denser tokens or centres; -1 for none."""
     tile = tl.program_id(0)
     b = tl.program_id(1).to(tl.int64)
-    same = tl.load(negligible + b)
+    zero_below = tl.load(rounding_limits + b)
     slot = tile * ROWS + tl.arange(0, ROWS)
     if AMONG == _EVERYTHING:
         place = _search_tile(
-            z + b * NP * CP, norm + b * NP, sparsity, centres, slot, slot < NP, tile * ROWS // COLUMNS, NP, same,
+            z + b * NP * CP, norm + b * NP, sparsity, centres, slot, slot < NP, tile * ROWS // COLUMNS, NP, zero_below,
             CP, AMONG, KEEP, ROWS, COLUMNS, CHANNELS, PRECISION,
         )  # fmt: skip
         place = tl.where(place < NP, place, -1)
@@ -249,7 +251,7 @@ def search_kernel(
             row = tl.load(query + b * NP + slot, mask=live, other=0)
             limit = M if AMONG == _CENTRES else NP
             place = _search_tile(
-                z + b * NP * CP, norm + b * NP, sparsity + b * NP, centres + b * M, row, live, 0, limit, same,
+                z + b * NP * CP, norm + b * NP, sparsity + b * NP, centres + b * M, row, live, 0, limit, zero_below,
                 CP, AMONG, KEEP, ROWS, COLUMNS, CHANNELS, PRECISION,
             )  # fmt: skip
             place = tl.where(place < limit, place, -1)
@@ -257,8 +259,8 @@ def search_kernel(
 
 
 @triton.jit
-def _measure(x, row, token, known, same, C, ROWS: tl.constexpr, KEEP: tl.constexpr, CHANNELS: tl.constexpr):
-    """Squared distances (ROWS, KEEP) from tokens `row` to `token`, as sums of squared differences; else infinite."""
+def _measure(x, row, token, known, zero_below, C, ROWS: tl.constexpr, KEEP: tl.constexpr, CHANNELS: tl.constexpr):
+    """Squared distances (ROWS, KEEP) from `row` to `token`, as sums of squared differences; infinite if not `known`."""
     distance = tl.zeros((ROWS, KEEP), tl.float32)
     for start in range(0, C, CHANNELS):
         channel = start + tl.arange(0, CHANNELS)
@@ -267,24 +269,24 @@ def _measure(x, row, token, known, same, C, ROWS: tl.constexpr, KEEP: tl.constex
         right = tl.load(x + token[:, :, None] * C + channel[None, None, :], mask=inside, other=0.0)
         difference = tl.where(inside, left[:, None, :] - right, 0.0)
         distance += tl.sum(difference * difference, 2)
-    distance = tl.where(distance < same, 0.0, distance)
+    distance = tl.where(distance < zero_below, 0.0, distance)
     return tl.where(known, distance, float("inf"))
 
 
 @triton.jit
 def rescore_neighbours_kernel(
-    x, norm, found, negligible, near, neighbour, sparsity, N, C, NP,
+    x, norm, found, rounding_limits, near, neighbour, sparsity, N, C, NP,
     K: tl.constexpr, KEEP: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """Measure the candidates, sort them by (distance, index), average the first K distances."""
+    """Compute the candidates' distances, sort them by (distance, index), and average the first K distances."""
     b = tl.program_id(1).to(tl.int64)
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     real = tl.load(norm + b * NP + row) < float("inf")
     at = tl.load(found + (b * NP + row)[:, None] * KEEP + tl.arange(0, KEEP)[None, :])
     known = (at >= 0) & real[:, None]
     row = tl.where(real, row, 0)
-    same = tl.load(negligible + b)
-    distance = _measure(x + b * N * C, row, tl.where(known, at, 0), known, same, C, ROWS, KEEP, CHANNELS)
+    zero_below = tl.load(rounding_limits + b)
+    distance = _measure(x + b * N * C, row, tl.where(known, at, 0), known, zero_below, C, ROWS, KEEP, CHANNELS)
     at = tl.where(known, at, _NO_INDEX)
     total = tl.zeros((ROWS,), tl.float32)
     count = tl.zeros((ROWS,), tl.float32)
@@ -306,10 +308,10 @@ def rescore_neighbours_kernel(
 
 @triton.jit
 def rescore_search_kernel(
-    x, centres, query, count, found, negligible, delta, assign, N, C, NP, M,
+    x, centres, query, count, found, rounding_limits, delta, assign, N, C, NP, M,
     AMONG: tl.constexpr, KEEP: tl.constexpr, CHUNK: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """Measure a search's candidates: delta (B, NP) or assign (B, N) of the tokens that were searched for."""
+    """Compute the distances to a search's candidates: delta (B, NP) or assign (B, N) of the queried tokens."""
     tile = tl.program_id(0)
     b = tl.program_id(1).to(tl.int64)
     chunk = tile * ROWS // CHUNK
@@ -324,8 +326,8 @@ def rescore_search_kernel(
         token = tl.where(known, column, 0)
         if AMONG == _CENTRES:
             token = tl.load(centres + b * M + token).to(tl.int32)
-        same = tl.load(negligible + b)
-        distance = _measure(x + b * N * C, row, token, known, same, C, ROWS, KEEP, CHANNELS)
+        zero_below = tl.load(rounding_limits + b)
+        distance = _measure(x + b * N * C, row, token, known, zero_below, C, ROWS, KEEP, CHANNELS)
         least = tl.min(distance, 1)
         if AMONG == _CENTRES:
             first = tl.min(tl.where((distance == least[:, None]) & known, column, _NO_INDEX), 1)
@@ -335,12 +337,12 @@ def rescore_search_kernel(
 
 
 @triton.jit
-def _gather_open(open_, token, query, count, b, NP, CHUNK: tl.constexpr):
-    """List the tokens that are `open_` at the front of this program's chunk of `query`, and count them."""
+def _gather_unresolved(unresolved, token, query, count, b, NP, CHUNK: tl.constexpr):
+    """Write the `unresolved` tokens to the front of this program's chunk of `query`, and count them."""
     chunk = tl.program_id(0)
-    place = tl.cumsum(open_.to(tl.int32), 0) - 1
-    tl.store(query + b * NP + chunk * CHUNK + place, token, mask=open_)
-    tl.store(count + b * tl.num_programs(0) + chunk, tl.sum(open_.to(tl.int32), 0))
+    place = tl.cumsum(unresolved.to(tl.int32), 0) - 1
+    tl.store(query + b * NP + chunk * CHUNK + place, token, mask=unresolved)
+    tl.store(count + b * tl.num_programs(0) + chunk, tl.sum(unresolved.to(tl.int32), 0))
 
 
 @triton.jit
@@ -348,30 +350,30 @@ def delta_kernel(
     norm, near, neighbour, sparsity, delta, query, count, NP,
     TRUSTED: tl.constexpr, KEEP: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
-    """delta (B, NP): squared distance to the nearest denser token, if the first TRUSTED neighbours hold one."""
+    """delta (B, NP): squared distance to the nearest denser token, if it is among the first TRUSTED neighbours."""
     b = tl.program_id(1).to(tl.int64)
     token = tl.program_id(0) * CHUNK + tl.arange(0, CHUNK)
     inside = token < NP
-    open_ = tl.load(norm + b * NP + token, mask=inside, other=float("inf")) < float("inf")
+    unresolved = tl.load(norm + b * NP + token, mask=inside, other=float("inf")) < float("inf")
     own = tl.load(sparsity + b * NP + token, mask=inside, other=0.0)
     nearest = tl.full((CHUNK,), float("inf"), tl.float32)
     for place in tl.static_range(TRUSTED):
         at = (b * NP + token) * KEEP + place
-        index = tl.load(neighbour + at, mask=open_, other=-1)
+        index = tl.load(neighbour + at, mask=unresolved, other=-1)
         other = tl.load(sparsity + b * NP + index, mask=index >= 0, other=float("inf"))
-        denser = open_ & (index >= 0) & ((other < own) | ((other == own) & (index < token)))
+        denser = unresolved & (index >= 0) & ((other < own) | ((other == own) & (index < token)))
         nearest = tl.where(denser, tl.load(near + at, mask=denser, other=0.0), nearest)
-        open_ = open_ & (denser == 0)
+        unresolved = unresolved & (denser == 0)
     tl.store(delta + b * NP + token, nearest, mask=inside)
-    _gather_open(open_, token, query, count, b, NP, CHUNK)
+    _gather_unresolved(unresolved, token, query, count, b, NP, CHUNK)
 
 
 @triton.jit
 def choose_kernel(norm, sparsity, delta, key, centres, slot_of, N, NP, M, ROWS: tl.constexpr):
-    """The M tokens of highest score, ascending, by bisection of the score's bits. One program an image.
+    """The M tokens with the highest scores, ascending, by bisection of the scores' bits. One program per image.
 
-    score = ln(delta) / 2 - sparsity in float64, like the reference. The densest token has no denser one, so its
-    delta and its score are infinite: it comes first. Masked tokens come last.
+    score = ln(delta) / 2 - sparsity in float64, as in the reference. The densest token has no denser one, so its delta
+    and its score are infinite, and it comes first. Masked tokens come last.
     """
     b = tl.program_id(0).to(tl.int64)
     row = tl.arange(0, ROWS)
@@ -386,7 +388,7 @@ def choose_kernel(norm, sparsity, delta, key, centres, slot_of, N, NP, M, ROWS: 
         tl.store(key + b * NP + token, tl.where(real, ordered, _LOWEST_KEY), mask=token < N)
     tl.debug_barrier()
 
-    threshold = tl.full((), _LOWEST_KEY, tl.int64)  # in the end: the M-th largest key
+    threshold = tl.full((), _LOWEST_KEY, tl.int64)  # at the end: the M-th largest key
     for step in range(0, 64):
         bit = tl.full((), 1, tl.int64) << (63 - step)
         trial = threshold ^ bit  # the first step flips the sign, the others set a bit
@@ -402,7 +404,7 @@ def choose_kernel(norm, sparsity, delta, key, centres, slot_of, N, NP, M, ROWS: 
         token = start + row
         value = tl.load(key + b * NP + token, mask=token < N, other=_LOWEST_KEY)
         above += (value > threshold).to(tl.int32)
-    equals = M - tl.sum(above, 0)  # so many of the tokens on the threshold are taken, the first ones
+    equals = M - tl.sum(above, 0)  # number of tokens equal to the threshold that are taken, the first ones
     taken = tl.zeros((), tl.int32)
     seen = tl.zeros((), tl.int32)
     for start in range(0, N, ROWS):
@@ -423,25 +425,26 @@ def assign_kernel(
     norm, near, neighbour, slot_of, assign, query, count, N, NP,
     TRUSTED: tl.constexpr, KEEP: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
-    """assign (B, N): a centre's own cluster, or the nearest centre's if the neighbours hold it for certain."""
+    """assign (B, N): a centre's own cluster, or that of the nearest centre if it certainly is among the neighbours."""
     b = tl.program_id(1).to(tl.int64)
     token = tl.program_id(0) * CHUNK + tl.arange(0, CHUNK)
     real = tl.load(norm + b * NP + token, mask=token < N, other=float("inf")) < float("inf")
     own = tl.load(slot_of + b * NP + token, mask=real, other=-1)
     cluster = tl.where(own >= 0, own, 0)
-    open_ = real & (own < 0)
-    # Another centre at the distance where the list ends may be missing from it, and may come first.
-    end = tl.load(near + (b * NP + token) * KEEP + KEEP - 1, mask=open_, other=0.0)
+    unresolved = real & (own < 0)
+    # A centre at the distance of the end of the list is not certain: another one at that distance, with a lower index,
+    # may be missing from the list.
+    end = tl.load(near + (b * NP + token) * KEEP + KEEP - 1, mask=unresolved, other=0.0)
     for place in tl.static_range(TRUSTED):
         at = (b * NP + token) * KEEP + place
-        index = tl.load(neighbour + at, mask=open_, other=-1)
+        index = tl.load(neighbour + at, mask=unresolved, other=-1)
         other = tl.load(slot_of + b * NP + index, mask=index >= 0, other=-1)
-        distance = tl.load(near + at, mask=open_, other=float("inf"))
-        certain = open_ & (other >= 0) & (distance < end)
+        distance = tl.load(near + at, mask=unresolved, other=float("inf"))
+        certain = unresolved & (other >= 0) & (distance < end)
         cluster = tl.where(certain, other, cluster)
-        open_ = open_ & (certain == 0)
+        unresolved = unresolved & (certain == 0)
     tl.store(assign + b * N + token, cluster.to(tl.int64), mask=token < N)
-    _gather_open(open_, token, query, count, b, NP, CHUNK)
+    _gather_unresolved(unresolved, token, query, count, b, NP, CHUNK)
 
 
 def dpc_knn(
@@ -451,11 +454,11 @@ def dpc_knn(
 
     Args:
         x: (B, N, C) float32, contiguous. Tokens with a feature beyond 2^50 from the mean, infinite or NaN are
-            treated like masked ones.
+            treated as if masked.
         num_clusters: M.
-        k: neighbours that the density looks at.
-        mask: (B, N) bool, true for real tokens; all are if None.
-        strict: pick candidates by IEEE float32 products instead of TF32 ones.
+        k: number of neighbours that determine the density.
+        mask: (B, N) bool, true for real tokens; None if all tokens are real.
+        strict: select candidates by IEEE float32 products instead of TF32 ones.
 
     Raises:
         ValueError: `x` is not float32.
@@ -467,7 +470,7 @@ def dpc_knn(
 
 
 class _Clustering:
-    """One call's arguments and working arrays, so that each step below is one launch."""
+    """Arguments and working arrays of one call; each step below is one kernel launch."""
 
     def __init__(self, x: Tensor, num_clusters: int, k: int, mask: Tensor | None, strict: bool) -> None:
         self.x, self.k, self.num_clusters, self.strict = x, k, num_clusters, strict
@@ -475,16 +478,16 @@ class _Clustering:
         self.batch, self.n, self.c = x.shape
         self.sizes = SIZES[architecture(x.device)]
         self.search_size = self.sizes.strict_search if strict else self.sizes.search
-        # Padded to whole blocks, the inner loop of the search needs no masks, and rows are aligned for any C.
+        # Padding to whole blocks: the inner loop of the search needs no masks, and rows are aligned for any C.
         self.np = round_up(self.n, max(self.search_size.rows, self.search_size.columns))
         self.cp = round_up(self.c, self.search_size.channels)
         self.keep = triton.next_power_of_2(max(k + _SPARE, 8))
         self.trusted = self.keep - _SPARE
-        # Left-over tokens are gathered within chunks. Larger ones waste fewer rows of a search's last tile.
+        # Unresolved tokens are gathered within chunks. Larger chunks waste fewer rows of a search's last tile.
         self.chunk = min(self.sizes.resolve.rows, triton.next_power_of_2(self.np))
 
         self.norm = self._empty()
-        self.spread = self._empty()
+        self.from_first = self._empty()
         self.sparsity = self._empty()
         self.delta = self._empty()
         self.near = self._empty(self.keep)
@@ -498,7 +501,7 @@ class _Clustering:
         self.assign = x.new_empty(self.batch, self.n, dtype=torch.int64)
 
     def run(self) -> tuple[Tensor, Tensor]:
-        """The ten launches: centre, neighbours, density, delta, centres, clusters."""
+        """Launch the kernels: centred features, neighbours and densities, deltas, centres, clusters."""
         self._centre()
         self._search(_EVERYTHING.value, self.keep)
         self._rescore_neighbours()
@@ -534,16 +537,16 @@ class _Clustering:
             first = self.mask.int().argmax(1)
         size = self.sizes.centre
         centre_kernel[triton.cdiv(self.np, size.rows), self.batch](
-            self.x, mask, first, shift, self.z, self.norm, self.spread, self.n, self.c, self.np, self.cp,
+            self.x, mask, first, shift, self.z, self.norm, self.from_first, self.n, self.c, self.np, self.cp,
             self.mask is not None, not self.strict, size.rows, size.channels, **size.options,
         )  # fmt: skip
-        self.negligible = negligible(self.spread)
+        self.rounding_limits = rounding_limit(self.from_first)
 
     def _search(self, among: int, keep: int) -> None:
         size = self.search_size
         search_kernel[self.np // size.rows, self.batch](
             self.z, self.norm, self.sparsity, self.centres, self.query, self.count, self.found,
-            self.negligible, self.np, self.cp, self.num_clusters,
+            self.rounding_limits, self.np, self.cp, self.num_clusters,
             among, keep, self.chunk, size.rows, size.columns, size.channels, "ieee" if self.strict else "tf32",
             **size.options,
         )  # fmt: skip
@@ -551,14 +554,14 @@ class _Clustering:
     def _rescore_neighbours(self) -> None:
         size = self.sizes.rescore
         rescore_neighbours_kernel[self.np // size.rows, self.batch](
-            self.x, self.norm, self.found, self.negligible, self.near, self.neighbour, self.sparsity,
+            self.x, self.norm, self.found, self.rounding_limits, self.near, self.neighbour, self.sparsity,
             self.n, self.c, self.np, self.k, self.keep, size.rows, size.channels, **size.options,
         )  # fmt: skip
 
     def _rescore_search(self, among: int) -> None:
         size = self.sizes.rescore
         rescore_search_kernel[self.np // size.rows, self.batch](
-            self.x, self.centres, self.query, self.count, self.found, self.negligible, self.delta, self.assign,
+            self.x, self.centres, self.query, self.count, self.found, self.rounding_limits, self.delta, self.assign,
             self.n, self.c, self.np, self.num_clusters,
             among, _KEEP_NEAREST, self.chunk, size.rows, size.channels, **size.options,
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Another project on PyPI is called `kernels` as well; this package and that one exclude each other."""
+"""Another project on PyPI also has a package called `kernels`; the two cannot be installed together."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from importlib.metadata import PackageNotFoundError, version
 
 
 def refuse_foreign_package() -> None:
-    """Stop the import where the other package is installed.
+    """Refuse the import if the other package is installed.
 
     Raises:
-        ImportError: the distribution `kernels`, which this package would hide, is installed in this
-            environment.
+        ImportError: the distribution `kernels`, which this package would hide, is installed in this environment.
     """
     try:
         foreign = version("kernels")

@@ -1,0 +1,23 @@
+"""Values in a tree of mappings, such as params.yaml, by dotted names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping
+from typing import Any
+
+
+def lookup(tree: Any, name: str, default: Any = None) -> Any:
+    """The value at a dotted name, or `default` if there is none."""
+    for key in name.split("."):
+        if not isinstance(tree, Mapping) or key not in tree:
+            return default
+        tree = tree[key]
+    return tree
+
+
+def assign(tree: MutableMapping[str, Any], name: str, value: Any) -> None:
+    """Set the value at a dotted name; missing sections are added."""
+    *sections, leaf = name.split(".")
+    for key in sections:
+        tree = tree.setdefault(key, {})
+    tree[leaf] = value

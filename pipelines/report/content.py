@@ -1,0 +1,105 @@
+"""What the report shows, for whatever tasks there are: each task's own part is `tcformer/tasks/<task>/report.py`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from pipelines.layout import Layout
+from pipelines.paper.comparison import MeasuredRun, paper_table, published
+from pipelines.params import Params
+from pipelines.report.parts import Curve, Part, Picture, Report, Section
+from pipelines.report.read import history_series, read_history, read_json_object
+from pipelines.report.tables import mapping_table, summary_table
+from tcformer.tables import Metrics
+from tcformer.tasks import FINETUNED, TASKS
+
+
+def gather(layout: Layout, params: Params, versions: Mapping[str, str]) -> Report:
+    """The report of a recipe.
+
+    Args:
+        layout: of the recipe; files that its stages have not written yet show as "not run".
+        params: with which the stages ran.
+        versions: of Python and the packages.
+    """
+    metrics = {task: read_json_object(layout.run("evaluate", task) / "metrics.json") for task in TASKS}
+    return Report(
+        f"TCFormer, recipe {params.recipe}",
+        (
+            results_section(metrics),
+            drawings_section(layout),
+            curves_section(layout),
+            paper_section(metrics, params),
+            provenance_section(layout, versions),
+        ),
+    )
+
+
+def results_section(metrics: Mapping[str, Metrics | None]) -> Section:
+    """All headlines in one table, then each task's tables; `metrics` by task, None where it was not evaluated."""
+    reports = [(task.part("report"), metrics[name]) for name, task in TASKS.items()]
+    summary = summary_table(headline for report, found in reports for headline in report.headlines(found))
+    return Section("Results", (summary, *(table for report, found in reports for table in report.tables(found))))
+
+
+def drawings_section(layout: Layout) -> Section:
+    """For each fine-tuned task the drawn tokens and predictions, and the sizes of the tokens."""
+    parts: list[Part] = []
+    for task in FINETUNED:
+        report, folder = TASKS[task].part("report"), layout.run("visualize", task)
+        caption = (
+            "From left: the crop; the tokens of stages 1 to 4, each filled with its mean colour; how many grid cells "
+            f"each token of the last stage covers; {report.DRAWN}."
+        )
+        for file in sorted(folder.glob("*.png")):
+            path = f"../visualize/{task}/{file.name}"
+            parts.append(Picture(f"{report.TITLE}: tokens and predictions", file.read_bytes(), caption, path))
+        sizes = read_json_object(layout.run("visualize") / f"{task}.json")
+        parts.append(mapping_table(f"{report.TITLE}: grid cells a token covers", sizes))
+    return Section("What the network sees", tuple(parts))
+
+
+def curves_section(layout: Layout) -> Section:
+    """The losses of each training over its steps."""
+    curves = []
+    for task, entry in TASKS.items():
+        folder = layout.training(task)
+        lines = (
+            history_series(read_history(folder / "training.csv"), "loss", "training"),
+            history_series(read_history(folder / "validation.csv"), "val_loss", "validation"),
+        )
+        curves.append(Curve(f"{entry.part('report').TITLE}: loss", "step", "loss", lines))
+    return Section("Training", tuple(curves))
+
+
+def paper_section(metrics: Mapping[str, Metrics | None], params: Params) -> Section:
+    """The paper's tables, with this run's figures if its parameters are those of one of the paper's experiments."""
+    measured = {task: values for task, values in metrics.items() if values is not None}
+    tree = json.loads(params.model_dump_json())
+    run = MeasuredRun(name="this run", commit_time="", params=tree, metrics=measured)
+    tables = tuple(paper_table(name, [run]) for name in published()["tables"])
+    if params.recipe == "paper":
+        text = (
+            "Beside the published figures stand this run's, where its parameters are those of one of the paper's "
+            "experiments; python -m stages.experiments table gathers all that DVC holds."
+        )
+    else:
+        text = (
+            f"The figures of the recipe {params.recipe} are those of generated people, not comparable with these; "
+            "they stand under Results. What fills these tables is in docs/experiments.md."
+        )
+    return Section("The paper's tables", tables, text, folded=params.recipe != "paper")
+
+
+def provenance_section(layout: Layout, versions: Mapping[str, str]) -> Section:
+    """The fingerprint and the data of each training, and the versions of what ran it."""
+    trainings = {}
+    for task in TASKS:
+        folder = layout.training(task)
+        provenance = read_json_object(folder / "provenance.json")
+        if provenance is not None:
+            trainings[f"{folder.name} training"] = provenance["training"]
+            trainings[f"{folder.name} data sha256"] = provenance["data"]
+    tables = (mapping_table("Data and trainings", trainings), mapping_table("Versions", versions))
+    return Section("What determined these results", tables, folded=True)

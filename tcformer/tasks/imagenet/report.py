@@ -1,0 +1,16 @@
+"""What the report shows of classification."""
+
+from tcformer.tables import Headline, Metrics, Table, headline
+
+TITLE = "Classification"
+DRAWN = ""  # classes are not drawn
+
+
+def headlines(metrics: Metrics | None) -> list[Headline]:
+    """Accuracy beside that of guessing."""
+    return [headline(metrics, ("top1",), task="classification", name="top-1", baseline_name="chance")]
+
+
+def tables(metrics: Metrics | None) -> list[Table]:
+    """No table: the headline is the only measure."""
+    return []
