@@ -1,7 +1,4 @@
-# make repro   build the environment, then run the recipe named in params.yaml through DVC
-# make test    build the environment, then run lint, type checks and tests
-# make test-long   tests of whole recipes: the paper's on pieces of real data, each network, exported files
-# make check   lint and type checks alone
+# `make` lists the targets: each is described after the ## of its line.
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
@@ -11,21 +8,25 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 TWO := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: repro test test-long check clean
+.DEFAULT_GOAL := help
+.PHONY: repro test test-fast test-long check clean help
 
-repro: .venv/.installed
+repro: .venv/.installed  ## build the environment, then run the recipe named in params.yaml through DVC
 	$(BIN)/python -m pipelines.shared_ray -- $(BIN)/dvc repro
 
-test: check
+test: check  ## build the environment, then run lint, type checks and the tests
 	$(TWO) -m "not slow"
 	$(TWO) -m "slow and not pipeline and not long"
 	$(BIN)/python -m pytest -m "pipeline and not long"
 
-test-long: .venv/.installed
+test-fast: .venv/.installed  ## only the tests that take seconds: under three minutes on two cores
+	$(TWO) -m "not slow" --timeout 60
+
+test-long: .venv/.installed  ## tests of whole recipes: the paper's on pieces of real data, each network, exported files
 	$(TWO) -m "long and not pipeline"
 	$(BIN)/python -m pytest -m "long and pipeline"
 
-check: .venv/.installed
+check: .venv/.installed  ## lint and type checks alone
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -37,5 +38,8 @@ check: .venv/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
-clean:
+clean:  ## delete the environment, the datasets and the results
 	rm -rf .venv data runs
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -66,6 +66,18 @@ class Workplace:
 
 
 @pytest.fixture(scope="session")
+def samples() -> Path:
+    """Folder of real samples: the one that TCFORMER_SAMPLES names, else shared/samples beside the repository."""
+    named = os.environ.get("TCFORMER_SAMPLES")
+    folder = Path(named) if named else ROOT.parent / "shared" / "samples"
+    if folder.is_dir():
+        return folder.resolve()
+    if named:
+        pytest.fail(f"TCFORMER_SAMPLES={named}: no such folder; expected one with coco_wholebody, imagenet, wflw, ...")
+    pytest.skip("needs the real samples, which are not beside the repository; name their folder in TCFORMER_SAMPLES")
+
+
+@pytest.fixture(scope="session")
 def shared_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Environment in which stages join one Ray, as those of `make repro` do, rather than start their own."""
     folder = tmp_path_factory.mktemp("ray")

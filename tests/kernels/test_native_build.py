@@ -107,6 +107,7 @@ def test_calling_an_unavailable_function_raises(tmp_path: Path) -> None:
     assert printed == "the C++ token operations are not available: the environment variable TCFORMER_NATIVE is 0"
 
 
+@pytest.mark.slow
 def test_processes_that_start_at_once_compile_the_library_once(tmp_path: Path, compiler: str) -> None:
     counting = write_script(tmp_path / "cxx", f'echo >> "{tmp_path / "calls"}"; exec "{compiler}" "$@"')
     for process in [start(tmp_path / "cache", CXX=counting) for _ in range(2)]:

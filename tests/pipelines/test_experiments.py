@@ -39,7 +39,6 @@ from tcformer.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 PARAMS = ROOT / "params.yaml"
-PAPER = ROOT.parent / "shared" / "paper.md"
 EXPERIMENTS = load_experiments()
 TREE = YAML(typ="safe").load(PARAMS.read_text(encoding="utf-8"))
 
@@ -345,11 +344,13 @@ def test_experiments_and_published_tables_name_each_other() -> None:
                 assert len(row[source]) == len(table["columns"])
 
 
-@pytest.mark.skipif(not PAPER.is_file(), reason="the paper's text is not beside the repository")
-def test_published_figures_are_as_printed() -> None:
+def test_published_figures_are_as_printed(samples: Path) -> None:
+    paper = samples.parent / "paper.md"
+    if not paper.is_file():
+        pytest.skip("the paper's text is not beside the folder of real samples")
     printed = [
         re.findall(r"(?<=\t)(?:<b>)?(?:\d+(?:\.\d+)?|-)(?:</b>)?(?=\t|$)", line)
-        for line in PAPER.read_text(encoding="utf-8").splitlines()
+        for line in paper.read_text(encoding="utf-8").splitlines()
     ]
     lines = [[re.sub(r"</?b>", "", cell) for cell in cells] for cells in printed if cells]
     numbers = [[cell if cell == "-" else float(cell) for cell in line] for line in lines]

@@ -47,9 +47,6 @@ from tcformer.errors import UserError
 from tcformer.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[2]
-SAMPLES = ROOT / "../shared/samples"
-
-real = pytest.mark.skipif(not SAMPLES.exists(), reason="the samples of the real datasets are not here")
 
 
 @pytest.fixture(autouse=True)
@@ -450,9 +447,8 @@ def test_a_root_that_cannot_be_written_to_is_reported(face: Path, monkeypatch: p
 # COCO-WholeBody
 
 
-@real
-def test_wholebody_from_zips_and_loose_annotations(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = SAMPLES / "coco_wholebody"
+def test_wholebody_from_zips_and_loose_annotations(root: Path, samples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = samples / "coco_wholebody"
     images = {path.name: path.read_bytes() for path in (source / "val2017").glob("*.jpg")}
     annotations = (source / "annotations/coco_wholebody_val_v1.0.json").read_bytes()
     for split in ("train", "val"):

@@ -11,7 +11,6 @@ from tcformer.metrics import evaluate_wholebody
 from tests.conftest import Workplace
 
 pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.pipeline]
-SAMPLES = Path(__file__).resolve().parents[3] / "shared" / "samples" / "coco_wholebody"
 COMMAND = ("python", "-m", "stages.experiments")
 CHOSEN = ("study-tcformer-seed0", "study-without-mta-seed2")
 
@@ -49,11 +48,9 @@ def test_experiments_are_queued_with_the_workspaces_parameters(repository: Workp
     assert repository.run("dvc", "queue", "status").count("Queued") == 2
 
 
-@pytest.mark.skipif(not SAMPLES.is_dir(), reason="the real samples are not beside the repository")
-def test_tables_take_what_the_metrics_files_say(repository: Workplace) -> None:
-    measured = evaluate_wholebody(
-        SAMPLES / "annotations/coco_wholebody_val_v1.0.json", SAMPLES / "results/example_pred.json"
-    )
+def test_tables_take_what_the_metrics_files_say(repository: Workplace, samples: Path) -> None:
+    real = samples / "coco_wholebody"
+    measured = evaluate_wholebody(real / "annotations/coco_wholebody_val_v1.0.json", real / "results/example_pred.json")
     settings = load_experiments()["study-without-ctm-seed1"].settings
     repository.set(**{name.replace(".", "__"): value for name, value in settings.items()})
     provenance = {"options": json.loads(repository.options("wholebody"))}

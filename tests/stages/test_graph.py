@@ -14,7 +14,6 @@ import tcformer
 from tests.conftest import Workplace
 
 pytestmark = [pytest.mark.slow, pytest.mark.pipeline]
-SAMPLES = Path(__file__).resolve().parents[3] / "shared" / "samples"
 
 
 def digest(path: Path) -> str:
@@ -132,14 +131,15 @@ def test_a_mistyped_parameter_starts_nothing(workplace: Workplace) -> None:
     assert "did you mean warmup_steps?" in printed and "Traceback" not in printed
 
 
-@pytest.mark.skipif(not (SAMPLES / "coco_wholebody").is_dir(), reason="the real samples are not beside the repository")
-def test_real_images_by_changing_the_data_root_alone(workplace: Workplace, shared_ray: dict[str, str]) -> None:
+def test_real_images_by_changing_the_data_root_alone(
+    workplace: Workplace, shared_ray: dict[str, str], samples: Path
+) -> None:
     tcformer.save_model(
         tcformer.create_model("tcformer_nano", task="wholebody"),
         workplace.folder / "runs" / "sample" / "finetune" / "wholebody" / "model.safetensors",
         {"options": workplace.options("wholebody"), "training": "untrained"},
     )
-    root = str(SAMPLES / "coco_wholebody")
+    root = str(samples / "coco_wholebody")
     workplace.set(sample__evaluate__wholebody__data_root=root, sample__visualize__wholebody__data_root=root)
     workplace.run("python", "-m", "stages.evaluate", "wholebody", **shared_ray)
     runs = workplace.folder / "runs" / "sample"

@@ -22,7 +22,6 @@ from tcformer.synthetic import GenerateMesh, generate_mesh
 from tests.conftest import Workplace
 
 pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.pipeline]
-SAMPLES = Path(__file__).resolve().parents[3] / "shared" / "samples"
 
 
 def link(place: Path, target: Path) -> None:
@@ -30,15 +29,15 @@ def link(place: Path, target: Path) -> None:
     place.symlink_to(target, target_is_directory=target.is_dir())
 
 
-def imagenet(root: Path) -> Path:
+def imagenet(root: Path, samples: Path) -> Path:
     """Real images of 120 classes, some in one split alone."""
-    link(root, SAMPLES / "imagenet")
+    link(root, samples / "imagenet")
     return root
 
 
-def wholebody(root: Path) -> Path:
+def wholebody(root: Path, samples: Path) -> Path:
     """The real validation images, for training as well."""
-    real = SAMPLES / "coco_wholebody"
+    real = samples / "coco_wholebody"
     for split in ("train", "val"):
         annotations = root / "annotations" / f"coco_wholebody_{split}_v1.0.json"
         link(annotations, real / "annotations" / "coco_wholebody_val_v1.0.json")
@@ -47,17 +46,17 @@ def wholebody(root: Path) -> Path:
     return root
 
 
-def face(root: Path) -> Path:
+def face(root: Path, samples: Path) -> Path:
     """The four real faces, for training as well."""
     lists = "WFLW_annotations/list_98pt_rect_attr_train_test"
     for split in ("train", "test"):
         place = root / lists / f"list_98pt_rect_attr_{split}.txt"
-        link(place, SAMPLES / "wflw" / lists / "list_98pt_rect_attr_test.txt")
-    link(root / "WFLW_images", SAMPLES / "wflw" / "WFLW_images")
+        link(place, samples / "wflw" / lists / "list_98pt_rect_attr_test.txt")
+    link(root / "WFLW_images", samples / "wflw" / "WFLW_images")
     return root
 
 
-def mesh(root: Path) -> Path:
+def mesh(root: Path, samples: Path) -> Path:
     """Generated people under the names of Human3.6M, MPI-INF-3DHP and 3DPW, and real ones with made-up poses."""
     options = YAML(typ="safe").load((Path(__file__).parents[2] / "params.yaml").read_text())["sample"]["data"]["mesh"]
     small = {**options["generate"], "train_images": 8, "test_images": 4}
@@ -74,8 +73,8 @@ def mesh(root: Path) -> Path:
         ("MPII_ver01", "mpii/annot/valid.json", "mpii/images", "mpii/images"),
         ("LSPet_train_ver10", "lspet/joints.mat", "lspet/images", "hr-lspet"),
     ):
-        link(root / place, SAMPLES / images)
-        people = load_bodies(SAMPLES / points)
+        link(root / place, samples / images)
+        people = load_bodies(samples / points)
         records = [
             {
                 "imageName": people.image[row],
@@ -94,11 +93,12 @@ def mesh(root: Path) -> Path:
 
 
 @pytest.mark.timeout(1500)
-@pytest.mark.skipif(not SAMPLES.is_dir(), reason="the real samples are not beside the repository")
-def test_on_pieces_of_the_real_data(workplace: Workplace, shared_ray: dict[str, str], tmp_path: Path) -> None:
+def test_on_pieces_of_the_real_data(
+    workplace: Workplace, shared_ray: dict[str, str], samples: Path, tmp_path: Path
+) -> None:
     changes: dict[str, Any] = {"recipe": "paper"}
     for task, make in {"imagenet": imagenet, "wholebody": wholebody, "face": face, "mesh": mesh}.items():
-        changes[f"paper__data__{task}__root"] = str(make(tmp_path / "real" / task))
+        changes[f"paper__data__{task}__root"] = str(make(tmp_path / "real" / task, samples))
         training = "pretrain" if task == "imagenet" else f"finetune__{task}"
         changes[f"paper__{training}__training__epochs"] = 1
         changes[f"paper__{training}__training__global_batch"] = 8 if task != "imagenet" else 48

@@ -24,7 +24,6 @@ from tests.tcformer.data.test_face_data import face_line
 from tests.tcformer.data.test_mesh_files import eft, write_eft, write_spin
 from tests.tcformer.data.test_wholebody_data import content, person
 
-SAMPLES = Path(__file__).resolve().parents[3] / "../shared/samples"
 
 
 @pytest.fixture
@@ -202,9 +201,8 @@ def test_further_bad_annotations_are_named(change: dict[str, Any], field: str, t
         load_people(path)
 
 
-@pytest.mark.skipif(not SAMPLES.exists(), reason="needs the shared samples")
-def test_one_damaged_value_in_the_official_file_is_named() -> None:
-    official = json.loads(annotation_file(SAMPLES / "coco_wholebody", "val").read_text())
+def test_one_damaged_value_in_the_official_file_is_named(samples: Path) -> None:
+    official = json.loads(annotation_file(samples / "coco_wholebody", "val").read_text())
     load_people(official)
     for field in ("keypoints", "foot_kpts", "face_kpts", "lefthand_kpts", "righthand_kpts", "bbox"):
         damaged = deepcopy(official)

@@ -14,7 +14,6 @@ from tcformer.data.imagenet.folder import ImageAugmentation, ImageFolderDataset,
 from tcformer.data.images import ImageError
 from tcformer.errors import UserError
 
-SHARED = Path(__file__).resolve().parents[3] / "../shared/samples/imagenet"
 STRONG = ImageAugmentation((0.1, 1.0), (0.75, 4 / 3), 0.5, 9.0, 0.5, 0.4, 0.25, 0.8, 1.0, 0.5, 0.1)
 
 
@@ -56,7 +55,7 @@ def as_tars(folders: Path, target: Path, indexed: bool = True) -> Path:
     return target
 
 
-def samples(root: Path, classes: int, split: Any = "train") -> list[dict[str, Any]]:
+def samples_of(root: Path, classes: int, split: Any = "train") -> list[dict[str, Any]]:
     data = ImageFolderDataset(root, split, find_classes(root, classes), 32, 0.875, STRONG)
     plain = [data.sample(i, None) for i in range(len(data))]
     return plain + [data.sample(i, np.random.default_rng(i)) for i in range(len(data))]
@@ -74,22 +73,22 @@ def test_tars_give_the_samples_of_folders(folders: Path, tmp_path: Path, indexed
     assert index_file(tars / "train/n00000001.tar").exists() == indexed
     assert find_classes(tars, 3) == find_classes(folders, 3) == ["n00000001", "n00000002", "n00000010"]
     for split in ("train", "val"):
-        assert same(samples(folders, 3, split), samples(tars, 3, split))
-    assert not same(samples(folders, 3, "train"), samples(tars, 3, "val"))
+        assert same(samples_of(folders, 3, split), samples_of(tars, 3, split))
+    assert not same(samples_of(folders, 3, "train"), samples_of(tars, 3, "val"))
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="the sample of the real data set is not here")
-def test_tars_give_the_samples_of_real_folders(tmp_path: Path) -> None:
-    tars = as_tars(SHARED, tmp_path)
-    assert same(samples(SHARED, 120, "val"), samples(tars, 120, "val"))
+def test_tars_give_the_samples_of_real_folders(samples: Path, tmp_path: Path) -> None:
+    real = samples / "imagenet"
+    tars = as_tars(real, tmp_path)
+    assert same(samples_of(real, 120, "val"), samples_of(tars, 120, "val"))
 
 
 def test_folders_and_tars_may_be_mixed(folders: Path, tmp_path: Path) -> None:
-    expected = samples(folders, 3)
+    expected = samples_of(folders, 3)
     tars = as_tars(folders, tmp_path / "tars")
     (folders / "train/n00000002").rename(tmp_path / "gone")
     (tars / "train/n00000002.tar").rename(folders / "train/n00000002.tar")
-    assert same(samples(folders, 3), expected)
+    assert same(samples_of(folders, 3), expected)
 
 
 def read_all(data: ImageFolderDataset) -> list[bytes]:

@@ -20,8 +20,6 @@ from tcformer.data.images import denormalise, read_image
 from tcformer.data.face.landmarks import FLIP
 from tcformer.errors import UserError
 
-SHARED = Path(__file__).resolve().parents[3] / "../shared/samples/wflw"
-needs_samples = pytest.mark.skipif(not SHARED.exists(), reason="needs the shared samples")
 PAPER = FaceAugmentation(scale=0.25, rotation=30.0, rotation_probability=0.6, flip_probability=0.5)
 
 
@@ -113,10 +111,9 @@ def test_missing_images_are_listed(tmp_path: Path) -> None:
         FaceDataset(faces, tmp_path / "nowhere", (64, 64), 1.25)
 
 
-@needs_samples
-def test_real_crops_are_those_of_hrnet_and_mmpose() -> None:
-    faces = load_faces(list_file(SHARED, "test"))
-    content = json.loads((SHARED / "mmpose_annotations/face_landmarks_wflw_test.json").read_text())
+def test_real_crops_are_those_of_hrnet_and_mmpose(samples: Path) -> None:
+    faces = load_faces(list_file(samples / "wflw", "test"))
+    content = json.loads((samples / "wflw/mmpose_annotations/face_landmarks_wflw_test.json").read_text())
     boxes = face_crops(faces.points)
     wanted = {tuple(np.round(np.reshape(a["keypoints"], (98, 3))[0, :2], 3)): a for a in content["annotations"]}
     assert len(faces) == len(wanted) == 4
@@ -124,12 +121,12 @@ def test_real_crops_are_those_of_hrnet_and_mmpose() -> None:
         annotation: dict[str, Any] = wanted[tuple(np.round(points[0], 3))]
         assert (box[:2] + box[2:] / 2).tolist() == annotation["center"]
         assert box[2:].max() / 200 == pytest.approx(annotation["scale"])
-    data = FaceDataset(faces, face_image_folder(SHARED), (256, 256), 1.25)
+    data = FaceDataset(faces, face_image_folder(samples / "wflw"), (256, 256), 1.25)
     assert data.extent == pytest.approx(1.25 * np.repeat(boxes[:, 2:].max(1, keepdims=True), 2, 1))
 
 
 @pytest.fixture
-def samples(tmp_path: Path) -> FaceDataset:
+def dataset(tmp_path: Path) -> FaceDataset:
     """Three faces in pictures whose colour says where one is: red grows with x, green with y."""
     y, x = np.mgrid[0:80, 0:100]
     image = np.stack([2 * x, 2 * y, 0 * x], -1).astype(np.uint8)
@@ -140,28 +137,28 @@ def samples(tmp_path: Path) -> FaceDataset:
     return FaceDataset(load_faces(written(tmp_path, *lines)), tmp_path, (64, 64), 1.25, PAPER)
 
 
-def test_a_plain_sample_holds_the_face_in_its_middle(samples: FaceDataset) -> None:
+def test_a_plain_sample_holds_the_face_in_its_middle(dataset: FaceDataset) -> None:
     for i in range(3):
-        sample = samples.sample(i, None)
+        sample = dataset.sample(i, None)
         assert sample["image"].shape == (3, 64, 64) and sample["image"].dtype == np.float32
         points = sample["points"]
         assert points.dtype == np.float32 and sample["weights"].tolist() == [1.0] * 98
         middle = (points.min(0) + points.max(0)) / 2
         assert np.abs(middle - 32).max() < 1.5
         assert np.ptp(points, axis=0).max() == pytest.approx(64 / 1.25, abs=2.5)
-    batch = collate([samples.sample(i, None) for i in range(3)])
+    batch = collate([dataset.sample(i, None) for i in range(3)])
     assert batch["points"].shape == (3, 98, 2) and batch["index"].tolist() == [0, 1, 2]
 
 
-def test_points_follow_the_image_through_every_augmentation(samples: FaceDataset) -> None:
+def test_points_follow_the_image_through_every_augmentation(dataset: FaceDataset) -> None:
     """Red and green at a point say which place of the image it is, as long as it has not left it."""
     flipped, sizes = 0, []
     for seed in range(40):
-        sample = samples.sample(1, np.random.default_rng(seed))
+        sample = dataset.sample(1, np.random.default_rng(seed))
         crop = denormalise(sample["image"])
         flip = bool(np.sign(crop[32, 40, 0].astype(int) - crop[32, 24, 0]) < 0)
         flipped += flip
-        original = samples.faces.points[1][FLIP] if flip else samples.faces.points[1]
+        original = dataset.faces.points[1][FLIP] if flip else dataset.faces.points[1]
         points = sample["points"]
         inside = (points >= 1).all(1) & (points <= 62).all(1)
         assert inside.sum() > 20
@@ -169,26 +166,26 @@ def test_points_follow_the_image_through_every_augmentation(samples: FaceDataset
         seen = crop[at[:, 1], at[:, 0], :2].astype(float)
         step = 2 * sample["extent"][0] / 64  # colour a pixel of the crop
         assert np.abs(seen - 2 * original[inside]).max() < step + 4
-        sizes.append(sample["extent"][0] / samples.extent[1, 0])
+        sizes.append(sample["extent"][0] / dataset.extent[1, 0])
     assert 10 < flipped < 30
     assert 0.75 <= min(sizes) < 0.85 and 1.15 < max(sizes) <= 1.25
 
 
-def test_a_flipped_sample_is_the_mirror_image(samples: FaceDataset) -> None:
-    samples.augmentation = FaceAugmentation(0.0, 0.0, 0.0, 1.0)
-    plain, flipped = samples.sample(0, None), samples.sample(0, np.random.default_rng(0))
+def test_a_flipped_sample_is_the_mirror_image(dataset: FaceDataset) -> None:
+    dataset.augmentation = FaceAugmentation(0.0, 0.0, 0.0, 1.0)
+    plain, flipped = dataset.sample(0, None), dataset.sample(0, np.random.default_rng(0))
     expected = np.stack([64 - plain["points"][:, 0], plain["points"][:, 1]], -1)[FLIP]
     assert flipped["points"] == pytest.approx(expected, abs=1e-3)
     mirrored = denormalise(plain["image"])[:, :0:-1].astype(int)
     assert np.abs(denormalise(flipped["image"])[:, 1:] - mirrored).mean() < 2
 
 
-def test_rotation_stays_in_its_range(samples: FaceDataset) -> None:
-    samples.augmentation = FaceAugmentation(0.0, 30.0, 0.6, 0.0)
-    plain = samples.sample(0, None)["points"]
+def test_rotation_stays_in_its_range(dataset: FaceDataset) -> None:
+    dataset.augmentation = FaceAugmentation(0.0, 30.0, 0.6, 0.0)
+    plain = dataset.sample(0, None)["points"]
     angles = []
     for seed in range(60):
-        points = samples.sample(0, np.random.default_rng(seed))["points"]
+        points = dataset.sample(0, np.random.default_rng(seed))["points"]
         a, b = plain[60] - plain[72], points[60] - points[72]
         turn = np.arctan2(a[0] * b[1] - a[1] * b[0], a @ b)
         angles.append(np.rad2deg(turn))
@@ -197,19 +194,18 @@ def test_rotation_stays_in_its_range(samples: FaceDataset) -> None:
     assert np.abs(angles).max() <= 30.01 and np.abs(angles).max() > 25
 
 
-def test_a_sample_depends_on_its_generator_alone(samples: FaceDataset) -> None:
-    first, second = (samples.sample(2, np.random.default_rng(5)) for _ in range(2))
+def test_a_sample_depends_on_its_generator_alone(dataset: FaceDataset) -> None:
+    first, second = (dataset.sample(2, np.random.default_rng(5)) for _ in range(2))
     assert all(np.array_equal(first[key], second[key]) for key in first)
-    assert not np.array_equal(first["image"], samples.sample(2, np.random.default_rng(6))["image"])
-    samples.augmentation = None
-    plain, same = samples.sample(2, None), samples.sample(2, np.random.default_rng(5))
+    assert not np.array_equal(first["image"], dataset.sample(2, np.random.default_rng(6))["image"])
+    dataset.augmentation = None
+    plain, same = dataset.sample(2, None), dataset.sample(2, np.random.default_rng(5))
     assert all(np.array_equal(plain[key], same[key]) for key in plain)
 
 
-@needs_samples
-def test_real_faces_are_cropped() -> None:
-    faces = load_faces(list_file(SHARED, "test"))
-    data = FaceDataset(faces, face_image_folder(SHARED), (256, 256), 1.25, PAPER)
+def test_real_faces_are_cropped(samples: Path) -> None:
+    faces = load_faces(list_file(samples / "wflw", "test"))
+    data = FaceDataset(faces, face_image_folder(samples / "wflw"), (256, 256), 1.25, PAPER)
     assert len(data) == 4 and len(set(faces.names)) == 2
     for i in range(4):
         sample = data.sample(i, None)
@@ -222,9 +218,8 @@ def test_real_faces_are_cropped() -> None:
         assert (middle >= around.min((0, 1)) - 3).all() and (middle <= around.max((0, 1)) + 3).all()
 
 
-@needs_samples
-def test_the_official_line_is_read() -> None:
-    path = list_file(SHARED, "test").with_name("list_98pt_rect_attr_test.line1_official.txt")
+def test_the_official_line_is_read(samples: Path) -> None:
+    path = list_file(samples / "wflw", "test").with_name("list_98pt_rect_attr_test.line1_official.txt")
     faces = load_faces(path)
     assert len(faces) == 1
     assert faces.box[0].tolist() == [198, 242, 331, 385]

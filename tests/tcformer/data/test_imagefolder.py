@@ -19,7 +19,6 @@ from tcformer.data.imagenet.mixing import mix_pair, smooth_targets
 from tcformer.data.imagenet.randaugment import OPERATIONS, color_jitter, rand_augment
 from tcformer.errors import UserError
 
-SHARED = Path(__file__).resolve().parents[3] / "../shared/samples/imagenet"
 PAPER = ImageAugmentation(
     crop_area=(0.08, 1.0),
     crop_aspect=(3 / 4, 4 / 3),
@@ -209,11 +208,11 @@ def test_targets_tell_what_share_of_the_pixels_is_whose(mixup: float, cutmix: fl
     assert images[0].sum() == 0
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="needs the shared samples")
-def test_all_real_images_give_samples() -> None:
-    classes = find_classes(SHARED, 120)
-    train = ImageFolderDataset(SHARED, "train", classes, 64, 0.875, PAPER)
-    val = ImageFolderDataset(SHARED, "val", classes, 64, 0.875)
+def test_all_real_images_give_samples(samples: Path) -> None:
+    root = samples / "imagenet"
+    classes = find_classes(root, 120)
+    train = ImageFolderDataset(root, "train", classes, 64, 0.875, PAPER)
+    val = ImageFolderDataset(root, "val", classes, 64, 0.875)
     assert len(train) == 96 and len(val) == 24
     for data in (train, val):
         for i in range(len(data)):

@@ -6,7 +6,6 @@ from PIL import Image
 
 from tcformer.data.images import ImageError, denormalise, normalise, read_image
 
-SHARED = Path(__file__).resolve().parents[3] / "../shared/samples"
 
 
 @pytest.fixture
@@ -89,9 +88,8 @@ def test_normalising_and_back(pixels: np.ndarray) -> None:
     assert (denormalise(image) == pixels).all()
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="needs the shared samples")
-def test_all_real_images_agree_with_pillow() -> None:
-    paths = sorted(SHARED.glob("imagenet/*/*/*.JPEG")) + sorted(SHARED.glob("coco_wholebody/val2017/*.jpg"))
+def test_all_real_images_agree_with_pillow(samples: Path) -> None:
+    paths = sorted(samples.glob("imagenet/*/*/*.JPEG")) + sorted(samples.glob("coco_wholebody/val2017/*.jpg"))
     assert len(paths) == 125
     modes = set()
     for path in paths:

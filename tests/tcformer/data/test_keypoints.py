@@ -17,7 +17,6 @@ from tcformer.data.wholebody.keypoints import (
     UPPER_BODY,
 )
 
-SHARED = Path(__file__).resolve().parents[3] / "../shared/samples/coco_wholebody"
 
 
 def test_the_parts_follow_one_another() -> None:
@@ -40,9 +39,8 @@ def test_flipping_exchanges_the_names() -> None:
             assert NAMES[FLIP[i]] == f"{mirror[side]}_{rest}"
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="needs the shared samples")
-def test_tables_are_the_published_ones() -> None:
-    facts = json.loads((SHARED / "wholebody_facts.json").read_text())
+def test_tables_are_the_published_ones(samples: Path) -> None:
+    facts = json.loads((samples / "coco_wholebody/wholebody_facts.json").read_text())
     assert list(NAMES) == facts["names"]
     assert FLIP.tolist() == facts["flip_perm"]
     assert SIGMAS.tolist() == facts["sigmas"]

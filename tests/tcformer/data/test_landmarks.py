@@ -6,8 +6,6 @@ import pytest
 
 from tcformer.data.face.landmarks import CONTOURS, FLIP, FLIP_PAIRS, NUM_LANDMARKS
 
-FACTS = Path(__file__).resolve().parents[3] / "../shared/samples/wflw/wflw_facts.json"
-
 
 def test_flip_is_its_own_inverse_and_has_ten_fixed_points() -> None:
     assert (FLIP[FLIP] == np.arange(NUM_LANDMARKS)).all()
@@ -23,8 +21,7 @@ def test_contours_mirror_one_another_and_leave_the_pupils_alone() -> None:
     assert sorted(point for run in runs for point in run) == list(range(96))
 
 
-@pytest.mark.skipif(not FACTS.exists(), reason="needs the shared samples")
-def test_pairs_are_those_of_three_published_codes() -> None:
-    facts = json.loads(FACTS.read_text())
+def test_pairs_are_those_of_three_published_codes(samples: Path) -> None:
+    facts = json.loads((samples / "wflw/wflw_facts.json").read_text())
     assert FLIP.tolist() == facts["flip_perm"]
     assert sorted(sorted(pair) for pair in FLIP_PAIRS) == facts["flip_pairs"]

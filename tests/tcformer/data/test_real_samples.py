@@ -1,4 +1,4 @@
-"""Every loader on pieces of the real data sets, where they lie beside the repository: counts, coordinates, crops.
+"""Every loader on pieces of the real datasets: counts, coordinates, crops.
 
 With TCFORMER_SHEETS set to a folder the crops with their points are written there, to be looked at.
 """
@@ -22,9 +22,6 @@ from tcformer.data.mesh.files import load_bodies
 from tcformer.data.wholebody.dataset import WholebodyDataset, annotated_crops, annotation_file, load_people
 from tcformer.draw import write_png
 from tcformer.models.heads import MeshHead
-
-SAMPLES = Path(__file__).resolve().parents[4] / "shared" / "samples"
-pytestmark = pytest.mark.skipif(not SAMPLES.is_dir(), reason="the real samples are not beside the repository")
 
 
 def write_sheet(name: str, crops: list[np.ndarray]) -> None:
@@ -56,8 +53,8 @@ def dotted(image: np.ndarray, points: np.ndarray) -> np.ndarray:
         ("coco/annotations/person_keypoints_val2017.json", "coco/val2017", 11, None),
     ],
 )
-def test_people_with_points_alone(file: str, images: str, people: int, points: int | None) -> None:
-    bodies = load_bodies(SAMPLES / file)
+def test_people_with_points_alone(samples: Path, file: str, images: str, people: int, points: int | None) -> None:
+    bodies = load_bodies(samples / file)
     assert len(bodies) == people and not bodies.has_smpl.any()
     known = bodies.keypoints[:, :, 2] > 0
     assert not known[:, :NUM_OPENPOSE].any(), "OpenPose's points are known to none of these files"
@@ -65,12 +62,12 @@ def test_people_with_points_alone(file: str, images: str, people: int, points: i
         assert known.sum() == points
     outside = 0
     for name, row, labelled in zip(bodies.image, bodies.keypoints, known, strict=True):
-        height, width = read_image(SAMPLES / images / name).shape[:2]
+        height, width = read_image(samples / images / name).shape[:2]
         x, y = row[labelled, 0], row[labelled, 1]
         outside += int(((x < -1) | (y < -1) | (x > width) | (y > height)).sum())
     assert outside <= (1 if "lspet" in file else 0), "one point of LSP-Extended lies outside, as its authors have it"
 
-    data = MeshDataset(bodies, SAMPLES / images, 112)
+    data = MeshDataset(bodies, samples / images, 112)
     crops = []
     for index in range(min(24, len(data))):
         sample = data.sample(index, None)
@@ -80,8 +77,8 @@ def test_people_with_points_alone(file: str, images: str, people: int, points: i
     write_sheet(file.split("/")[0] + "-" + Path(file).stem, crops)
 
 
-def test_persons() -> None:
-    root = SAMPLES / "coco_wholebody"
+def test_persons(samples: Path) -> None:
+    root = samples / "coco_wholebody"
     people = load_people(annotation_file(root, "val"))
     assert len(people) == 26 and len(people.images) == 5
     crops = annotated_crops(people)
@@ -95,8 +92,8 @@ def test_persons() -> None:
     write_sheet("coco_wholebody", pages)
 
 
-def test_faces() -> None:
-    root = SAMPLES / "wflw"
+def test_faces(samples: Path) -> None:
+    root = samples / "wflw"
     faces = load_faces(list_file(root, "test"))
     assert len(faces) == 4 and len(set(faces.names)) == 2
     data = FaceDataset(faces, face_image_folder(root), (128, 128), 1.25)
@@ -108,8 +105,8 @@ def test_faces() -> None:
     write_sheet("wflw", pages)
 
 
-def test_classes() -> None:
-    root = SAMPLES / "imagenet"
+def test_classes(samples: Path) -> None:
+    root = samples / "imagenet"
     pages = []
     for split, count in (("train", 96), ("val", 24)):
         data = ImageFolderDataset(root, split, find_classes(root, 120), 112, 0.875)
@@ -118,8 +115,8 @@ def test_classes() -> None:
     write_sheet("imagenet", pages)
 
 
-def test_mean_parameters_of_hmr() -> None:
-    with np.load(SAMPLES / "smpl_misc" / "smpl_mean_params.npz") as file:
+def test_mean_parameters_of_hmr(samples: Path) -> None:
+    with np.load(samples / "smpl_misc" / "smpl_mean_params.npz") as file:
         pose, shape, camera = (torch.from_numpy(file[name]) for name in ("pose", "shape", "cam"))
     head = MeshHead(32)
     head.set_mean(pose, shape, camera)
@@ -142,6 +139,6 @@ def test_mean_parameters_of_hmr() -> None:
         ("lsp/spin_examples/im1010.jpg", (192, 153)),
     ],
 )
-def test_single_pictures(file: str, size: tuple[int, int]) -> None:
-    image = read_image(SAMPLES / file)
+def test_single_pictures(samples: Path, file: str, size: tuple[int, int]) -> None:
+    image = read_image(samples / file)
     assert image.shape == (*size, 3) and image.dtype == np.uint8 and image.std() > 20

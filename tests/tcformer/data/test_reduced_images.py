@@ -16,8 +16,6 @@ from tcformer.data.imagenet.folder import random_crop_box, resize
 from tcformer.data.images import ReducedImage, denormalise, read_image, read_reduced
 from tests.tcformer.data.test_mesh_files import COUNT, write_spin
 
-SAMPLES = Path(__file__).resolve().parents[3] / "../shared/samples"
-needs_samples = pytest.mark.skipif(not SAMPLES.exists(), reason="needs the shared samples")
 SIZE = 64
 MOVED = MeshAugmentation(flip_probability=0.5, noise=0.0, rotation=30.0, scale=0.25, rotation_probability=0.7)
 
@@ -129,18 +127,17 @@ def test_points_and_pixels_of_a_reduced_crop(people: MeshDataset, monkeypatch: p
     assert np.abs(np.array(errors)[:, 0].mean(0)).max() < 0.03
 
 
-@needs_samples
-def test_crops_of_real_photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    paths = sorted((SAMPLES / "mpii").rglob("*.jpg"))
+def test_crops_of_real_photographs(samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = sorted((samples / "mpii").rglob("*.jpg"))
     sizes = np.array([read_image(path).shape[1::-1] for path in paths], float)
-    names = np.array([str(path.relative_to(SAMPLES)) for path in paths])
+    names = np.array([str(path.relative_to(samples)) for path in paths])
     bodies = load_bodies(
         write_spin(
             tmp_path, imgname=names, center=sizes / 2, scale=0.9 * sizes[:, 1] / 200, gender=None,
             **dict.fromkeys(("part", "openpose", "S", "pose", "shape", "has_smpl")),
         )
     )  # fmt: skip
-    data = MeshDataset(bodies, SAMPLES, 224)
+    data = MeshDataset(bodies, samples, 224)
     for row, size in enumerate(sizes):
         monkeypatch.setattr(mesh, "read_reduced", read_reduced)
         reduced = denormalise(data.sample(row, None)["image"]).astype(int)
@@ -150,11 +147,10 @@ def test_crops_of_real_photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert (reduced != full).any() == (0.9 * size[1] / 224 >= 2)
 
 
-@needs_samples
-def test_pytorchs_resizing_is_pillows() -> None:
+def test_pytorchs_resizing_is_pillows(samples: Path) -> None:
     rng = np.random.default_rng(0)
     differences = []
-    for path in sorted(SAMPLES.glob("imagenet/*/*/*.JPEG"))[::4]:
+    for path in sorted(samples.glob("imagenet/*/*/*.JPEG"))[::4]:
         pixels = read_image(path)
         left, top, right, bottom = random_crop_box(pixels.shape[1::-1], (0.08, 1.0), (3 / 4, 4 / 3), rng)
         crop = pixels[top:bottom, left:right]

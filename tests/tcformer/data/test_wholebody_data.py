@@ -22,8 +22,6 @@ from tcformer.data.wholebody.dataset import (
 )
 from tcformer.errors import UserError
 
-SHARED = Path(__file__).resolve().parents[3] / "../shared/samples/coco_wholebody"
-needs_samples = pytest.mark.skipif(not SHARED.exists(), reason="needs the shared samples")
 NONE = WholebodyAugmentation(0, 0, 0, 0, 8, 0, 0, 0)
 PAPER = WholebodyAugmentation(
     shift_probability=0.3,
@@ -222,27 +220,31 @@ def test_a_bad_detection_is_named(tmp_path: Path, change: dict[str, Any], messag
 
 
 @pytest.fixture
-def samples() -> WholebodyDataset:
-    crops = annotated_crops(load_people(annotation_file(SHARED, "val")))
-    return WholebodyDataset(crops, image_folder(SHARED, "val"), (128, 96), 1.25, PAPER)
+def real(samples: Path) -> Path:
+    """Root of the real dataset."""
+    return samples / "coco_wholebody"
 
 
-@needs_samples
-def test_counts_of_the_real_sample() -> None:
-    people = load_people(annotation_file(SHARED, "val"))
+@pytest.fixture
+def dataset(real: Path) -> WholebodyDataset:
+    crops = annotated_crops(load_people(annotation_file(real, "val")))
+    return WholebodyDataset(crops, image_folder(real, "val"), (128, 96), 1.25, PAPER)
+
+
+def test_counts_of_the_real_sample(real: Path) -> None:
+    people = load_people(annotation_file(real, "val"))
     labelled = people.keypoints[..., 2] > 0
     assert len(people) == 26 and len(people.images) == 5
     counts = {part: int(labelled[:, rows].any(1).sum()) for part, rows in PARTS.items()}
     assert counts == {"body": 24, "foot": 16, "face": 13, "lefthand": 12, "righthand": 13}
     assert len(annotated_crops(people)) == 24
-    assert len(detected_crops(detection_file(SHARED), people, 0.0)) == 118
+    assert len(detected_crops(detection_file(real), people, 0.0)) == 118
 
 
-@needs_samples
-def test_a_plain_sample_holds_the_person(samples: WholebodyDataset) -> None:
+def test_a_plain_sample_holds_the_person(dataset: WholebodyDataset) -> None:
     inside = []
-    for i in range(len(samples)):
-        sample = samples.sample(i, None)
+    for i in range(len(dataset)):
+        sample = dataset.sample(i, None)
         assert sample["image"].shape == (3, 128, 96) and sample["image"].dtype == np.float32
         points = sample["points"][sample["weights"] > 0]
         inside += ((points >= 0) & (points <= [96, 128])).all(1).tolist()
@@ -251,32 +253,29 @@ def test_a_plain_sample_holds_the_person(samples: WholebodyDataset) -> None:
     assert np.mean(inside) > 0.99
 
 
-@needs_samples
-def test_a_sample_depends_on_its_generator_alone(samples: WholebodyDataset) -> None:
+def test_a_sample_depends_on_its_generator_alone(dataset: WholebodyDataset) -> None:
     np.random.seed(0)
-    first = samples.sample(3, np.random.default_rng(5))
+    first = dataset.sample(3, np.random.default_rng(5))
     np.random.seed(1)
-    samples.sample(4, np.random.default_rng(6))
-    second = samples.sample(3, np.random.default_rng(5))
+    dataset.sample(4, np.random.default_rng(6))
+    second = dataset.sample(3, np.random.default_rng(5))
     assert all(np.array_equal(first[key], second[key]) for key in first)
-    other = samples.sample(3, np.random.default_rng(7))
+    other = dataset.sample(3, np.random.default_rng(7))
     assert not np.array_equal(first["image"], other["image"])
 
 
-@needs_samples
-def test_a_generator_without_augmentation_changes_nothing(samples: WholebodyDataset) -> None:
-    plain = samples.sample(2, None)
+def test_a_generator_without_augmentation_changes_nothing(dataset: WholebodyDataset) -> None:
+    plain = dataset.sample(2, None)
     for augmentation in (None, NONE):
-        samples.augmentation = augmentation
-        same = samples.sample(2, np.random.default_rng(0))
+        dataset.augmentation = augmentation
+        same = dataset.sample(2, np.random.default_rng(0))
         assert all(np.array_equal(plain[key], same[key]) for key in plain)
 
 
-@needs_samples
-def test_a_flipped_sample_is_the_mirror_image(samples: WholebodyDataset) -> None:
-    samples.augmentation = WholebodyAugmentation(0, 0, 1, 0, 8, 0, 0, 0)
-    for i in range(0, len(samples), 5):
-        plain, flipped = samples.sample(i, None), samples.sample(i, np.random.default_rng(0))
+def test_a_flipped_sample_is_the_mirror_image(dataset: WholebodyDataset) -> None:
+    dataset.augmentation = WholebodyAugmentation(0, 0, 1, 0, 8, 0, 0, 0)
+    for i in range(0, len(dataset), 5):
+        plain, flipped = dataset.sample(i, None), dataset.sample(i, np.random.default_rng(0))
         assert (plain["weights"] == flipped["weights"][FLIP]).all()
         # The crop's centre is at width / 2, so mirroring takes x to width - x.
         labelled = plain["weights"] > 0
@@ -286,19 +285,18 @@ def test_a_flipped_sample_is_the_mirror_image(samples: WholebodyDataset) -> None
         assert np.abs(denormalise(flipped["image"])[:, 1:] - mirrored).mean() < 2
 
 
-@needs_samples
-def test_points_follow_the_image_through_every_augmentation(samples: WholebodyDataset) -> None:
+def test_points_follow_the_image_through_every_augmentation(dataset: WholebodyDataset) -> None:
     """A point has in the crop the colour that it has in the image, as far as resampling allows."""
     from tcformer.data.images import read_image
 
     differences, shuffled = [], []
-    for i in range(len(samples)):
-        sample = samples.sample(i, np.random.default_rng([9, i]))
-        name = samples.crops.images[sample["image_id"]][0]
-        image = read_image(samples.folder / name)
+    for i in range(len(dataset)):
+        sample = dataset.sample(i, np.random.default_rng([9, i]))
+        name = dataset.crops.images[sample["image_id"]][0]
+        image = read_image(dataset.folder / name)
         points = sample["points"]
-        original = samples.crops.keypoints[i, :, :2]
-        if not np.allclose(samples.crops.keypoints[i, :, 2] > 0, sample["weights"] > 0):
+        original = dataset.crops.keypoints[i, :, :2]
+        if not np.allclose(dataset.crops.keypoints[i, :, 2] > 0, sample["weights"] > 0):
             original = original[FLIP]
         crop = denormalise(sample["image"])
         inside = (sample["weights"] > 0) & (points >= 2).all(1) & (points < [94, 126]).all(1)
@@ -314,27 +312,25 @@ def test_points_follow_the_image_through_every_augmentation(samples: WholebodyDa
     assert np.median(differences) < 0.5 * np.median(shuffled)
 
 
-@needs_samples
-def test_augmentation_stays_in_its_ranges(samples: WholebodyDataset) -> None:
-    plain = samples.sample(0, None)
-    samples.augmentation = WholebodyAugmentation(1, 0.16, 0, 0, 8, 0.5, 40.0, 1)
+def test_augmentation_stays_in_its_ranges(dataset: WholebodyDataset) -> None:
+    plain = dataset.sample(0, None)
+    dataset.augmentation = WholebodyAugmentation(1, 0.16, 0, 0, 8, 0.5, 40.0, 1)
     rngs = [np.random.default_rng(i) for i in range(60)]
     extents, centres = [], []
     for rng in rngs:
-        sample = samples.sample(0, rng)
+        sample = dataset.sample(0, rng)
         extents.append(sample["extent"][0] / plain["extent"][0])
         centres.append((sample["centre"] - plain["centre"]) / plain["extent"])
     assert min(extents) >= 0.5 and max(extents) <= 1.5 and np.std(extents) > 0.2
     assert np.abs(centres).max() <= 0.1601 and np.abs(centres).max() > 0.12
 
 
-@needs_samples
-def test_half_body_crops_to_one_half(samples: WholebodyDataset) -> None:
-    samples.augmentation = WholebodyAugmentation(0, 0, 0, 1, 8, 0, 0, 0)
-    plain = samples.sample(0, None)
+def test_half_body_crops_to_one_half(dataset: WholebodyDataset) -> None:
+    dataset.augmentation = WholebodyAugmentation(0, 0, 0, 1, 8, 0, 0, 0)
+    plain = dataset.sample(0, None)
     upper = 0
     for i in range(40):
-        sample = samples.sample(0, np.random.default_rng(i))
+        sample = dataset.sample(0, np.random.default_rng(i))
         body = sample["points"][: PARTS["body"].stop]
         if sample["extent"][0] < 0.7 * plain["extent"][0]:
             upper += 1
@@ -342,11 +338,10 @@ def test_half_body_crops_to_one_half(samples: WholebodyDataset) -> None:
     assert 20 < upper < 36  # 69 %
 
 
-@needs_samples
-def test_samples_of_detections_have_no_points() -> None:
-    people = load_people(annotation_file(SHARED, "val"))
-    crops = detected_crops(detection_file(SHARED), people, 0.5)
-    data = WholebodyDataset(crops, image_folder(SHARED, "val"), (64, 48), 1.25)
+def test_samples_of_detections_have_no_points(real: Path) -> None:
+    people = load_people(annotation_file(real, "val"))
+    crops = detected_crops(detection_file(real), people, 0.5)
+    data = WholebodyDataset(crops, image_folder(real, "val"), (64, 48), 1.25)
     batch = collate([data.sample(i, None) for i in range(2)])
     assert batch["weights"].sum() == 0 and batch["annotation_id"].tolist() == [0, 0]
     assert batch["image"].shape == (2, 3, 64, 48)

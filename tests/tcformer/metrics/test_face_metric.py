@@ -8,8 +8,6 @@ from tcformer.data.face.landmarks import ATTRIBUTES
 from tcformer.metrics import area_under_curve, evaluate_face, face_nme, failure_rate
 from tcformer.metrics.face import mean_shape, place_shape
 
-SHARED = Path(__file__).resolve().parents[3] / "../shared/samples/wflw"
-
 
 def shape(eyes: float = 50.0) -> np.ndarray:
     """A face (98, 2) whose outer eye corners are `eyes` pixels apart."""
@@ -102,9 +100,8 @@ def test_the_mean_shape_of_one_face_is_that_face() -> None:
     assert place_shape(mean_shape(two, middle, size), middle, size) == pytest.approx(two)
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="needs the shared samples")
-def test_four_real_faces() -> None:
-    truth = load_faces(list_file(SHARED, "test")).points
+def test_four_real_faces(samples: Path) -> None:
+    truth = load_faces(list_file(samples / "wflw", "test")).points
     assert (face_nme(truth, truth) == 0).all()
     eyes = np.linalg.norm(truth[:, 60] - truth[:, 72], axis=-1)
     assert face_nme(truth + [0.0, 1.0], truth) == pytest.approx(1 / eyes)

@@ -12,15 +12,26 @@ from tcformer.errors import UserError
 from tcformer.metrics import evaluate_wholebody, mean_pose, mean_pose_results, wholebody_oks
 from tcformer.metrics.wholebody import STATS
 
-SHARED = Path(__file__).resolve().parents[3] / "../shared/samples/coco_wholebody"
-GROUND_TRUTH = SHARED / "annotations/coco_wholebody_val_v1.0.json"
-RESULTS = SHARED / "results/example_pred.json"
-pytestmark = pytest.mark.skipif(not SHARED.exists(), reason="needs the shared samples")
+
+@pytest.fixture
+def ground_truth(samples: Path) -> Path:
+    return samples / "coco_wholebody/annotations/coco_wholebody_val_v1.0.json"
 
 
 @pytest.fixture
-def truth() -> dict[str, Any]:
-    return json.loads(GROUND_TRUTH.read_text())
+def results(samples: Path) -> Path:
+    return samples / "coco_wholebody/results/example_pred.json"
+
+
+@pytest.fixture
+def golden(samples: Path) -> dict[str, Any]:
+    """The official code's figures of `results`."""
+    return json.loads((samples / "coco_wholebody/golden_metrics.json").read_text())["with_part_scores"]
+
+
+@pytest.fixture
+def truth(ground_truth: Path) -> dict[str, Any]:
+    return json.loads(ground_truth.read_text())
 
 
 def as_results(truth: dict[str, Any]) -> list[dict[str, Any]]:
@@ -28,26 +39,28 @@ def as_results(truth: dict[str, Any]) -> list[dict[str, Any]]:
     return [{**{f: a[f] for f in fields}, "score": 1.0, "annotation_id": a["id"]} for a in truth["annotations"]]
 
 
-def test_official_example_gives_the_official_figures(truth: dict[str, Any]) -> None:
-    golden = json.loads((SHARED / "golden_metrics.json").read_text())["with_part_scores"]
+def test_official_example_gives_the_official_figures(
+    truth: dict[str, Any], ground_truth: Path, results: Path, golden: dict[str, Any]
+) -> None:
     names = ("AP", "AP .5", "AP .75", "AP (M)", "AP (L)", "AR", "AR .5", "AR .75", "AR (M)", "AR (L)")
     expected = {part: {s: golden[part][n] for s, n in zip(STATS, names)} for part in golden}
-    for gt, found in ((GROUND_TRUTH, RESULTS), (truth, json.loads(RESULTS.read_text()))):
+    for gt, found in ((ground_truth, results), (truth, json.loads(results.read_text()))):
         measured = evaluate_wholebody(gt, found)
         assert list(measured) == [*expected, "hand"]
         for part in expected:
             assert measured[part] == pytest.approx(expected[part], abs=1e-9)
 
 
-def test_the_published_hand_figure_is_the_mean_of_both_hands(truth: dict[str, Any]) -> None:
-    golden = json.loads((SHARED / "golden_metrics.json").read_text())["with_part_scores"]
-    measured = evaluate_wholebody(GROUND_TRUTH, RESULTS)["hand"]
+def test_the_published_hand_figure_is_the_mean_of_both_hands(
+    truth: dict[str, Any], ground_truth: Path, results: Path, golden: dict[str, Any]
+) -> None:
+    measured = evaluate_wholebody(ground_truth, results)["hand"]
     for name, official in (("AP", "AP"), ("AR75", "AR .75")):
         expected = (golden["lefthand"][official] + golden["righthand"][official]) / 2
         assert measured[name] == pytest.approx(expected, abs=1e-9)
     for annotation in truth["annotations"]:  # no left hand is annotated: there is no mean of both
         annotation["lefthand_kpts"] = [0] * 63
-    measured_parts = evaluate_wholebody(truth, RESULTS)
+    measured_parts = evaluate_wholebody(truth, results)
     assert measured_parts["righthand"]["AP"] is not None and measured_parts["hand"]["AP"] is None
 
 
@@ -57,18 +70,18 @@ def test_ground_truth_as_predictions_is_perfect(truth: dict[str, Any]) -> None:
     assert wholebody_oks(truth, as_results(truth)) == pytest.approx(1.0)
 
 
-def test_a_bbox_in_the_results_changes_nothing() -> None:
-    found = json.loads(RESULTS.read_text())
+def test_a_bbox_in_the_results_changes_nothing(ground_truth: Path, results: Path) -> None:
+    found = json.loads(results.read_text())
     with_boxes = [{**r, "bbox": [0.0, 0.0, 1.0, 1.0]} for r in found]
-    assert evaluate_wholebody(GROUND_TRUTH, with_boxes) == evaluate_wholebody(GROUND_TRUTH, found)
+    assert evaluate_wholebody(ground_truth, with_boxes) == evaluate_wholebody(ground_truth, found)
 
 
-def test_the_plain_score_stands_in_for_a_part_score() -> None:
-    found = json.loads(RESULTS.read_text())
+def test_the_plain_score_stands_in_for_a_part_score(ground_truth: Path, results: Path) -> None:
+    found = json.loads(results.read_text())
     plain = [{k: v for k, v in r.items() if not k.endswith("_score")} for r in found]
     same = [{**r, "face_score": r["score"]} for r in plain]
-    assert evaluate_wholebody(GROUND_TRUTH, plain) == evaluate_wholebody(GROUND_TRUTH, same)
-    assert evaluate_wholebody(GROUND_TRUTH, plain)["face"] != evaluate_wholebody(GROUND_TRUTH, found)["face"]
+    assert evaluate_wholebody(ground_truth, plain) == evaluate_wholebody(ground_truth, same)
+    assert evaluate_wholebody(ground_truth, plain)["face"] != evaluate_wholebody(ground_truth, found)["face"]
 
 
 def test_parts_without_labels_are_none_and_crowds_ignored(truth: dict[str, Any]) -> None:
@@ -146,8 +159,8 @@ def test_mean_pose_of_one_person_is_that_person(truth: dict[str, Any]) -> None:
     assert never.any() and (pose[never] == 0.5).all()
 
 
-def test_mean_pose_is_a_weak_baseline() -> None:
-    people = load_people(GROUND_TRUTH)
+def test_mean_pose_is_a_weak_baseline(ground_truth: Path) -> None:
+    people = load_people(ground_truth)
     found = mean_pose_results(mean_pose(people), annotated_crops(people))
     assert len(found) == 24
     value = wholebody_oks(people, found)

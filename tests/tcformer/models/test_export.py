@@ -31,11 +31,11 @@ NANO = "tcformer_nano"
 SIZE = (64, 48)
 # Every task, token reduction and neck once; an odd image size, whose maps do not divide its grid.
 CASES = [
-    pytest.param("imagenet", {"num_classes": 7}, SIZE),
-    pytest.param("wholebody", {"token_reduction": "local_ctm"}, SIZE, marks=pytest.mark.slow),
-    pytest.param("face", {"token_reduction": "ctm_topk", "neck": "deconv"}, SIZE, marks=pytest.mark.slow),
-    pytest.param("mesh", {"token_reduction": "conv"}, (50, 33)),
-    pytest.param("features", {}, (50, 33), marks=pytest.mark.slow),
+    ("imagenet", {"num_classes": 7}, SIZE),
+    ("wholebody", {"token_reduction": "local_ctm"}, SIZE),
+    ("face", {"token_reduction": "ctm_topk", "neck": "deconv"}, SIZE),
+    ("mesh", {"token_reduction": "conv"}, (50, 33)),
+    ("features", {}, (50, 33)),
 ]
 
 
@@ -64,6 +64,7 @@ def onnx() -> ModuleType:
     return pytest.importorskip("onnx")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("task", "options", "size"), CASES)
 def test_files_give_the_networks_outputs(
     task: str, options: dict[str, Any], size: tuple[int, int], tmp_path: Path, onnx: ModuleType

@@ -8,16 +8,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pytest
 
 from tcformer.synthetic import GenerateFace, generate_face
 
 Options = Callable[..., GenerateFace]
 
 LISTS = "WFLW_annotations/list_98pt_rect_attr_train_test"
-OFFICIAL = (
-    Path(__file__).resolve().parents[3] / f"../shared/samples/wflw/{LISTS}/list_98pt_rect_attr_test.line1_official.txt"
-)
 
 
 def lines(root: Path, split: str) -> list[list[str]]:
@@ -67,12 +63,11 @@ def test_lines_have_the_official_fields(faces: Path) -> None:
             assert 0.5 * 112 - 1 <= np.ptp(points, axis=0).max() <= 0.85 * 112
 
 
-@pytest.mark.skipif(not OFFICIAL.exists(), reason="the sample of the official dataset is missing")
-def test_a_line_is_written_as_the_official_one(faces: Path) -> None:
+def test_a_line_is_written_as_the_official_one(faces: Path, samples: Path) -> None:
     def forms(line: list[str]) -> list[str]:
         return [re.sub(r"\d+", "9", field) for field in line[:206]]
 
-    official = OFFICIAL.read_text().split()
+    official = (samples / "wflw" / LISTS / "list_98pt_rect_attr_test.line1_official.txt").read_text().split()
     assert forms(lines(faces, "test")[0]) == forms(official)
 
 

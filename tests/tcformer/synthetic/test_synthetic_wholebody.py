@@ -18,7 +18,6 @@ from tcformer.synthetic import GenerateWholebody, generate_wholebody
 
 Options = Callable[..., GenerateWholebody]
 
-SAMPLE = Path(__file__).resolve().parents[3] / "../shared/samples/coco_wholebody"
 PARTS = {"keypoints": 17, "foot_kpts": 6, "face_kpts": 68, "lefthand_kpts": 21, "righthand_kpts": 21}
 DETECTIONS = "person_detection_results/COCO_val2017_detections_AP_H_56_person.json"
 
@@ -200,9 +199,8 @@ def _iou(a: list[float], b: list[float]) -> float:
     return both / (a[2] * a[3] + b[2] * b[3] - both)
 
 
-@pytest.mark.skipif(not SAMPLE.exists(), reason="the sample of the official dataset is missing")
-def test_fields_and_types_are_those_of_the_official_file(wholebody: Path) -> None:
-    official, ours = load(SAMPLE, "val"), load(wholebody, "train")
+def test_fields_and_types_are_those_of_the_official_file(wholebody: Path, samples: Path) -> None:
+    official, ours = load(samples / "coco_wholebody", "val"), load(wholebody, "train")
     assert list(official) == list(ours)
     assert list(official["info"]) == list(ours["info"])
     assert list(official["licenses"][0]) == list(ours["licenses"][0])
@@ -217,7 +215,7 @@ def test_fields_and_types_are_those_of_the_official_file(wholebody: Path) -> Non
     for part in PARTS:
         allowed = _types(official, part)
         assert _types(ours, part) <= allowed, part
-    official_found = json.loads((SAMPLE / DETECTIONS).read_text())
+    official_found = json.loads((samples / "coco_wholebody" / DETECTIONS).read_text())
     ours_found = json.loads((wholebody / DETECTIONS).read_text())
     assert _schema(official_found[0]) == _schema(ours_found[0])
 

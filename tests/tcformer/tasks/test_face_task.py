@@ -19,9 +19,6 @@ from tcformer.models import NetworkOptions
 from tcformer.tasks.face.options import FaceEvaluation, FaceOptions
 from tcformer.tasks.face.task import FaceTask
 
-SHARED = Path(__file__).resolve().parents[3] / "../shared/samples/wflw"
-needs_samples = pytest.mark.skipif(not SHARED.exists(), reason="needs the shared samples")
-
 NETWORK = NetworkOptions("tcformer_nano", "ctm", (4, 2, 1), False, False)
 FACE = FaceOptions(
     neck="auto",
@@ -209,9 +206,8 @@ def test_the_network_learns_from_augmented_faces(root: Path) -> None:
     assert losses[-1] < 0.9 * losses[0]
 
 
-@needs_samples
-def test_real_faces_at_the_published_size() -> None:
-    task = FaceTask(replace(FACE, input_size=(256, 256)), NETWORK, SHARED, PLAIN)
+def test_real_faces_at_the_published_size(samples: Path) -> None:
+    task = FaceTask(replace(FACE, input_size=(256, 256)), NETWORK, samples / "wflw", PLAIN)
     batch = whole(task.test_set())
     measures = task.evaluate(task.predict(Oracle(batch), batch))
     # Heat maps of 64 x 64 with the quarter offset: no network can be better than about this.

@@ -20,9 +20,6 @@ from tcformer.tasks.imagenet.task import ImagenetTask
 from tcformer.tasks.wholebody.options import WholebodyEvaluation, WholebodyOptions
 from tcformer.tasks.wholebody.task import WholebodyTask
 
-SHARED = Path(__file__).resolve().parents[3] / "../shared/samples/coco_wholebody"
-needs_samples = pytest.mark.skipif(not SHARED.exists(), reason="needs the shared samples")
-
 NETWORK = NetworkOptions("tcformer", "ctm", (4, 2, 1), False, False)
 POSE = WholebodyOptions(
     keypoints="all",
@@ -41,6 +38,12 @@ IMAGES = ImagenetOptions(
     crop_fraction=0.875,
     augmentation=ImageAugmentation((0.08, 1.0), (0.75, 4 / 3), 0.5, 9.0, 0.5, 0.4, 0.25, 0.8, 1.0, 0.5, 0.1),
 )
+
+
+@pytest.fixture
+def persons(samples: Path) -> Path:
+    """Root of the real persons."""
+    return samples / "coco_wholebody"
 
 
 class HeatMaps(nn.Module):
@@ -133,9 +136,8 @@ def test_a_split_without_persons_is_told(tmp_path: Path) -> None:
         WholebodyTask(POSE, NETWORK, tmp_path).train_set()
 
 
-@needs_samples
-def test_a_perfect_network_gets_nearly_full_marks() -> None:
-    task = WholebodyTask(POSE, NETWORK, SHARED, ANNOTATED)
+def test_a_perfect_network_gets_nearly_full_marks(persons: Path) -> None:
+    task = WholebodyTask(POSE, NETWORK, persons, ANNOTATED)
     data = task.test_set()
     predictions = []
     for start in range(0, len(data), 10):  # as shards: any division will do
@@ -144,7 +146,7 @@ def test_a_perfect_network_gets_nearly_full_marks() -> None:
         sums = task.validate(model, batch)
         assert sums["loss_sum"] < 1e-6
         assert sums["pck_sum"] > 0.9 * sums["count"]
-        no_flip = WholebodyTask(POSE, NETWORK, SHARED, replace(ANNOTATED, flip_test=False))
+        no_flip = WholebodyTask(POSE, NETWORK, persons, replace(ANNOTATED, flip_test=False))
         predictions += no_flip.predict(model, batch)
     assert json.loads(json.dumps(predictions)) == predictions
     measures = task.evaluate(predictions)
@@ -153,12 +155,11 @@ def test_a_perfect_network_gets_nearly_full_marks() -> None:
     assert task.evaluate(predictions[::-1])["wholebody"] == pytest.approx(measures["wholebody"], abs=0.02)
 
 
-@needs_samples
-def test_the_mean_pose_is_measured_where_there_are_training_annotations(tmp_path: Path) -> None:
+def test_the_mean_pose_is_measured_where_there_are_training_annotations(persons: Path, tmp_path: Path) -> None:
     for folder in ("val2017", "person_detection_results"):
-        (tmp_path / folder).symlink_to((SHARED / folder).resolve())
+        (tmp_path / folder).symlink_to((persons / folder).resolve())
     (tmp_path / "annotations").mkdir()
-    real = (SHARED / "annotations/coco_wholebody_val_v1.0.json").read_text()
+    real = (persons / "annotations/coco_wholebody_val_v1.0.json").read_text()
     for split in ("train", "val"):
         (tmp_path / f"annotations/coco_wholebody_{split}_v1.0.json").write_text(real)
     task = WholebodyTask(replace(POSE, input_size=(64, 48)), NETWORK, tmp_path, ANNOTATED)
@@ -169,9 +170,8 @@ def test_the_mean_pose_is_measured_where_there_are_training_annotations(tmp_path
     assert 0 < measures["baseline"]["oks"] < 0.5 and 0 <= measures["baseline"]["body"]["AP"] < 0.2
 
 
-@needs_samples
-def test_detections_are_predicted_and_evaluated() -> None:
-    task = WholebodyTask(replace(POSE, input_size=(64, 48)), NETWORK, SHARED, replace(ANNOTATED, boxes="detections"))
+def test_detections_are_predicted_and_evaluated(persons: Path) -> None:
+    task = WholebodyTask(replace(POSE, input_size=(64, 48)), NETWORK, persons, replace(ANNOTATED, boxes="detections"))
     data = task.test_set()
     batch = collate([data.sample(i, None) for i in range(40)])
     torch.manual_seed(0)
@@ -181,9 +181,8 @@ def test_detections_are_predicted_and_evaluated() -> None:
     assert "oks" not in measures and 0 <= measures["body"]["AP"] < 0.1
 
 
-@needs_samples
-def test_training_on_real_crops_lowers_the_loss() -> None:
-    task = WholebodyTask(replace(POSE, input_size=(64, 48)), NETWORK, SHARED)
+def test_training_on_real_crops_lowers_the_loss(persons: Path) -> None:
+    task = WholebodyTask(replace(POSE, input_size=(64, 48)), NETWORK, persons)
     data = task.val_set()
     batch = collate([data.sample(i, None) for i in range(4)])
     torch.manual_seed(0)
