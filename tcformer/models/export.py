@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -28,6 +27,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from kernels.dpc_knn.portable import known_parts, note_parts
 from tcformer.data.images import IMAGE_MEAN, IMAGE_STD
 from tcformer.errors import UserError
+from tcformer.files import atomic_write
 from tcformer.models.kernel_choice import kernels_named
 from tcformer.models.networks import Network
 from tcformer.models.weights import load_model
@@ -93,21 +93,15 @@ def export_onnx(model: Network, path: str | Path, image_size: tuple[int, int], o
     for package in ("onnx", "onnxscript", "onnxruntime"):
         _package(package)
     proto = _to_onnx(_trace(model, image_size), model.config, image_size, opset)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_bytes(proto)
-    try:
-        difference = compare(model, partial, image_size)
+    with atomic_write(Path(path)) as part:
+        part.write_bytes(proto)
+        difference = compare(model, part, image_size)
         if not difference <= TOLERANCE:
             raise UserError(
                 f"onnxruntime computes other outputs of {model.config['variant']} for {model.config['task']} than "
                 f"PyTorch (by {difference:.1e} of the largest value, expected at most {TOLERANCE:.0e}), so {path} was "
                 "not written; try another opset or another version of onnxruntime."
             )
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
     return difference
 
 

@@ -8,13 +8,13 @@ run.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from tcformer.errors import UserError
+from tcformer.files import atomic_write
 from tcformer.models.factory import create_model
 from tcformer.models.networks import Network
 from tcformer.models.released import read_released_weights
@@ -39,11 +39,8 @@ def save_model(model: Network, path: str | Path, metadata: dict[str, str] | None
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     about = {"config": model.config, "metadata": metadata or {}}
     data = save(tensors, {_KEY: json.dumps(about, sort_keys=True)})
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_bytes(data)
-    os.replace(partial, path)
+    with atomic_write(Path(path)) as part:
+        part.write_bytes(data)
 
 
 def read_about(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:

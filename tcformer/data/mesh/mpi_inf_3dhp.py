@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from tcformer.data.mesh.bodies import NUM_POINTS_3D, boxes_around
 from tcformer.errors import UserError
+from tcformer.files import atomic_write
 
 SUBJECTS: Final = range(1, 9)
 SEQUENCES: Final = (1, 2)
@@ -153,7 +154,6 @@ def extract_frames(folder: Path, frames: Frames) -> None:
     """
     import cv2
 
-    (folder / frames.folder).mkdir(parents=True, exist_ok=True)
     video = cv2.VideoCapture(str(folder / frames.video))
     last = max(frames.numbers)
     for number in range(1, last + 1):
@@ -162,9 +162,8 @@ def extract_frames(folder: Path, frames: Frames) -> None:
                 f"{folder / frames.video}: expected at least {last} frames, found {number - 1}; fetch it again"
             )
         if number in frames.numbers:
-            part = folder / frames.folder / f"part-{number}.jpg"  # renamed when written: no half image after a crash
-            cv2.imwrite(str(part), video.retrieve()[1])
-            part.rename(part.with_name(f"frame_{number:06d}.jpg"))
+            with atomic_write(folder / frames.folder / f"frame_{number:06d}.jpg") as part:
+                cv2.imwrite(str(part), video.retrieve()[1])
 
 
 def write_spin(views: Sequence[View], target: Path) -> int:
@@ -183,10 +182,8 @@ def write_spin(views: Sequence[View], target: Path) -> int:
         "part": part,
         "S": joints_24,
     }
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_suffix(".part.npz")
-    np.savez(unfinished, **fields)
-    unfinished.rename(target)
+    with atomic_write(target) as unfinished:
+        np.savez(unfinished, **fields)
     return len(points)
 
 
