@@ -17,21 +17,20 @@ import json
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tcformer.body.joints import NUM_JOINTS, NUM_SHAPES
 from tcformer.body.unpickle import load_pickle
+from tcformer.checks import number_array, read_npz
 from tcformer.errors import UserError
 
 Gender = Literal["neutral", "male", "female"]
 GENDERS: Final[tuple[Gender, ...]] = ("neutral", "male", "female")
 
 Float32 = NDArray[np.float32]
-
-NUM_JOINTS: Final = 24
-NUM_SHAPES: Final = 10
 
 #: Rows of SPIN's J_regressor_h36m: the sides' hip, knee, ankle, then shoulder, elbow, wrist.
 _LEFT_ROWS: Final = (1, 2, 3, 11, 12, 13)
@@ -82,11 +81,14 @@ def load_smpl(path: Path | str) -> SmplArrays:
     """
     path = Path(path)
     names = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table", "f")
-    content = _load_npz(path) if path.suffix == ".npz" else load_pickle(path, names)
+    if path.suffix == ".npz":
+        content: object = read_npz(path, "convert the published body model to it")
+    else:
+        content = load_pickle(path, names)
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a body model, a dict with {', '.join(names)}; fetch the file again")
-    fields = {name: _dense(content.get(name)) for name in names}
-    vertices = fields["v_template"].shape[0] if fields["v_template"].ndim == 2 else 0
+    dense = {name: _dense(content[name]) for name in names if name in content}
+    vertices = len(dense["v_template"]) if "v_template" in dense and dense["v_template"].ndim else 0
     expected: dict[str, tuple[int | None, ...]] = {
         "v_template": (None, 3),
         "shapedirs": (vertices, 3, None),
@@ -96,15 +98,7 @@ def load_smpl(path: Path | str) -> SmplArrays:
         "kintree_table": (2, NUM_JOINTS),
         "f": (None, 3),
     }
-    for name, shape in expected.items():
-        array = fields[name]
-        fits = array.ndim == len(shape) and all(n in (None, m) for n, m in zip(shape, array.shape, strict=True))
-        if array.dtype.kind not in "fiu" or not fits or not np.isfinite(array).all():
-            wanted = " x ".join("any" if n is None else str(n) for n in shape)
-            found = f"{array.dtype} {' x '.join(map(str, array.shape))}" if name in content else "nothing"
-            raise UserError(
-                f"{path}: field '{name}': expected {wanted} finite numbers, found {found}; fetch the file again"
-            )
+    fields = {name: number_array(f"{path}: field '{name}'", dense.get(name), expected[name]) for name in names}
     if fields["shapedirs"].shape[2] < NUM_SHAPES:
         raise UserError(
             f"{path}: field 'shapedirs': expected at least {NUM_SHAPES} shapes, found {fields['shapedirs'].shape[2]}; "
@@ -128,17 +122,7 @@ def load_smpl(path: Path | str) -> SmplArrays:
     )
 
 
-def _load_npz(path: Path) -> dict[str, Any]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; convert the published body model to it") from error
-    except Exception as error:  # zipfile and numpy raise many kinds for a broken file
-        raise UserError(f"{path}: cannot be read as .npz ({error}); convert the body model again") from error
-
-
-def _dense(value: Any) -> NDArray:
+def _dense(value: object) -> NDArray:
     return np.asarray(value.toarray() if hasattr(value, "toarray") else value)
 
 

@@ -9,6 +9,11 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
+
+#: SMPL's joints and the shape coefficients that are used of it.
+NUM_JOINTS: Final = 24
+NUM_SHAPES: Final = 10
 
 #: The 21 vertices that smplx puts behind the 24 joints of the kinematic tree, in its order.
 VERTEX_JOINTS: Final = (
@@ -40,7 +45,7 @@ SPIN_JOINTS: Final = (
 OPENPOSE_18: Final = (0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18)
 
 
-def _mirrored(names: tuple[str, ...]) -> np.ndarray:
+def _mirrored(names: tuple[str, ...]) -> NDArray[np.int64]:
     swap = {"left": "right", "right": "left"}
     order = np.array([names.index(" ".join(swap.get(word, word) for word in name.split(" "))) for name in names])
     order.setflags(write=False)
@@ -49,3 +54,7 @@ def _mirrored(names: tuple[str, ...]) -> np.ndarray:
 
 #: (49,) joint i of a mirrored picture is joint SPIN_FLIP[i] of the original. Its own inverse.
 SPIN_FLIP: Final = _mirrored(SPIN_NAMES)
+
+#: (24,) joint i of a mirrored body is joint SMPL_FLIP[i] of the original. Its own inverse.
+SMPL_FLIP: Final = np.array([0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12, 14, 13, 15, 17, 16, 19, 18, 21, 20, 23, 22])
+SMPL_FLIP.setflags(write=False)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tcformer.body.joints import NUM_JOINTS, SMPL_FLIP
+
 Array = NDArray[np.float64]
 
 
@@ -61,12 +63,8 @@ def to_6d(matrix: ArrayLike) -> Array:
     return m[..., :2].reshape(*m.shape[:-2], 6)
 
 
-#: (24,) which joint of SMPL a joint becomes in a mirror.
-SMPL_FLIP = np.array([0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12, 14, 13, 15, 17, 16, 19, 18, 21, 20, 23, 22])
-
-
 def flip_pose(pose: ArrayLike) -> Array:
     """SMPL poses (..., 72) of bodies mirrored at x = 0: sides exchanged, y and z of every axis-angle negated."""
     joints = np.asarray(pose, np.float64)
-    joints = joints.reshape(*joints.shape[:-1], 24, 3)[..., SMPL_FLIP, :] * [1.0, -1.0, -1.0]
-    return joints.reshape(*joints.shape[:-2], 72)
+    joints = joints.reshape(*joints.shape[:-1], NUM_JOINTS, 3)[..., SMPL_FLIP, :] * [1.0, -1.0, -1.0]
+    return joints.reshape(*joints.shape[:-2], 3 * NUM_JOINTS)

@@ -3,15 +3,19 @@
 The convention is that of mmpose 0.x and the HRNet code (not UDP): pixel centres lie on whole numbers, the
 crop's centre falls on (width / 2, height / 2) of the network's input, and one scale, width over width, holds
 for both axes. `crop_matrix` (training and test) and `to_image` (results) are inverses of one another. Where
-mmpose stores a "scale" it is our extent / 200.
+mmpose stores a "scale" it is our extent / `SCALE_UNIT`.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+#: Pixels in one unit of the "scale" that mmpose and SPIN store for a box.
+SCALE_UNIT: Final = 200.0
 
 
 def centre_and_extent(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from tcformer.errors import UserError
+from tcformer.errors import UserError, listed
 
 #: Mean and standard deviation of ImageNet, RGB, for values in [0, 1].
 IMAGE_MEAN: Final = (0.485, 0.456, 0.406)
@@ -165,6 +165,27 @@ def _listed(folder: Path) -> set[str]:
         return set(os.listdir(folder))
     except OSError:
         return set()
+
+
+def check_images(
+    folder: Path, names: Iterable[str], images: str = "annotated images", place: Callable[[str], str] | None = None
+) -> None:
+    """Raise UserError if images of a dataset are missing; the message names the first ten and gives their number.
+
+    Args:
+        folder: the image folder.
+        names: the images that the annotations name, relative to `folder`; a name may stand more than once.
+        images: what they are, for the message.
+        place: where an image is named in the annotations, for the message.
+    """
+    wanted = set(names)
+    missing = missing_files(folder, wanted)
+    if missing:
+        shown = [f"{name} ({place(name)})" if place else name for name in missing]
+        raise UserError(
+            f"{folder}: {len(missing)} of {len(wanted)} {images} are missing: {listed(shown)}; "
+            f"unpack the image archive there or run the prepare stage"
+        )
 
 
 def normalise(image: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tcformer.body.camera import FOCAL_OVER_SIDE
 from tcformer.body.joints import NUM_OPENPOSE, SPIN_NAMES
 from tcformer.draw.grid import check_picture
 from tcformer.draw.strokes import (
@@ -26,9 +27,6 @@ _OPACITY = 0.8
 # Light from above the camera's left shoulder, camera axes (y down, z away).
 _LIGHT = np.array([-0.4, -0.55, -0.73])
 _AMBIENT = 0.35
-
-# Focal length over the crop's side: `tcformer.tasks.mesh.task.project`.
-_FOCAL_OVER_SIDE = 5000 / 224
 
 # Bones between the first 14 of SPIN's last 24 joints, and from the thorax down to the pelvis.
 _BONES = (
@@ -162,12 +160,12 @@ def _rasterized(
     if camera[0] <= 0:  # behind the camera there is nothing to see
         nothing = np.full((side, side), -1, np.int32)
         return np.zeros_like(vertices, np.float32), nothing, np.zeros((side, side, 2), np.float32)
-    away = [camera[1], camera[2], 2 * _FOCAL_OVER_SIDE / camera[0]]
+    away = [camera[1], camera[2], 2 * FOCAL_OVER_SIDE / camera[0]]
     seen = (np.asarray(vertices) + away).astype(np.float32)
     # The crop's centre is the pixel S / 2, whose middle lies half a pixel further.
     centre = (image_size[0] / 2 + 0.5) * side / image_size[0]
     _, face_of_pixel, weights = rasterize(
-        seen, np.asarray(faces, np.int32), _FOCAL_OVER_SIDE * side, centre, centre, side, side
+        seen, np.asarray(faces, np.int32), FOCAL_OVER_SIDE * side, centre, centre, side, side
     )
     return seen, face_of_pixel, weights
 

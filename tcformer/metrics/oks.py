@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tcformer.data.crops import SCALE_UNIT
 from tcformer.data.wholebody.keypoints import NUM_KEYPOINTS, SIGMAS
 from tcformer.metrics.results import keypoints_of
 
@@ -37,7 +38,7 @@ def oks_nms(
     for members in by_image.values():
         order = sorted(members, key=lambda index: -records[index]["score"])
         points = np.stack([keypoints_of(records[index])[:, :2] for index in order])
-        area = np.array([np.prod(np.multiply(records[index]["scale"], 200.0)) for index in order])
+        area = np.array([np.prod(np.multiply(records[index]["scale"], SCALE_UNIT)) for index in order])
         alive = np.ones(len(order), bool)
         for i, index in enumerate(order):
             if alive[i]:

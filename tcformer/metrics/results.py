@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from tcformer.data.crops import to_image
+from tcformer.data.crops import SCALE_UNIT, to_image
 from tcformer.data.wholebody.keypoints import NUM_KEYPOINTS, PART_FIELDS, PARTS
 
 
@@ -84,7 +84,7 @@ def result_record(
         **{PART_FIELDS[part]: triplets[PARTS[part]].ravel().tolist() for part in PARTS},
         "score": score,
         "center": centre.tolist(),
-        "scale": (extent / 200).tolist(),
+        "scale": (extent / SCALE_UNIT).tolist(),
     }
 
 

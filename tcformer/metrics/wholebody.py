@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -24,6 +23,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from tcformer.checks import read_json
 from tcformer.data.wholebody.dataset import Crops, People, annotated_crops, load_people
 from tcformer.data.wholebody.keypoints import PART_FIELDS, PARTS, SIGMAS
 from tcformer.errors import UserError
@@ -76,12 +76,7 @@ def _mean_of_hands(left: dict[str, float | None], right: dict[str, float | None]
 def _load(source: Any) -> Any:
     if not isinstance(source, str | Path):
         return source
-    try:
-        return json.loads(Path(source).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{source}: cannot be read ({error.strerror}); give the path of a JSON file") from error
-    except ValueError as error:
-        raise UserError(f"{source}: is no JSON ({error}); fetch or write the file again") from error
+    return read_json(Path(source), "give the path of a result file")
 
 
 def _result_points(item: Mapping[str, Any], index: int) -> NDArray[np.float64]:

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-NUM_JOINTS = 24
-NUM_SHAPES = 10
+from tcformer.body.camera import MEAN_CAMERA
+from tcformer.body.joints import NUM_JOINTS, NUM_SHAPES
+
 POSE_NUMBERS = 6 * NUM_JOINTS
 _HIDDEN = 1024
 _DROPOUT = 0.5
@@ -89,7 +90,7 @@ class MeshHead(nn.Module):
         self.decshape = nn.Linear(_HIDDEN, NUM_SHAPES)
         self.deccam = nn.Linear(_HIDDEN, 3)
         rest = torch.eye(3)[:, :2].flatten().repeat(NUM_JOINTS)  # no rotation
-        self.register_buffer("mean", torch.cat([rest, torch.zeros(NUM_SHAPES), torch.tensor([0.9, 0.0, 0.0])]))
+        self.register_buffer("mean", torch.cat([rest, torch.zeros(NUM_SHAPES), torch.tensor(MEAN_CAMERA)]))
 
     def reset_parameters(self) -> None:
         """HMR's start: PyTorch's own for the hidden layers, corrections of almost 0."""

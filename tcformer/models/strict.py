@@ -6,9 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from tcformer.errors import UserError
-
-_LISTED = 10
+from tcformer.errors import UserError, listed
 
 
 def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
@@ -29,7 +27,7 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: str)
         if name in tensors and tensors[name].shape != tensor.shape
     ]
     problems = [
-        f"{len(names)} {kind}: {_listed(names)}"
+        f"{len(names)} {kind}: {listed(names)}"
         for kind, names in (
             ("missing", sorted(expected.keys() - tensors.keys())),
             ("unknown", sorted(tensors.keys() - expected.keys())),
@@ -43,8 +41,3 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: str)
             "and options."
         )
     module.load_state_dict(tensors)
-
-
-def _listed(names: list[str]) -> str:
-    more = len(names) - _LISTED
-    return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")

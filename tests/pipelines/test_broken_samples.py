@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pipelines.tasks import build_task
 
 from pipelines import layout
 from pipelines.datasets.prepared import Prepared
 from pipelines.driver import run as training
 from pipelines.driver.run import Plan, options_of
 from pipelines.params import Params
-from pipelines.tasks import build_task
 from pipelines.training.loading import BatchPlan, BrokenImages, steps_in, training_batches, validation_batches
 from tcformer import synthetic
 from tcformer.data import BrokenImage

@@ -15,14 +15,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar, Final, Literal
+from pathlib import Path
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tcformer.checks import is_below_folder
 from tcformer.data.crops import centre_and_extent, crop_matrix, transform_points
-from tcformer.data.images import missing_files, normalise, read_image
+from tcformer.data.images import check_images, normalise, read_image
 from tcformer.data.face.landmarks import ATTRIBUTES, EYE_CORNERS, FLIP, NUM_LANDMARKS
 from tcformer.errors import UserError
 from tcformer.parameters import parameters
@@ -122,8 +123,7 @@ def _checked_numbers(fields: Sequence[str]) -> list[float] | str:
         elif not math.isfinite(value):
             return f"field {index + 1} ({_name(index)}): expected a finite number of pixels, found {text:.20}"
         values.append(value)
-    name = PurePosixPath(fields[-1])
-    if name.is_absolute() or ".." in name.parts:
+    if not is_below_folder(fields[-1]):
         return f"field {_FIELDS} (image name): expected a path below the image folder, found {fields[-1]:.80}"
     right, left = (values[2 * point : 2 * point + 2] for point in EYE_CORNERS)
     if right == left:
@@ -146,25 +146,6 @@ def _name(index: int) -> str:
 def _told(problems: Sequence[str]) -> str:
     rest = f" (the first {_MOST_TOLD} of {len(problems)})" if len(problems) > _MOST_TOLD else ""
     return "; ".join(problems[:_MOST_TOLD]) + rest
-
-
-def check_face_images(faces: Faces, folder: Path) -> None:
-    """Make sure that every image of the faces is there.
-
-    Raises:
-        UserError: names list, line and image of the first ten missing ones, and their number.
-    """
-    first_line: dict[str, int] = {}
-    for index, name in enumerate(faces.names):
-        first_line.setdefault(name, index + 1)
-    absent = set(missing_files(folder, first_line))
-    missing = [f"{name} (face {number})" for name, number in first_line.items() if name in absent]
-    if missing:
-        told = ", ".join(missing[:_MOST_TOLD]) + (", ..." if len(missing) > _MOST_TOLD else "")
-        raise UserError(
-            f"{folder}: {len(missing)} of {len(first_line)} images that {faces.source} names are missing: {told}; "
-            f"unpack the image archive there or run the prepare stage"
-        )
 
 
 def face_crops(points: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -221,7 +202,8 @@ class FaceDataset:
         padding: float,
         augmentation: FaceAugmentation | None = None,
     ) -> None:
-        check_face_images(faces, folder)
+        first = {name: index + 1 for index, name in reversed(list(enumerate(faces.names)))}
+        check_images(folder, first, f"images that {faces.source} names", lambda name: f"face {first[name]}")
         self.faces = faces
         self.folder = folder
         self.input_size = input_size

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
+from tcformer.data.mirror import flip_permutation
 
 NUM_LANDMARKS: Final = 98
 
@@ -37,16 +36,8 @@ FLIP_PAIRS: Final[tuple[tuple[int, int], ...]] = (
 )
 
 
-def _permutation() -> NDArray[np.int64]:
-    order = np.arange(NUM_LANDMARKS)
-    for a, b in FLIP_PAIRS:
-        order[a], order[b] = b, a
-    order.setflags(write=False)
-    return order
-
-
 #: (98,) int64: point i of a mirrored image is point FLIP[i] of the original. Its own inverse.
-FLIP: Final = _permutation()
+FLIP: Final = flip_permutation(NUM_LANDMARKS, FLIP_PAIRS)
 
 #: The contours as runs of points (first, last, closed); the pupils 96 and 97 stand alone.
 CONTOURS: Final[tuple[tuple[int, int, bool], ...]] = (

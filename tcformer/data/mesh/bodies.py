@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tcformer.body.files import GENDERS
 from tcformer.body.joints import NUM_OPENPOSE, SPIN_NAMES
+from tcformer.checks import REPAIR, is_below_folder
+from tcformer.data.crops import SCALE_UNIT
 from tcformer.errors import UserError
 
 Float32 = NDArray[np.float32]
@@ -19,13 +20,8 @@ Float32 = NDArray[np.float32]
 NUM_KEYPOINTS: Final = len(SPIN_NAMES)
 NUM_POINTS_3D: Final = NUM_KEYPOINTS - NUM_OPENPOSE
 
-#: Side of a box of scale 1, pixels.
-BOX_UNIT: Final = 200.0
-
 #: SPIN's, of a box around 2D points
 MARGIN: Final = 1.2
-
-FETCH: Final = "correct it or fetch the file again"
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,15 +61,14 @@ def genders(letters: Sequence[str], count: int) -> NDArray[np.int64]:
 def check_bodies(bodies: Bodies, where: Callable[[int], str]) -> None:
     """Raise UserError for the first row whose image name leaves its folder or whose box is empty."""
     for row, name in enumerate(bodies.image):
-        parts = PurePosixPath(name)
-        if not name or parts.is_absolute() or ".." in parts.parts:
+        if not is_below_folder(name):
             raise UserError(
-                f"{where(row)}: image name: expected a path below the image folder, found {name!r}; {FETCH}"
+                f"{where(row)}: image name: expected a path below the image folder, found {name!r}; {REPAIR}"
             )
     empty = bodies.scale <= 0
     if empty.any():
         row = int(empty.argmax())
-        raise UserError(f"{where(row)}: box: expected a scale above 0, found {bodies.scale[row]:g}; {FETCH}")
+        raise UserError(f"{where(row)}: box: expected a scale above 0, found {bodies.scale[row]:g}; {REPAIR}")
 
 
 def boxes_around(points: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -81,17 +76,4 @@ def boxes_around(points: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float
     seen = points[:, :, 2:] > 0
     low = np.where(seen, points[:, :, :2], np.inf).min(1)
     high = np.where(seen, points[:, :, :2], -np.inf).max(1)
-    return (low + high) / 2, MARGIN * (high - low).max(1) / BOX_UNIT
-
-
-def numbers(where: str, field: str, values: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """A field of a JSON record as an array. Raises UserError unless it holds finite numbers of the shape."""
-    try:
-        array = np.array(values)
-    except ValueError:  # lists of different lengths
-        array = np.empty(0, object)
-    if array.dtype.kind not in "fi" or array.shape != shape or not np.isfinite(array).all():
-        raise UserError(
-            f"{where}: field '{field}': expected finite numbers of shape {shape}, found {values!r:.60}; {FETCH}"
-        )
-    return array.astype(np.float64)
+    return (low + high) / 2, MARGIN * (high - low).max(1) / SCALE_UNIT

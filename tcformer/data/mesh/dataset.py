@@ -18,12 +18,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tcformer.body.files import NUM_JOINTS
-from tcformer.body.joints import NUM_OPENPOSE, SPIN_FLIP
+from tcformer.body.joints import NUM_JOINTS, NUM_OPENPOSE, SPIN_FLIP
 from tcformer.body.rotations import flip_pose, to_matrix
-from tcformer.data.mesh.bodies import BOX_UNIT, Bodies
-from tcformer.data.crops import crop_matrix, transform_points
-from tcformer.data.images import missing_files, normalise, read_reduced
+from tcformer.data.crops import SCALE_UNIT, crop_matrix, transform_points
+from tcformer.data.images import check_images, normalise, read_reduced
+from tcformer.data.mesh.bodies import Bodies
 from tcformer.errors import UserError
 from tcformer.parameters import parameters
 
@@ -89,7 +88,7 @@ class MeshDataset:
     ) -> None:
         if not len(bodies):
             raise UserError(f"{folder}: nobody to crop in its annotations; expected at least one person")
-        check_images(bodies, folder)
+        check_images(folder, bodies.image)
         self.bodies = bodies
         self.folder = folder
         self.input_size = input_size
@@ -112,7 +111,7 @@ class MeshDataset:
         change = _Change()
         if rng is not None and self.augmentation is not None:
             change = _draw(self.augmentation, rng)
-        side = BOX_UNIT * bodies.scale[index] * change.scale
+        side = SCALE_UNIT * bodies.scale[index] * change.scale
         image = read_reduced(self.folder / bodies.image[index], side / size)
         width = image.size[1]
         centre = bodies.centre[index]
@@ -181,22 +180,6 @@ def _move_pose(pose: NDArray[np.float32], change: _Change) -> NDArray[np.float32
     rotations = to_matrix(axis_angles.reshape(NUM_JOINTS, 3))
     rotations[0] = _turn(change) @ rotations[0]
     return rotations.astype(np.float32)
-
-
-def check_images(bodies: Bodies, folder: Path) -> None:
-    """Make sure that every image is there.
-
-    Raises:
-        UserError: names the first ten missing files and their number.
-    """
-    wanted = set(bodies.image)
-    missing = missing_files(folder, wanted)
-    if missing:
-        shown = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
-        raise UserError(
-            f"{folder}: {len(missing)} of {len(wanted)} annotated images are missing: {shown}; "
-            f"unpack the data set's images there or run the prepare stage"
-        )
 
 
 class MeshMixture:

@@ -7,7 +7,6 @@ made up.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -15,11 +14,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from tcformer.body.files import NUM_JOINTS, NUM_SHAPES
-from tcformer.body.joints import NUM_OPENPOSE
+from tcformer.body.joints import NUM_JOINTS, NUM_OPENPOSE, NUM_SHAPES
+from tcformer.checks import REPAIR, check_finite_rows, number_array
+from tcformer.data.crops import SCALE_UNIT
 from tcformer.data.mesh.bodies import (
-    BOX_UNIT,
-    FETCH,
     MARGIN,
     NUM_KEYPOINTS,
     NUM_POINTS_3D,
@@ -27,7 +25,6 @@ from tcformer.data.mesh.bodies import (
     boxes_around,
     check_bodies,
     genders,
-    numbers,
 )
 from tcformer.errors import UserError
 
@@ -58,7 +55,7 @@ def load_lsp(path: Path) -> Bodies:
         raise UserError(f"{path}: cannot be read as LSP's joints.mat ({error}); fetch the file again") from error
     extended = joints.shape[:2] == (14, 3)
     if not extended and joints.shape[:2] != (3, 14):
-        raise UserError(f"{path}: joints: expected (14, 3, N) or (3, 14, N) numbers, found {joints.shape}; {FETCH}")
+        raise UserError(f"{path}: joints: expected (14, 3, N) or (3, 14, N) numbers, found {joints.shape}; {REPAIR}")
     points = joints.transpose(2, 0, 1) if extended else joints.transpose(2, 1, 0)  # (N, 14, 3)
     folder = path.parent / "images"
     folder = folder if folder.is_dir() else path.parent
@@ -69,7 +66,9 @@ def load_lsp(path: Path) -> Bodies:
         )
     # LSP-Extended marks the visible points, LSP the invisible ones, which it places with care.
     seen = points[:, :, 2] > 0 if extended else np.ones(points.shape[:2], bool)
-    _check_finite(path, points[:, :, :2], lambda row: f"column {row} (counted from 0), {names[row]}")
+    check_finite_rows(
+        points[:, :, :2], lambda row: f"{path}: column {row} (counted from 0), {names[row]}", rows="columns"
+    )
     kept = np.flatnonzero(seen.sum(1) > 1)
     labelled = np.concatenate([points[:, :, :2], seen[:, :, None]], 2)[kept]
     centre, scale = boxes_around(labelled)
@@ -92,7 +91,7 @@ def load_mpii(path: Path, records: list[Any]) -> Bodies:
         joints, seen = field("joints", (16, 2)), field("joints_vis", (16,)) > 0
         centre, scale = field("center", (2,)), field("scale", ())
         if not isinstance(record.get("image"), str):
-            raise UserError(f"{where}: field 'image': expected a text; {FETCH}")
+            raise UserError(f"{where}: field 'image': expected a text; {REPAIR}")
         if not seen.all():
             continue
         names.append(record["image"])
@@ -114,7 +113,7 @@ def load_coco(path: Path, content: dict[str, Any]) -> Bodies:
     for number, image in enumerate(content["images"]):
         where = f"{path}: image {number} (counted from 0)"
         if not isinstance(_record(where, image).get("file_name"), str) or "id" not in image:
-            raise UserError(f"{where}: expected an 'id' and a 'file_name'; {FETCH}")
+            raise UserError(f"{where}: expected an 'id' and a 'file_name'; {REPAIR}")
         files[image["id"]] = image["file_name"]
     names, points, centres, scales = [], [], [], []
     for number, record in enumerate(content["annotations"]):
@@ -131,24 +130,18 @@ def load_coco(path: Path, content: dict[str, Any]) -> Bodies:
         names.append(files[record["image_id"]])
         points.append(np.concatenate([flat[:, :2], flat[:, 2:] > 0], 1))
         centres.append((left + width / 2, top + height / 2))
-        scales.append(MARGIN * max(width, height) / BOX_UNIT)
+        scales.append(MARGIN * max(width, height) / SCALE_UNIT)
     return _bodies(path, names, np.array(points), COCO_17, np.array(centres), np.array(scales))
 
 
 def _field(where: str, record: dict[str, Any], name: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    return numbers(where, name, record.get(name), shape)
+    return number_array(f"{where}: field '{name}'", record.get(name), shape)
 
 
 def _record(where: str, record: Any) -> dict[str, Any]:
     if not isinstance(record, dict):
-        raise UserError(f"{where}: expected an object; {FETCH}")
+        raise UserError(f"{where}: expected an object; {REPAIR}")
     return record
-
-
-def _check_finite(path: Path, values: NDArray[np.float64], where: Callable[[int], str]) -> None:
-    wrong = ~np.isfinite(values).all(axis=(1, 2))
-    if wrong.any():
-        raise UserError(f"{path}: {where(int(wrong.argmax()))}: expected finite numbers; {FETCH}")
 
 
 def _bodies(

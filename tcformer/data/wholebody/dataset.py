@@ -12,26 +12,29 @@ confidences in that place, so nothing else is read from it.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tcformer.checks import is_below_folder, numbers_of_list, read_json
 from tcformer.data.crops import centre_and_extent, crop_matrix, fit_aspect, transform_points
-from tcformer.data.images import missing_files, normalise, read_image
+from tcformer.data.images import check_images, normalise, read_image
 from tcformer.data.wholebody.keypoints import FLIP, NUM_KEYPOINTS, PART_FIELDS, PARTS, UPPER_BODY
-from tcformer.errors import UserError, listed
+from tcformer.errors import UserError
 from tcformer.parameters import parameters
 
 Split = Literal["train", "val"]
 
 DETECTIONS: Final = "COCO_val2017_detections_AP_H_56_person.json"
+_HINT = (
+    "expected the official COCO-WholeBody V1.0 layout under the data root; run the prepare stage, or set the data root "
+    "to where the files are"
+)
 _IS_UPPER = np.isin(np.arange(NUM_KEYPOINTS), UPPER_BODY)
 _TRIPLETS = {PART_FIELDS[part]: PARTS[part].stop - PARTS[part].start for part in PARTS}
 
@@ -87,7 +90,7 @@ def load_people(source: Path | str | Mapping[str, Any]) -> People:
     if isinstance(source, Mapping):
         name, content = "annotations", source
     else:
-        name, content = str(source), _read_json(Path(source), object_hook=_compact)
+        name, content = str(source), read_json(Path(source), _HINT, object_hook=_compact)
     if not isinstance(content, Mapping) or not all(isinstance(content.get(k), list) for k in ("images", "annotations")):
         raise UserError(f"{name}: expected an object with the lists 'images' and 'annotations'; fetch the file again")
     images: dict[int, tuple[str, int, int]] = {}
@@ -122,19 +125,6 @@ def load_people(source: Path | str | Mapping[str, Any]) -> People:
     )
 
 
-def _read_json(path: Path, object_hook: Any = None) -> Any:
-    try:
-        with open(path, encoding="utf-8") as file:
-            return json.load(file, object_hook=object_hook)
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{path}: no such file; expected the official COCO-WholeBody V1.0 layout under the data root; "
-            f"run the prepare stage, or set the data root to where the files are"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error}); fetch the file again") from error
-
-
 def _compact(record: dict[str, Any]) -> dict[str, Any]:
     """An annotation with arrays for its point lists and no outline; other records as they are.
 
@@ -143,18 +133,10 @@ def _compact(record: dict[str, Any]) -> dict[str, Any]:
     if "keypoints" in record and "image_id" in record:
         record.pop("segmentation", None)
         for field in _TRIPLETS:
-            record[field] = _numbers(record.get(field))
+            array = numbers_of_list(record.get(field))
+            if array is not None:
+                record[field] = array
     return record
-
-
-def _numbers(values: Any) -> Any:
-    """A list of numbers as a float64 array; anything else as it is."""
-    if isinstance(values, list):
-        with contextlib.suppress(ValueError):  # nested lists of different lengths
-            array = np.array(values)
-            if array.dtype.kind in "if":
-                return array.astype(np.float64)
-    return values
 
 
 def _is_number(value: object) -> bool:
@@ -172,8 +154,8 @@ def _image_problem(image: Any, images: Mapping[int, object]) -> str | None:
     where = f"image {image['id']}: field"
     if image["id"] in images:
         return f"{where} 'id': expected each id once, found it again"
-    if not isinstance(image.get("file_name"), str) or not image["file_name"]:
-        return f"{where} 'file_name': expected a file name, found {image.get('file_name')!r}"
+    if not isinstance(image.get("file_name"), str) or not is_below_folder(image["file_name"]):
+        return f"{where} 'file_name': expected a path below the image folder, found {image.get('file_name')!r}"
     for field in ("width", "height"):
         if not _is_count(image.get(field), 1):
             return f"{where} '{field}': expected a whole number of pixels above 0, found {image.get(field)!r}"
@@ -202,10 +184,11 @@ def _checked_points(annotation: Any, images: Mapping[int, object], seen: set[int
         return f"{where} 'area': expected a number of pixels² of at least 0, found {annotation.get('area')!r}"
     parts = []
     for field, count in _TRIPLETS.items():
-        values = _numbers(annotation.get(field))
+        found = annotation.get(field)
+        values = found if isinstance(found, np.ndarray) else numbers_of_list(found)
         expected = f"{where} '{field}': expected {3 * count} numbers ({count} x, y, visibility)"
-        if not isinstance(values, np.ndarray):
-            return f"{expected}, found {values!r:.60}"
+        if values is None:
+            return f"{expected}, found {found!r:.60}"
         if values.shape != (3 * count,):
             return f"{expected}, found " + (f"{values.size}" if values.ndim == 1 else "nested lists")
         parts.append(values)
@@ -281,7 +264,7 @@ def detected_crops(path: Path, people: People, least_score: float) -> Crops:
     Raises:
         UserError: the file is missing or breaks the format; the message gives the record and the field.
     """
-    detections = _read_json(path)
+    detections = read_json(path, _HINT)
     if not isinstance(detections, list):
         raise UserError(f"{path}: expected a list of detections; fetch the file again")
     rows = []
@@ -309,21 +292,6 @@ def detected_crops(path: Path, people: People, least_score: float) -> Crops:
         score=np.array([r["score"] for r in rows], np.float32),
         keypoints=None,
     )
-
-
-def check_images(crops: Crops, folder: Path) -> None:
-    """Make sure that every image of the crops is there.
-
-    Raises:
-        UserError: names the first ten missing files and their number.
-    """
-    wanted = {crops.images[int(i)][0] for i in np.unique(crops.image_id)}
-    missing = missing_files(folder, wanted)
-    if missing:
-        raise UserError(
-            f"{folder}: {len(missing)} of {len(wanted)} annotated images are missing: {listed(missing)}; "
-            f"unpack the image archive there or run the prepare stage"
-        )
 
 
 @parameters
@@ -375,7 +343,7 @@ class WholebodyDataset:
         padding: float,
         augmentation: WholebodyAugmentation | None = None,
     ) -> None:
-        check_images(crops, folder)
+        check_images(folder, (crops.images[int(i)][0] for i in np.unique(crops.image_id)))
         self.crops = crops
         self.folder = folder
         self.input_size = input_size

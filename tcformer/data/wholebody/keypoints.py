@@ -14,6 +14,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from tcformer.data.mirror import flip_permutation
+
 NUM_KEYPOINTS: Final = 133
 
 #: Part name -> its slice of the 133 points.
@@ -85,16 +87,8 @@ FLIP_PAIRS: Final[tuple[tuple[int, int], ...]] = (
 )
 
 
-def _permutation() -> NDArray[np.int64]:
-    order = np.arange(NUM_KEYPOINTS)
-    for a, b in FLIP_PAIRS:
-        order[a], order[b] = b, a
-    order.setflags(write=False)
-    return order
-
-
 #: (133,) int64: point i of a mirrored image is point FLIP[i] of the original. Its own inverse.
-FLIP: Final = _permutation()
+FLIP: Final = flip_permutation(NUM_KEYPOINTS, FLIP_PAIRS)
 
 _HAND_SIGMAS = """
     .029 .022 .035 .037 .047 .026 .025 .024 .035 .018 .024 .022 .026 .017 .021 .021 .032 .020 .019 .022 .031

@@ -16,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tcformer.body.files import GENDERS, NUM_JOINTS, NUM_SHAPES, Gender
-from tcformer.body.joints import NUM_OPENPOSE
+from tcformer.body.camera import MEAN_CAMERA, project
+from tcformer.body.files import GENDERS, Gender
+from tcformer.body.joints import NUM_JOINTS, NUM_OPENPOSE, NUM_SHAPES, SPIN_NAMES
 from tcformer.body.model import Body, BodyJoints, Joints, load_body, load_joints
 from tcformer.body.rotations import nearest_rotation, to_6d, to_matrix
 from tcformer.data.mesh.bodies import Bodies
@@ -32,13 +33,8 @@ from tcformer.tasks.mesh.options import MeshEvaluation, MeshOptions, MeshTest
 #: Folder of the body models below the data root.
 BODY_FOLDER = "body"
 
-#: HMR's camera of a person who fills the crop: scale and shift in half crops.
-MEAN_CAMERA = (0.9, 0.0, 0.0)
-
-# SPIN's camera: a focal length of 5000 pixels for a crop of 224.
-_FOCAL_OVER_SIDE = 5000 / 224
-
-_RIGHT_HIP, _LEFT_HIP = 2, 3  # among the last 24 of SPIN's joints
+# Among the last 24 of SPIN's joints.
+_RIGHT_HIP, _LEFT_HIP = (SPIN_NAMES.index(f"{side} hip") - NUM_OPENPOSE for side in ("right", "left"))
 _POSING_BATCH = 512
 _MOST_ROWS_OF_A_MEAN = 20_000
 
@@ -277,22 +273,6 @@ def mesh_losses(spin: Tensor, prediction: Any, batch: Batch, openpose_weight: fl
         "shape": known * (shape - batch["shape"]).square().mean(1),
         "camera": _against_negative(camera[:, 0]),
     }
-
-
-def project(points: Tensor, camera: Tensor) -> Tensor:
-    """Where points of a body appear in the crop.
-
-    Args:
-        points: (B, N, 3) metres.
-        camera: (B, 3) scale s and shift x, y of a weak perspective; as SPIN, it stands for a camera of a focal length
-            of 5000 pixels (for a crop of 224) at the distance where the scale is s.
-
-    Returns:
-        (B, N, 2) in half crops from the crop's centre.
-    """
-    # The distance is 2 f / s; multiplied by s, so that a scale of 0 is no division by 0.
-    s = camera[:, None, :1]
-    return s * (points[..., :2] + camera[:, None, 1:]) / (1 + s * points[..., 2:] / (2 * _FOCAL_OVER_SIDE))
 
 
 def _against_negative(scale: Tensor) -> Tensor:

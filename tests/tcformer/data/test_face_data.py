@@ -10,7 +10,6 @@ from tcformer.data import collate
 from tcformer.data.face.dataset import (
     FaceAugmentation,
     FaceDataset,
-    check_face_images,
     face_crops,
     face_image_folder,
     list_file,
@@ -108,7 +107,7 @@ def test_missing_images_are_listed(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"13 of 14 images that .*faces\.txt names .*: 0--Parade/1\.jpg \(face 2\).*\.\.\."
     ):
-        check_face_images(faces, tmp_path)
+        FaceDataset(faces, tmp_path, input_size=(64, 64), padding=1.25)
     with pytest.raises(UserError, match="14 of 14"):
         FaceDataset(faces, tmp_path / "nowhere", (64, 64), 1.25)
 

@@ -14,7 +14,6 @@ from tcformer.data.wholebody.dataset import (
     WholebodyDataset,
     annotated_crops,
     annotation_file,
-    check_images,
     detected_crops,
     detection_file,
     image_folder,
@@ -110,7 +109,7 @@ def test_a_bad_annotation_is_named(tmp_path: Path, people: list[dict[str, Any]],
     ("change", "message"),
     [
         ({"id": -1}, "image .* field 'id'"),
-        ({"file_name": ""}, "image 7: field 'file_name': expected a file name"),
+        ({"file_name": "../7.jpg"}, "image 7: field 'file_name': expected a path below the image folder"),
         ({"width": 0}, "image 7: field 'width': expected a whole number of pixels above 0, found 0"),
         ({"height": 1.5}, "image 7: field 'height'"),
     ],
@@ -190,9 +189,9 @@ def test_missing_images_are_listed(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"13 of 14 annotated images are missing: 000000000001.*10\.jpg, \.\.\.;"
     ):
-        check_images(annotated_crops(load_people(many)), tmp_path)
+        WholebodyDataset(annotated_crops(load_people(many)), tmp_path, input_size=(64, 48), padding=1.25)
     with pytest.raises(UserError, match="14 of 14"):
-        check_images(annotated_crops(load_people(many)), tmp_path / "nowhere")
+        WholebodyDataset(annotated_crops(load_people(many)), tmp_path / "away", input_size=(64, 48), padding=1.25)
 
 
 def test_detections_are_selected(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from tcformer import draw
+from tcformer.body.camera import project
 from tcformer.body.joints import SPIN_NAMES
 from tcformer.draw.strokes import LEFT, RIGHT
-from tcformer.tasks.mesh.task import project
 
 SIZE = 48
 GREY = np.full((SIZE, SIZE, 3), 90, np.uint8)

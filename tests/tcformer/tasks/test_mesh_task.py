@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tcformer.body.camera import project
 from tcformer.body.rotations import to_6d, to_matrix
 from tcformer.data import collate
 from tcformer.data.mesh.dataset import MeshAugmentation
@@ -22,7 +23,7 @@ from tcformer.models import NetworkOptions
 from tcformer.models.heads import MeshPrediction
 from tcformer.synthetic import GenerateMesh, generate_mesh
 from tcformer.tasks.mesh.options import MeshEvaluation, MeshGroup, MeshLoss, MeshOptions, MeshSource, MeshTest
-from tcformer.tasks.mesh.task import MeshTask, mesh_losses, project
+from tcformer.tasks.mesh.task import MeshTask, mesh_losses
 
 TRAIN = MeshSource("dataset_extras/generated_train.npz", "generated")
 TEST = MeshTest("generated", "3DPW/sequenceFiles/test", "3DPW/imageFiles", "3dpw")
