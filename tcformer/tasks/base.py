@@ -18,9 +18,11 @@ Model: TypeAlias = Callable[[Tensor], Tensor]
 class Dataset(Protocol):
     """Samples by index.
 
-    A data set may have a method `collate(samples) -> Batch` to use instead of `tcformer.data.collate`; it
-    then wants the samples in their order, and in an even number if it mixes them. It may have a property
-    `num_images`, the image files among which the samples are, where that is not the number of samples.
+    Optional members:
+        collate(samples) -> Batch: used instead of `tcformer.data.collate`, with the samples in their order.
+        samples_per_group: how many consecutive samples `collate` combines, as mixup does. Micro batches are multiples
+            of it. 1 if it is absent.
+        num_images: number of image files that the samples come from, if it is not the number of samples.
     """
 
     def __len__(self) -> int: ...

@@ -25,7 +25,9 @@ from tcformer.errors import UserError
     ],
 )
 def test_anything_but_finite_numbers_is_named(values: object, found: str) -> None:
-    with pytest.raises(UserError, match=rf"^a\.json: field 'x': expected finite numbers of shape \(3,\), found {found}"):
+    with pytest.raises(
+        UserError, match=rf"^a\.json: field 'x': expected finite numbers of shape \(3,\), found {found}"
+    ):
         number_array("a.json: field 'x'", values, (3,))
 
 

@@ -192,15 +192,21 @@ class ImageFolderDataset:
             erase_rectangle(out, rng)
         return out
 
+    @property
+    def samples_per_group(self) -> int:
+        """How many consecutive samples `collate` combines: 2 with mixup or CutMix, else 1."""
+        options = self.augmentation
+        return 2 if options is not None and (options.mixup > 0 or options.cutmix > 0) else 1
+
     def collate(self, samples: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         """Stack samples to a batch: image (B, 3, size, size), label (B,), index (B,).
 
-        Augmented samples further get soft targets (B, classes), smoothed; with mixup or CutMix the samples 2i
-        and 2i + 1 are mixed. A pair's randomness comes from its first sample, not from how a global batch is
-        divided.
+        Augmented samples also get soft targets (B, classes), smoothed. With mixup or CutMix the samples 2i and 2i + 1
+        are mixed. The randomness of a pair comes from its first sample, so it does not depend on how a global batch
+        is divided.
 
         Raises:
-            ValueError: an odd number of samples to mix.
+            ValueError: the number of augmented samples is not a multiple of `samples_per_group`.
         """
         batch = collate(samples)
         options = self.augmentation
@@ -208,12 +214,16 @@ class ImageFolderDataset:
             return batch
         images, seeds = batch["image"], batch.pop("mix").tolist()
         targets = smooth_targets(batch["label"], len(self.classes), options.label_smoothing)
-        if options.mixup > 0 or options.cutmix > 0:
-            if len(samples) % 2:
-                raise ValueError(f"expected an even number of samples to mix in pairs, got {len(samples)}")
+        group = self.samples_per_group
+        if group > 1:
+            if len(samples) % group:
+                raise ValueError(
+                    f"mixup and CutMix mix groups of {group} samples: expected a multiple of {group} samples in a batch, "
+                    f"found {len(samples)}"
+                )
             strength = (options.mixup, options.cutmix, options.cutmix_probability)
-            for i in range(0, len(samples), 2):
-                pair, rng = slice(i, i + 2), np.random.default_rng(seeds[i])
+            for i in range(0, len(samples), group):
+                pair, rng = slice(i, i + group), np.random.default_rng(seeds[i])
                 images[pair], targets[pair] = mix_pair(images[pair], targets[pair], *strength, rng)
         return {**batch, "image": images, "targets": targets}
 

@@ -98,9 +98,32 @@ def test_a_pair_is_mixed_the_same_in_any_batch(root: Path) -> None:
     for key in whole:
         assert torch.equal(whole[key], torch.cat([part[key] for part in parts]))
     assert torch.allclose(whole["targets"].sum(1), torch.ones(8))
-    with pytest.raises(ValueError, match="even number"):
+    with pytest.raises(ValueError, match="expected a multiple of 2 samples in a batch, found 3"):
         data.collate(samples[:3])
-    data.augmentation = replace(PAPER, mixup=0.0, cutmix=0.0)
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "group"),
+    [
+        (PAPER, 2),
+        (replace(PAPER, mixup=0.0), 2),
+        (replace(PAPER, cutmix=0.0), 2),
+        (replace(PAPER, mixup=0.0, cutmix=0.0), 1),
+        (None, 1),
+    ],
+)
+def test_groups_are_pairs_where_samples_are_mixed(
+    root: Path, augmentation: ImageAugmentation | None, group: int
+) -> None:
+    data = dataset(root, augmentation)
+    assert data.samples_per_group == group
+    samples = [data.sample(i, np.random.default_rng(i)) for i in range(group)]
+    assert len(data.collate(samples)["image"]) == group
+
+
+def test_without_mixing_any_number_of_samples_is_a_batch(root: Path) -> None:
+    data = dataset(root, replace(PAPER, mixup=0.0, cutmix=0.0))
+    samples = [data.sample(i, np.random.default_rng(i)) for i in range(3)]
     unmixed = data.collate(samples[:3])
     assert torch.equal(unmixed["image"][2], torch.from_numpy(samples[2]["image"]))
     assert torch.equal(unmixed["targets"], smooth_targets(unmixed["label"], 3, 0.1))
