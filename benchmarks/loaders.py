@@ -31,7 +31,7 @@ from pipelines.params import Params, load_params
 from pipelines.training.loading import BatchPlan, training_batches
 from tcformer import synthetic
 from tcformer.data.face.dataset import FaceDataset, face_image_folder, list_file, load_faces
-from tcformer.data.imagenet.folder import ImageFolderDataset, class_names
+from tcformer.data.imagenet.dataset import ImageFolderDataset, class_names
 from tcformer.data.images import IMAGE_STD, ReducedImage, read_image
 from tcformer.data.mesh import dataset as mesh
 from tcformer.data.mesh.files import load_bodies
@@ -47,15 +47,15 @@ ROOT = Path(__file__).resolve().parents[1]
 BATCH = 16
 PROCESSES = (0, 1, 2)
 
-_MODULES = ("imagenet.folder", "wholebody.dataset", "face.dataset", "mesh.dataset")
+_MODULES = ("imagenet.dataset", "wholebody.dataset", "face.dataset", "mesh.dataset")
 #: What is timed, as names to patch: none of them calls another.
 STAGES = {
     "read": ("pathlib.Path.read_bytes",),
     "decode": ("simplejpeg.decode_jpeg_header", "simplejpeg.decode_jpeg"),
-    "geometry": ("cv2.warpAffine", "tcformer.data.imagenet.folder.resize"),
+    "geometry": ("cv2.warpAffine", "tcformer.data.imagenet.dataset.resize"),
     "colour": (
-        "tcformer.data.imagenet.folder.rand_augment",
-        "tcformer.data.imagenet.folder.erase_rectangle",
+        "tcformer.data.imagenet.dataset.rand_augment",
+        "tcformer.data.imagenet.dataset.erase_rectangle",
         *(f"tcformer.data.{module}.normalise" for module in _MODULES),
     ),
     "target": (
@@ -205,10 +205,8 @@ def timing(seconds: dict[str, float]) -> Iterator[None]:
 @contextmanager
 def watching(shrunk: list[bool]) -> Iterator[None]:
     """Within, each crop adds whether the network's pixels are at least twice as large as the file's."""
-    from tcformer.data import crops
-    from tcformer.data.imagenet import folder as imagefolder
-
-    resize, crop_matrix = imagefolder.resize, crops.crop_matrix
+    from tcformer.data.crops import crop_matrix
+    from tcformer.data.imagenet.dataset import resize
 
     def watched_resize(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
         shrunk.append(min(pixels.shape[:2]) >= 2 * size)
@@ -220,7 +218,7 @@ def watching(shrunk: list[bool]) -> Iterator[None]:
         return matrix
 
     with ExitStack() as stack:
-        stack.enter_context(patch("tcformer.data.imagenet.folder.resize", watched_resize))
+        stack.enter_context(patch("tcformer.data.imagenet.dataset.resize", watched_resize))
         for module in _MODULES[1:]:
             stack.enter_context(patch(f"tcformer.data.{module}.crop_matrix", watched_matrix))
         yield
@@ -264,7 +262,7 @@ def _whole(path: Path, ratio: float) -> ReducedImage:
 
 #: Task -> what else one could do, the function to replace, and by what.
 CHOICES: dict[str, tuple[str, str, Callable[..., Any]]] = {
-    "imagenet": ("Pillow's resizing", "tcformer.data.imagenet.folder.resize", _pillow),
+    "imagenet": ("Pillow's resizing", "tcformer.data.imagenet.dataset.resize", _pillow),
     "mesh": ("decoding whole images", "tcformer.data.mesh.dataset.read_reduced", _whole),
 }
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tcformer.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from tcformer.models import (
@@ -16,6 +18,20 @@ if TYPE_CHECKING:
     )
     from tcformer.models.accounting import count_flops, count_parameters
     from tcformer.models.export import export_onnx, export_program
+
+_MODULES = {
+    "Tokens": "models",
+    "count_flops": "models.accounting",
+    "count_parameters": "models.accounting",
+    "create_model": "models",
+    "export_onnx": "models.export",
+    "export_program": "models.export",
+    "list_models": "models",
+    "load_backbone": "models",
+    "load_model": "models",
+    "load_released_weights": "models",
+    "save_model": "models",
+}
 
 __all__ = [
     "Tokens",
@@ -31,19 +47,4 @@ __all__ = [
     "save_model",
 ]
 
-# Modules that are commands as well, which their package therefore does not import.
-_COMMANDS = {
-    "count_flops": "tcformer.models.accounting",
-    "count_parameters": "tcformer.models.accounting",
-    "export_onnx": "tcformer.models.export",
-    "export_program": "tcformer.models.export",
-}
-
-
-def __getattr__(name: str) -> Any:
-    # Imported at the first use, so that the small modules (errors, tables) load without torch.
-    if name in __all__:
-        from importlib import import_module
-
-        return getattr(import_module(_COMMANDS.get(name, "tcformer.models")), name)
-    raise AttributeError(f"module 'tcformer' has no attribute '{name}'")
+__getattr__ = lazy_exports(__name__, _MODULES)

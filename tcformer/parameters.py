@@ -1,15 +1,15 @@
-"""The decorator of dataclasses that are sections of params.yaml."""
+"""The decorator of the dataclasses that are sections of params.yaml."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, TypeVar, dataclass_transform
+from typing import TypeVar, dataclass_transform
 
-_Class = TypeVar("_Class", bound=type[Any])
+_Class = TypeVar("_Class")
 
 
 @dataclass_transform(frozen_default=True)
-def parameters(cls: _Class) -> _Class:
+def parameters(cls: type[_Class]) -> type[_Class]:
     """Make `cls` a frozen dataclass that pydantic reads strictly: unknown keys are errors, values are never coerced."""
-    cls.__pydantic_config__ = {"extra": "forbid", "strict": True}
+    setattr(cls, "__pydantic_config__", {"extra": "forbid", "strict": True})  # noqa: B010, unknown to type checkers
     return dataclasses.dataclass(frozen=True)(cls)

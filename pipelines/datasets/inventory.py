@@ -12,7 +12,7 @@ from pathlib import Path
 from pipelines.datasets.catalogue import Item, Source, Wanted, wanted
 from pipelines.provenance import sha256_of_json
 from tcformer.data.face.dataset import face_image_folder, list_file, load_faces
-from tcformer.data.imagenet.folder import class_images, class_names
+from tcformer.data.imagenet.dataset import class_images, class_names
 from tcformer.data.mesh.files import load_bodies
 from tcformer.data.wholebody.dataset import (
     annotated_crops,

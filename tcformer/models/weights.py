@@ -17,8 +17,8 @@ from tcformer.errors import UserError
 from tcformer.files import atomic_write
 from tcformer.models.factory import create_model
 from tcformer.models.networks import Network
-from tcformer.models.released import read_released_weights
-from tcformer.models.strict import load_strictly
+from tcformer.models.released_weights import read_released_weights
+from tcformer.models.strict_loading import load_strictly
 from tcformer.models.timm_backbone import TimmBackbone
 
 _KEY = "tcformer"

@@ -25,7 +25,7 @@ from pipelines.params import Params
 from pipelines.training.loading import BatchPlan, BrokenImages, steps_in, training_batches, validation_batches
 from tcformer import synthetic
 from tcformer.data import BrokenImage
-from tcformer.data.imagenet.folder import ImageAugmentation, ImageFolderDataset
+from tcformer.data.imagenet.dataset import ImageAugmentation, ImageFolderDataset
 from tcformer.errors import UserError
 from tests.conftest import Workplace
 from tests.pipelines.test_every_network_trains import parameters

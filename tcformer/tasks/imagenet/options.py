@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tcformer.data.imagenet.folder import ImageAugmentation
+from tcformer.data.imagenet.dataset import ImageAugmentation
 from tcformer.parameters import parameters
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tcformer.data.imagenet.folder import ImageAugmentation, ImageFolderDataset, find_classes
+from tcformer.data.imagenet.dataset import ImageAugmentation, ImageFolderDataset, find_classes
 from tcformer.metrics.classification import accuracy, rank_of_label
 from tcformer.models import Network, NetworkOptions
 from tcformer.tasks.base import Batch, Model

@@ -27,7 +27,7 @@ from tcformer.data.wholebody.keypoints import NUM_KEYPOINTS, SUBSETS, flip_withi
 from tcformer.errors import UserError
 from tcformer.heatmaps import check_input_size, decode_heat_maps, flip_test, gaussian_heat_maps, heat_map_loss
 from tcformer.metrics.oks import oks_nms
-from tcformer.metrics.results import results
+from tcformer.metrics.wholebody_results import make_results
 from tcformer.metrics.wholebody import evaluate_wholebody, mean_pose, mean_pose_results, wholebody_oks
 from tcformer.models import Network, NetworkOptions
 from tcformer.tasks.base import Batch, Model
@@ -145,12 +145,12 @@ class WholebodyTask:
 
     @torch.no_grad()
     def predict(self, model: Model, batch: Batch) -> list[dict[str, Any]]:
-        """Results in the COCO-WholeBody format (`metrics.results.results`), doubles not yet suppressed."""
+        """Results in the COCO-WholeBody format (`metrics.wholebody_results.make_results`), doubles not yet suppressed."""
         images, chosen = batch["image"], self._points
         heat_maps = flip_test(model, images, flip_within(chosen)) if self.evaluation.flip_test else model(images)
         height, width = heat_maps.shape[-2:]
         points, scores = decode_heat_maps(heat_maps)
-        return results(points, scores, (height, width), batch, self.evaluation.keypoint_threshold, chosen)
+        return make_results(points, scores, (height, width), batch, self.evaluation.keypoint_threshold, chosen)
 
     def complete(self, points: NDArray[np.floating]) -> NDArray[np.floating]:
         """(K, 3) x, y, score of the learned points to (133, 3); the others are 0."""

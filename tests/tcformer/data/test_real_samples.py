@@ -15,7 +15,7 @@ import torch
 
 from tcformer.body.joints import NUM_OPENPOSE
 from tcformer.data.face.dataset import FaceDataset, face_image_folder, list_file, load_faces
-from tcformer.data.imagenet.folder import ImageFolderDataset, find_classes
+from tcformer.data.imagenet.dataset import ImageFolderDataset, find_classes
 from tcformer.data.images import denormalise, read_image
 from tcformer.data.mesh.dataset import MeshDataset
 from tcformer.data.mesh.files import load_bodies

@@ -12,7 +12,7 @@ from PIL import Image
 
 from tcformer.data import BrokenImage, MeshAugmentation, MeshDataset, load_bodies
 from tcformer.data.mesh import dataset as mesh
-from tcformer.data.imagenet.folder import random_crop_box, resize
+from tcformer.data.imagenet.dataset import random_crop_box, resize
 from tcformer.data.images import ReducedImage, denormalise, read_image, read_reduced
 from tests.tcformer.data.test_mesh_files import COUNT, write_spin
 

@@ -8,7 +8,7 @@ from tcformer.data.crops import centre_and_extent, crop_matrix, transform_points
 from tcformer.data.wholebody.keypoints import FLIP, PART_FIELDS, PARTS, SIGMAS
 from tcformer.heatmaps import decode_heat_maps, flip_test, gaussian_heat_maps
 from tcformer.metrics.oks import oks, oks_nms
-from tcformer.metrics.results import instance_score, keypoints_of, result_record, results
+from tcformer.metrics.wholebody_results import instance_score, keypoints_of, make_result, make_results
 
 SIZE, MAP = (128, 96), (32, 24)
 
@@ -59,7 +59,7 @@ def test_a_point_is_recovered_within_half_a_heat_map_pixel() -> None:
         "image_id": numbers,
         "annotation_id": numbers + 5,
     }
-    found = results(points, scores, MAP, batch, 0.2)
+    found = make_results(points, scores, MAP, batch, 0.2)
     pixel = extent[:, 0] / MAP[1]
     error = np.abs(np.stack([keypoints_of(r)[:, :2] for r in found]) - truth).max((1, 2))
     assert (error <= 0.5 * pixel + 1e-4).all()
@@ -107,7 +107,7 @@ def person(shift: float, score: float, image_id: int = 1) -> dict[str, Any]:
     points = np.random.default_rng(0).uniform(0, 100, (133, 2)) + [shift, 0]
     triplets = np.concatenate([points, np.ones((133, 1))], 1)
     centre, extent = np.array([50.0, 50.0]), np.array([100.0, 100.0])
-    return result_record(triplets, score, image_id=image_id, annotation_id=0, centre=centre, extent=extent)
+    return make_result(triplets, score, image_id=image_id, annotation_id=0, centre=centre, extent=extent)
 
 
 def test_oks_of_a_shift_by_hand() -> None:

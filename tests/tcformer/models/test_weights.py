@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from tcformer import create_model, load_backbone, load_model, save_model
 from tcformer.errors import UserError
 from tcformer.models import Network, read_about
-from tcformer.models.released import from_released_name
+from tcformer.models.released_weights import from_released_name
 
 ROOT = Path(__file__).resolve().parents[3]
 METADATA = {"run": "7", "data": "abc", "recipe": "sample"}

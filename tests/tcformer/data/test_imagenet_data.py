@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tcformer.data.imagenet.folder import (
+from tcformer.data.imagenet.dataset import (
     ImageAugmentation,
     ImageFolderDataset,
     centre_crop,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tcformer.errors import UserError
 from tcformer.models.networks import Network
-from tcformer.models.strict import load_strictly
+from tcformer.models.strict_loading import load_strictly
 
 _BACKBONE: Final = "backbone."
 # The classification checkpoints name the backbone's parameters without a prefix, the pose checkpoints with one.
