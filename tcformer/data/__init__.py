@@ -1,4 +1,4 @@
-"""Official files to samples."""
+"""Datasets: from the official files to samples."""
 
 from __future__ import annotations
 

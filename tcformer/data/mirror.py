@@ -1,4 +1,4 @@
-"""What mirroring an image does to the order of its points."""
+"""The order of points in mirrored images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 def flip_permutation(count: int, pairs: Iterable[tuple[int, int]]) -> NDArray[np.int64]:
-    """The order of the points of a mirrored image.
+    """Compute the order of the points in a mirrored image.
 
     Args:
         count: number of points.

@@ -1,4 +1,4 @@
-"""The network: variants, building, weights."""
+"""The networks: variants, options, building, weights."""
 
 from tcformer.models.factory import create_model, list_models
 from tcformer.models.heads import MeshPrediction

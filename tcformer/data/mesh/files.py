@@ -1,8 +1,9 @@
-"""Files that say how bodies are posed: SPIN's .npz, 3DPW's sequences, EFT's JSON, all to one form (`Bodies`).
+"""Read annotation files of poses as `Bodies`: SPIN's .npz, 3DPW's sequences, EFT's JSON.
 
 SPIN: arrays imgname, center, scale and, if known, part, openpose, S, pose, shape, has_smpl, gender
-(github.com/nkolot/SPIN, datasets/preprocess). 3DPW: a folder of pickles, one a sequence; frames, boxes and poses are
-taken as SPIN's pw3d.py takes them. EFT: pseudo-truth of COCO, MPII, LSPET and others (github.com/facebookresearch/eft).
+(github.com/nkolot/SPIN, datasets/preprocess). 3DPW: a folder with a pickle for each sequence; frames, boxes and poses
+are selected as in SPIN's pw3d.py. EFT: pseudo ground truth of COCO, MPII, LSPET and others
+(github.com/facebookresearch/eft).
 """
 
 from __future__ import annotations
@@ -30,19 +31,19 @@ from tcformer.errors import UserError
 
 _POSE = 3 * NUM_JOINTS
 
-# The limb joints of SPIN's 24 (right ankle to left wrist) among OpenPose's 18 points.
+# Indices in OpenPose's 18 points of the first 12 of SPIN's 24 joints (right ankle to left wrist).
 _LIMBS_OF_OPENPOSE_18 = (10, 9, 8, 11, 12, 13, 4, 3, 2, 5, 6, 7)
 
 
 def load_bodies(path: Path) -> Bodies:
-    """Read a file or folder of any kind that is known, told apart by what it is and by what is in it.
+    """Read an annotation file or folder of any known kind. The kind is found from the suffix and the content.
 
-    .npz (SPIN), .json (EFT, COCO's person keypoints, MPII as HRNet lists it), .mat (LSP, LSP-Extended), or a folder of
-    sequences (3DPW).
+    Known kinds are .npz (SPIN), .json (EFT, COCO's person keypoints, HRNet's list of MPII), .mat (LSP, LSP-Extended)
+    and a folder of sequences (3DPW).
 
     Raises:
-        UserError: it is missing or breaks its format; names the file, the row or record, the field and what was
-            expected.
+        UserError: the file does not exist or breaks its format. The message gives the file, the row or record, the
+            field and what was expected.
     """
     if path.is_dir():
         return load_3dpw(path)
@@ -59,10 +60,10 @@ def load_bodies(path: Path) -> Bodies:
 
 
 def load_spin(path: Path) -> Bodies:
-    """Read an .npz with SPIN's fields. All but imgname, center and scale may be missing.
+    """Read an .npz with SPIN's fields. All fields except imgname, center and scale are optional.
 
-    A file with pose and without has_smpl has poses for all. A gender that is neither "m" nor "f" is neutral. Texts may
-    be bytes, as Python 2 wrote them.
+    If there is pose but not has_smpl, all poses are known. A gender other than "m" and "f" is neutral. Strings may be
+    bytes, as Python 2 wrote them.
 
     Raises:
         UserError: see `load_bodies`.
@@ -98,7 +99,7 @@ def load_spin(path: Path) -> Bodies:
 
 
 def _rows(path: Path, name: str, array: NDArray | None, count: int, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """A field (count, *shape); zeros if the file lacks it."""
+    """Check a field (count, *shape). A missing field gives zeros."""
     if array is None:
         return np.zeros((count, *shape))
     values = number_array(f"{path}: field '{name}'", array, (count, *shape), finite=False)
@@ -107,10 +108,11 @@ def _rows(path: Path, name: str, array: NDArray | None, count: int, shape: tuple
 
 
 def _texts(path: Path, name: str, array: NDArray, count: int) -> list[str]:
-    """A field of one text a row."""
+    """Check a field with a string in each row."""
     if array.dtype.kind not in "US" or array.shape != (count,):
         raise UserError(
-            f"{path}: field '{name}': expected one text a row, found {array.dtype} of shape {array.shape}; {REPAIR}"
+            f"{path}: field '{name}': expected a string for each of {count} rows, found {array.dtype} of shape "
+            f"{array.shape}; {REPAIR}"
         )
     return [text.decode("utf-8", "replace") if isinstance(text, bytes) else text for text in array.tolist()]
 
@@ -118,9 +120,9 @@ def _texts(path: Path, name: str, array: NDArray, count: int) -> list[str]:
 def load_3dpw(folder: Path) -> Bodies:
     """Read the sequences of a split of 3DPW, .../sequenceFiles/<split>/*.pkl, as SPIN does.
 
-    A row is a person in a frame with a valid camera pose. The box is that of the 2D points of a confidence above 0,
-    enlarged by 1.2; a frame with less than two such points has no box and is left out. The root's rotation is turned
-    from the world to the camera. The gender is male for "m" and else female. Image names are
+    A row is a person in a frame with a valid camera pose. The box is that of the 2D points with a confidence above 0,
+    enlarged by 1.2. A frame with less than two such points has no box and is dropped. The rotation of the root is
+    converted from world to camera axes. The gender is male for "m", else female. Image names are
     <sequence>/image_%05d.jpg, below 3DPW's imageFiles.
 
     Raises:
@@ -157,7 +159,7 @@ def load_3dpw(folder: Path) -> Bodies:
 
 
 class _Sequence:
-    """A sequence file of 3DPW, checked."""
+    """A checked sequence file of 3DPW."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -183,7 +185,7 @@ class _Sequence:
         return number_array(f"{self.path}: field '{field}'", np.asarray(values), shape, finite=False)
 
     def _check_finite(self, field: str, values: NDArray[np.float64], frames: NDArray[np.int64]) -> None:
-        """Raise UserError if one of `frames` holds a NaN; the others are not used."""
+        """Raise UserError if a value of the given frames is not finite. Values of other frames are not used."""
         check_finite_rows(
             values[frames],
             lambda row: f"{self.path}: frame {frames[row]} (counted from 0): field '{field}'",
@@ -191,7 +193,7 @@ class _Sequence:
         )
 
     def frames(self, person: int) -> dict[str, list[Any]]:
-        """Columns of the person's frames that count."""
+        """The rows of a person, as columns by name: image, pose, shape, points, gender."""
         content, count = self.content, len(self.camera)
         pose = self._numbers(f"poses[{person}]", content["poses"][person], (count, _POSE))
         points = self._numbers(f"poses2d[{person}]", content["poses2d"][person], (count, 3, 18)).transpose(0, 2, 1)
@@ -213,8 +215,12 @@ class _Sequence:
         }
 
 
-def load_eft(path: Path, content: Any) -> Bodies:
-    """EFT's pseudo-truth; `content` is that of the JSON file `path`. Image names are below the data set's image folder.
+def load_eft(path: Path, content: object) -> Bodies:
+    """Read EFT's pseudo ground truth. Image names are below the image folder of the dataset.
+
+    Args:
+        path: the JSON file, for messages.
+        content: of the file.
 
     Raises:
         UserError: see `load_bodies`.
@@ -230,7 +236,7 @@ def load_eft(path: Path, content: Any) -> Bodies:
             raise UserError(f"{where}: expected an object; {REPAIR}")
         where += f", annotId {record['annotId']}" if "annotId" in record else ""
         if not isinstance(record.get("imageName"), str):
-            raise UserError(f"{where}: field 'imageName': expected a text; {REPAIR}")
+            raise UserError(f"{where}: field 'imageName': expected a string; {REPAIR}")
         for name, shape in fields.items():
             columns[name].append(number_array(f"{where}: field '{name}'", record.get(name), shape))
         points = record.get("gt_keypoint_2d", np.zeros((NUM_KEYPOINTS, 3)))

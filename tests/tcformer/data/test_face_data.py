@@ -15,8 +15,8 @@ from tcformer.data.face.dataset import (
     list_file,
     load_faces,
 )
-from tcformer.data.images import denormalise, read_image
 from tcformer.data.face.landmarks import FLIP
+from tcformer.data.images import denormalise, read_image
 from tcformer.errors import UserError
 
 SHARED = Path(__file__).resolve().parents[3] / "../shared/samples/wflw"
@@ -71,7 +71,7 @@ def test_fields_of_a_line(tmp_path: Path) -> None:
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, line: str, message: str) -> None:
-    with pytest.raises(UserError, match=rf"faces\.txt: {message}.*; correct the line or fetch the file again"):
+    with pytest.raises(UserError, match=rf"faces\.txt: {message}.*; correct the line or download the file again"):
         load_faces(written(tmp_path, face_line(), line, face_line()))
 
 

@@ -95,7 +95,7 @@ def test_spin_fields_that_are_missing(tmp_path: Path) -> None:
         ({"scale": np.array([1, 1, 1, -2, 1.0])}, r"row 3 .*found -2"),
         ({"imgname": np.array(["a.jpg", "../b.jpg", "c", "d", "e"])}, r"row 1 .*expected a path below"),
         ({"imgname": np.array(["a.jpg", "b.jpg", "c", "/d", "e"])}, r"row 3 .*expected a path below"),
-        ({"imgname": np.arange(5)}, "field 'imgname': expected one text a row"),
+        ({"imgname": np.arange(5)}, "field 'imgname': expected a string for each of 5 rows"),
         ({"shape": np.array(["a"] * 5)}, "field 'shape': expected finite numbers"),
     ],
 )

@@ -216,7 +216,7 @@ def test_subsets_of_keypoints() -> None:
         ((TCFORMER, "wholebody"), {"neck": "finest_map"}, "is for HRNet, not for tcformer"),
         (("timm/resnet50", "wholebody"), {"neck": "mta"}, "is for TCFormer, not for timm/resnet50"),
         ((TCFORMER, "wholebody"), {"keypoints": "hands"}, "did you mean 'hand'"),
-        ((TCFORMER, "imagenet"), {"local_parts": (4, 3, 1)}, "each dividing the one before"),
+        ((TCFORMER, "imagenet"), {"local_parts": (4, 3, 1)}, "each a divisor of the one before"),
         ((TCFORMER, "imagenet"), {"pretrained": True}, "no option for tcformer"),
         (("timm/resnet5", "imagenet"), {}, "timm has no model 'resnet5'"),
         (("timm/hrnet_w18", "imagenet"), {"drop_path_rate": 0.1}, "set drop_path to 0"),
@@ -228,7 +228,7 @@ def test_mistakes_are_told(arguments: tuple[str, str], options: dict[str, Any], 
 
 
 def test_hrnet_tells_the_sizes_it_takes() -> None:
-    with pytest.raises(UserError, match=r"sides 32 divides, but got 100x64"):
+    with pytest.raises(UserError, match=r"sides are multiples of 32, found 100 x 64"):
         create_model("timm/hrnet_w18_small", "wholebody")(torch.zeros(1, 3, 100, 64))
 
 
@@ -236,7 +236,7 @@ def test_pretrained_weights_offline(monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(UserError, match=r"pretrained weights of timm/resnet18 could not be had"):
+    with pytest.raises(UserError, match=r"pretrained weights of timm/resnet18 cannot be downloaded"):
         create_model("timm/resnet18", "imagenet", pretrained=True)
 
 

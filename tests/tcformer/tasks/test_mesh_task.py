@@ -159,7 +159,7 @@ def test_human36m_protocol_takes_the_files_joints(task: MeshTask, root: Path) ->
     batch = whole(data)
     error = task.validate(truth(batch), batch)["mpjpe_sum"] / 8
     assert error.item() < 30  # the file's neck, hips and head are not quite those of the regressor
-    with pytest.raises(UserError, match="needs 3D joints of every row"):
+    with pytest.raises(UserError, match="needs 3D joints in every row"):
         MeshTask(replace(OPTIONS, validation=replace(TEST, protocol="h36m")), NETWORK, root).val_set()
 
 
