@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -199,7 +200,7 @@ def _as_list(output: Tensor | Sequence[Tensor]) -> list[Tensor]:
     return [output] if isinstance(output, Tensor) else list(output)
 
 
-def _package(name: str) -> Any:
+def _package(name: str) -> ModuleType:
     """Import an optional package."""
     try:
         return import_module(name)

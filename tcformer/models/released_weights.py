@@ -42,7 +42,7 @@ def load_released_weights(model: Network, checkpoint: str | Path | Checkpoint) -
 
 def read_released_weights(checkpoint: str | Path | Checkpoint) -> dict[str, Tensor]:
     """Read the weights of a published checkpoint, by our names. See `load_released_weights`."""
-    content = _read(Path(checkpoint)) if isinstance(checkpoint, str | Path) else checkpoint
+    content: object = _read(Path(checkpoint)) if isinstance(checkpoint, str | Path) else checkpoint
     for entry in _ENTRIES:
         if isinstance(content, Mapping) and isinstance(content.get(entry), Mapping):
             content = content[entry]
@@ -68,7 +68,7 @@ def _name_of(checkpoint: str | Path | Checkpoint) -> str:
     return str(checkpoint) if isinstance(checkpoint, str | Path) else "the checkpoint"
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path) -> object:
     import torch
 
     if not path.is_file():

@@ -96,7 +96,7 @@ def test_a_missing_or_unreadable_file_is_named(tmp_path: Path) -> None:
 def test_an_empty_list_gives_nobody(tmp_path: Path) -> None:
     faces = load_faces(written(tmp_path))
     assert len(faces) == 0 and faces.points.shape == (0, 98, 2) and faces.attributes.shape == (0, 6)
-    assert len(FaceDataset(faces, tmp_path, (64, 64), 1.25)) == 0
+    assert len(FaceDataset(faces, tmp_path, input_size=(64, 64), padding=1.25)) == 0
 
 
 def test_missing_images_are_listed(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_missing_images_are_listed(tmp_path: Path) -> None:
     ):
         FaceDataset(faces, tmp_path, input_size=(64, 64), padding=1.25)
     with pytest.raises(UserError, match="14 of 14"):
-        FaceDataset(faces, tmp_path / "nowhere", (64, 64), 1.25)
+        FaceDataset(faces, tmp_path / "nowhere", input_size=(64, 64), padding=1.25)
 
 
 @needs_samples
@@ -123,7 +123,7 @@ def test_real_crops_are_those_of_hrnet_and_mmpose() -> None:
         annotation: dict[str, Any] = wanted[tuple(np.round(points[0], 3))]
         assert (box[:2] + box[2:] / 2).tolist() == annotation["center"]
         assert box[2:].max() / 200 == pytest.approx(annotation["scale"])
-    data = FaceDataset(faces, face_image_folder(SHARED), (256, 256), 1.25)
+    data = FaceDataset(faces, face_image_folder(SHARED), input_size=(256, 256), padding=1.25)
     assert data.extent == pytest.approx(1.25 * np.repeat(boxes[:, 2:].max(1, keepdims=True), 2, 1))
 
 
@@ -136,7 +136,9 @@ def samples(tmp_path: Path) -> FaceDataset:
     for i in range(3):
         Image.fromarray(image).save(tmp_path / f"{i}.png")
         lines.append(face_line(f"{i}.png", seed=i))
-    return FaceDataset(load_faces(written(tmp_path, *lines)), tmp_path, (64, 64), 1.25, PAPER)
+    return FaceDataset(
+        load_faces(written(tmp_path, *lines)), tmp_path, input_size=(64, 64), padding=1.25, augmentation=PAPER
+    )
 
 
 def test_a_plain_sample_holds_the_face_in_its_middle(samples: FaceDataset) -> None:
@@ -174,7 +176,7 @@ def test_points_follow_the_image_through_every_augmentation(samples: FaceDataset
 
 
 def test_a_flipped_sample_is_the_mirror_image(samples: FaceDataset) -> None:
-    samples.augmentation = FaceAugmentation(0.0, 0.0, 0.0, 1.0)
+    samples.augmentation = FaceAugmentation(scale=0.0, rotation=0.0, rotation_probability=0.0, flip_probability=1.0)
     plain, flipped = samples.sample(0, None), samples.sample(0, np.random.default_rng(0))
     expected = np.stack([64 - plain["points"][:, 0], plain["points"][:, 1]], -1)[FLIP]
     assert flipped["points"] == pytest.approx(expected, abs=1e-3)
@@ -183,7 +185,7 @@ def test_a_flipped_sample_is_the_mirror_image(samples: FaceDataset) -> None:
 
 
 def test_rotation_stays_in_its_range(samples: FaceDataset) -> None:
-    samples.augmentation = FaceAugmentation(0.0, 30.0, 0.6, 0.0)
+    samples.augmentation = FaceAugmentation(scale=0.0, rotation=30.0, rotation_probability=0.6, flip_probability=0.0)
     plain = samples.sample(0, None)["points"]
     angles = []
     for seed in range(60):
@@ -208,7 +210,7 @@ def test_a_sample_depends_on_its_generator_alone(samples: FaceDataset) -> None:
 @needs_samples
 def test_real_faces_are_cropped() -> None:
     faces = load_faces(list_file(SHARED, "test"))
-    data = FaceDataset(faces, face_image_folder(SHARED), (256, 256), 1.25, PAPER)
+    data = FaceDataset(faces, face_image_folder(SHARED), input_size=(256, 256), padding=1.25, augmentation=PAPER)
     assert len(data) == 4 and len(set(faces.names)) == 2
     for i in range(4):
         sample = data.sample(i, None)

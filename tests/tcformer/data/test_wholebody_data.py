@@ -23,7 +23,16 @@ from tcformer.errors import UserError
 
 SHARED = Path(__file__).resolve().parents[3] / "../shared/samples/coco_wholebody"
 needs_samples = pytest.mark.skipif(not SHARED.exists(), reason="needs the shared samples")
-NONE = WholebodyAugmentation(0, 0, 0, 0, 8, 0, 0, 0)
+NONE = WholebodyAugmentation(
+    shift_probability=0,
+    shift=0,
+    flip_probability=0,
+    half_body_probability=0,
+    half_body_points=8,
+    scale=0,
+    rotation=0,
+    rotation_probability=0,
+)
 PAPER = WholebodyAugmentation(
     shift_probability=0.3,
     shift=0.16,
@@ -195,7 +204,7 @@ def test_detections_are_selected(tmp_path: Path) -> None:
     good = {"bbox": [1.0, 2.0, 3.0, 4.0], "category_id": 1, "image_id": 7, "score": 0.5}
     others = [{"score": 0.1}, {"category_id": 2}, {"image_id": 9}, {"bbox": [0, 0, 5, 0]}]
     path.write_text(json.dumps([good, *({**good, **other} for other in others)]))
-    crops = detected_crops(path, load_people(content()), 0.2)
+    crops = detected_crops(path, load_people(content()), least_score=0.2)
     assert crops.box.tolist() == [[1, 2, 3, 4]] and crops.score.tolist() == [0.5]
     assert crops.keypoints is None
 
@@ -213,13 +222,13 @@ def test_a_bad_detection_is_named(tmp_path: Path, change: dict[str, Any], messag
     good = {"bbox": [1.0, 2.0, 3.0, 4.0], "category_id": 1, "image_id": 7, "score": 0.5}
     path.write_text(json.dumps([good, {**good, **change}]))
     with pytest.raises(UserError, match=message):
-        detected_crops(path, load_people(content()), 0.0)
+        detected_crops(path, load_people(content()), least_score=0.0)
 
 
 @pytest.fixture
 def samples() -> WholebodyDataset:
     crops = annotated_crops(load_people(annotation_file(SHARED, "val")))
-    return WholebodyDataset(crops, image_folder(SHARED, "val"), (128, 96), 1.25, PAPER)
+    return WholebodyDataset(crops, image_folder(SHARED, "val"), input_size=(128, 96), padding=1.25, augmentation=PAPER)
 
 
 @needs_samples
@@ -230,7 +239,7 @@ def test_counts_of_the_real_sample() -> None:
     counts = {part: int(labelled[:, rows].any(1).sum()) for part, rows in PARTS.items()}
     assert counts == {"body": 24, "foot": 16, "face": 13, "lefthand": 12, "righthand": 13}
     assert len(annotated_crops(people)) == 24
-    assert len(detected_crops(detection_file(SHARED), people, 0.0)) == 118
+    assert len(detected_crops(detection_file(SHARED), people, least_score=0.0)) == 118
 
 
 @needs_samples
@@ -269,7 +278,16 @@ def test_a_generator_without_augmentation_changes_nothing(samples: WholebodyData
 
 @needs_samples
 def test_a_flipped_sample_is_the_mirror_image(samples: WholebodyDataset) -> None:
-    samples.augmentation = WholebodyAugmentation(0, 0, 1, 0, 8, 0, 0, 0)
+    samples.augmentation = WholebodyAugmentation(
+        shift_probability=0,
+        shift=0,
+        flip_probability=1,
+        half_body_probability=0,
+        half_body_points=8,
+        scale=0,
+        rotation=0,
+        rotation_probability=0,
+    )
     for i in range(0, len(samples), 5):
         plain, flipped = samples.sample(i, None), samples.sample(i, np.random.default_rng(0))
         assert (plain["weights"] == flipped["weights"][FLIP]).all()
@@ -310,7 +328,16 @@ def test_points_follow_the_image_through_every_augmentation(samples: WholebodyDa
 @needs_samples
 def test_augmentation_stays_in_its_ranges(samples: WholebodyDataset) -> None:
     plain = samples.sample(0, None)
-    samples.augmentation = WholebodyAugmentation(1, 0.16, 0, 0, 8, 0.5, 40.0, 1)
+    samples.augmentation = WholebodyAugmentation(
+        shift_probability=1,
+        shift=0.16,
+        flip_probability=0,
+        half_body_probability=0,
+        half_body_points=8,
+        scale=0.5,
+        rotation=40.0,
+        rotation_probability=1,
+    )
     rngs = [np.random.default_rng(i) for i in range(60)]
     extents, centres = [], []
     for rng in rngs:
@@ -323,7 +350,16 @@ def test_augmentation_stays_in_its_ranges(samples: WholebodyDataset) -> None:
 
 @needs_samples
 def test_half_body_crops_to_one_half(samples: WholebodyDataset) -> None:
-    samples.augmentation = WholebodyAugmentation(0, 0, 0, 1, 8, 0, 0, 0)
+    samples.augmentation = WholebodyAugmentation(
+        shift_probability=0,
+        shift=0,
+        flip_probability=0,
+        half_body_probability=1,
+        half_body_points=8,
+        scale=0,
+        rotation=0,
+        rotation_probability=0,
+    )
     plain = samples.sample(0, None)
     upper = 0
     for i in range(40):
@@ -338,8 +374,8 @@ def test_half_body_crops_to_one_half(samples: WholebodyDataset) -> None:
 @needs_samples
 def test_samples_of_detections_have_no_points() -> None:
     people = load_people(annotation_file(SHARED, "val"))
-    crops = detected_crops(detection_file(SHARED), people, 0.5)
-    data = WholebodyDataset(crops, image_folder(SHARED, "val"), (64, 48), 1.25)
+    crops = detected_crops(detection_file(SHARED), people, least_score=0.5)
+    data = WholebodyDataset(crops, image_folder(SHARED, "val"), input_size=(64, 48), padding=1.25)
     batch = collate([data.sample(i, None) for i in range(2)])
     assert batch["weights"].sum() == 0 and batch["annotation_id"].tolist() == [0, 0]
     assert batch["image"].shape == (2, 3, 64, 48)

@@ -17,7 +17,7 @@ IMAGENET, POSE = (224, 224), (256, 192)
 
 
 def count(variant: str, task: str, size: tuple[int, int], **options: Any) -> tuple[int, Any]:
-    model = build(Entry(variant, task, size, options))
+    model = build(Entry(variant, task, size, options=options))
     return count_parameters(model), count_flops(model, size)
 
 
@@ -37,7 +37,7 @@ def count(variant: str, task: str, size: tuple[int, int], **options: Any) -> tup
     ],
 )
 def test_parameters(variant: str, task: str, options: dict[str, Any], millions: float) -> None:
-    assert round(count_parameters(build(Entry(variant, task, IMAGENET, options))) / 1e6, 3) == millions
+    assert round(count_parameters(build(Entry(variant, task, IMAGENET, options=options))) / 1e6, 3) == millions
 
 
 def test_a_tcformer_on_a_fixed_grid_is_pvt() -> None:

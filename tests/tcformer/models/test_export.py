@@ -79,7 +79,7 @@ def test_files_give_the_networks_outputs(
     assert [p.name for p in path.parent.iterdir()] == [path.name]
     model.eval()
     for batch in (1, 3):
-        images = random_images(batch, size, seed=10 + batch)
+        images = random_images(batch, image_size=size, seed=10 + batch)
         for own, expected in zip(run(path, images), outputs(model, images), strict=True):
             assert own.shape == expected.shape
             assert relative_difference(own, expected) <= TOLERANCE
@@ -97,7 +97,7 @@ def test_program_runs_without_our_operators() -> None:
     assert {op.namespace for op in operators if isinstance(op, torch._ops.OpOverload)} == {"aten"}
     model.eval()
     for batch in (1, 5):
-        images = random_images(batch, SIZE)
+        images = random_images(batch, image_size=SIZE)
         with torch.no_grad():
             assert relative_difference(program.module()(images), model(images)) <= TOLERANCE
 
@@ -174,7 +174,7 @@ def test_classifiers_agree_on_sixteen_images(variant: str, tmp_path: Path) -> No
     model, path, size = create_model(variant, "imagenet"), tmp_path / "model.onnx", (224, 224)
     export_onnx(model, path, size)
     model.eval()
-    images = random_images(16, size, seed=20)
+    images = random_images(16, image_size=size, seed=20)
     own = {batch: torch.cat([run(path, some)[0] for some in images.split(batch)]) for batch in (1, 3)}
     with use_kernels("portable"):
         portable = outputs(model, images)[0]

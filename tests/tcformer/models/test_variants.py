@@ -129,7 +129,7 @@ def test_local_clusters_stay_within_their_parts() -> None:
         for token_of_cell in tokens.token_of_cell:
             pairs = set(zip(token_of_cell.tolist(), part_of_cell.tolist()))
             assert len(pairs) == tokens.features.shape[1], "a token lies in one part alone"
-        part = part_of_token(tokens, parts)
+        part = part_of_token(tokens, parts=parts)
         assert torch.equal(part, part.sort()[0]), "clusters are numbered part by part"
 
 
@@ -137,14 +137,14 @@ def test_the_most_important_tokens_become_centres() -> None:
     g = torch.Generator().manual_seed(0)
     x, importance = torch.randn(2, 20, 3, generator=g), torch.randn(2, 20, generator=g)
     importance[:, 3] = importance[:, 11] = 5.0  # a tie
-    assign = nearest_important(x, importance, 5)
+    assign = nearest_important(x, importance, num_clusters=5)
     for i in range(2):
         centres = importance[i].sort(descending=True, stable=True)[1][:5].sort()[0]
         expected = torch.cdist(x[i : i + 1].double(), x[i : i + 1, centres].double())[0].argmin(1)
         assert torch.equal(assign[i], expected)
         assert assign[i, centres].tolist() == list(range(5))
     assert torch.equal(
-        nearest_important(torch.zeros(1, 6, 2), torch.zeros(1, 6), 3)[0], torch.tensor([0, 1, 2, 0, 0, 0])
+        nearest_important(torch.zeros(1, 6, 2), torch.zeros(1, 6), num_clusters=3)[0], torch.tensor([0, 1, 2, 0, 0, 0])
     )
 
 
@@ -222,7 +222,7 @@ def test_subsets_of_keypoints() -> None:
         (("timm/hrnet_w18", "imagenet"), {"drop_path_rate": 0.1}, "set drop_path to 0"),
     ],
 )
-def test_mistakes_are_told(arguments: tuple[str, str], options: dict[str, Any], message: str) -> None:
+def test_mistakes_are_reported(arguments: tuple[str, str], options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         create_model(*arguments, **options)
 
@@ -241,9 +241,27 @@ def test_pretrained_weights_offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_network_options() -> None:
-    options = NetworkOptions("tcformer", "local_ctm", (4, 2, 1), False, True)
+    options = NetworkOptions(
+        backbone="tcformer",
+        token_reduction="local_ctm",
+        local_parts=(4, 2, 1),
+        pretrained=False,
+        activation_checkpointing=True,
+    )
     assert parameters(options.backbone, "imagenet", **options.model_options) == 25_594_731
     with pytest.raises(ValueError, match="did you mean 'tcformer_light'"):
-        NetworkOptions("tcformer_lite", "ctm", (4, 2, 1), False, False)
+        NetworkOptions(
+            backbone="tcformer_lite",
+            token_reduction="ctm",
+            local_parts=(4, 2, 1),
+            pretrained=False,
+            activation_checkpointing=False,
+        )
     with pytest.raises(ValueError, match="give a weights file as initial"):
-        NetworkOptions("tcformer", "ctm", (4, 2, 1), True, False)
+        NetworkOptions(
+            backbone="tcformer",
+            token_reduction="ctm",
+            local_parts=(4, 2, 1),
+            pretrained=True,
+            activation_checkpointing=False,
+        )
