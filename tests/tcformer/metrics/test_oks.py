@@ -41,7 +41,7 @@ def test_nms_drops_the_weaker_duplicate_of_the_same_image_only() -> None:
 
 def test_nms_keeps_the_first_of_equals_and_does_not_chain() -> None:
     assert oks_nms([person(0, 0.5), person(0, 0.5)], threshold=0.9)[0]["keypoints"][0] == person(0, 0.5)["keypoints"][0]
-    # B doubles A and C doubles B, but C does not double A: B is dropped before it could count, so C stays.
+    # B is a duplicate of A, and C of B, but C is not one of A. B is dropped first, so C stays.
     a, b, c = person(0, 0.9), person(0.6, 0.8), person(1.2, 0.7)
     between = [float(oks(keypoints_of(x)[None, :, :2], keypoints_of(y)[:, :2], [1e4])[0]) for x, y in ((a, b), (a, c))]
     threshold = sum(between) / 2
