@@ -37,7 +37,7 @@ Float32 = NDArray[np.float32]
 _LEFT_ROWS: Final = (1, 2, 3, 11, 12, 13)
 _RIGHT_ROWS: Final = (4, 5, 6, 14, 15, 16)
 
-_ROOT_PARENT: Final = 2**32 - 1  # what SMPL's files hold as the parent of the first joint
+_ROOT_PARENT: Final = 2**32 - 1  # the value in SMPL's files for the parent of the first joint
 
 
 @dataclass(frozen=True, eq=False)

@@ -122,7 +122,7 @@ class _Unpickler(pickle.Unpickler):
         for copyreg, builtins in (("copy_reg", "__builtin__"), ("copyreg", "builtins")):
             self._known[copyreg, "_reconstructor"] = _reconstruct_object
             self._known[builtins, "object"] = "object"
-            self._known[builtins, "set"] = set  # chumpy's arrays hold one
+            self._known[builtins, "set"] = set  # chumpy's arrays contain one
 
     def find_class(self, module: str, name: str) -> object:
         """Return what a name of the pickle stands for, or raise UserError."""

@@ -139,8 +139,8 @@ class ImageFolderDataset:
         # A split may lack a class. But a class folder or tar without an image was not unpacked or copied completely.
         if broken := sorted(class_names(self.folder) & set(empty)):
             raise UserError(
-                f"{self.folder}: {len(broken)} of {len(classes)} classes hold no image: {listed(broken)}; unpack them "
-                f"again, or take them away"
+                f"{self.folder}: {len(broken)} of {len(classes)} classes contain no image: {listed(broken)}; unpack "
+                f"them again, or remove them"
             )
         self._names: NDArray[np.bytes_] = np.array([os.fsencode(member.name) for member in members])
         self._places: NDArray[np.int64] = np.array([member[1:] for member in members], np.int64)  # offset, size

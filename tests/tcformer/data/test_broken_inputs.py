@@ -152,7 +152,7 @@ def test_classes_without_an_image_are_reported(tmp_path: Path, pixels: np.ndarra
     for name in classes[:-1]:  # the last class has no folder in this split
         (tmp_path / "train" / name).mkdir(parents=True)
     Image.fromarray(pixels).save(tmp_path / "train" / classes[3] / "a.JPEG")
-    with pytest.raises(UserError, match=r"train: 12 of 14 classes hold no image: n00000000, .*, n00000010, \.\.\.;"):
+    with pytest.raises(UserError, match=r"train: 12 of 14 classes contain no image: n00000000, .*, n00000010, \.\.\.;"):
         ImageFolderDataset(tmp_path, "train", classes, size=8, crop_fraction=0.875)
     for name in classes[:-1]:
         Image.fromarray(pixels).save(tmp_path / "train" / name / "a.JPEG")
