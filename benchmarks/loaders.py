@@ -33,7 +33,7 @@ from pipelines.params import Params, load_params
 from pipelines.training.loading import BatchPlan, training_batches
 from tcformer import synthetic
 from tcformer.data.face.dataset import FaceDataset, face_image_folder, list_file, load_faces
-from tcformer.data.imagenet.folder import ImageFolderDataset, class_names
+from tcformer.data.imagenet.dataset import ImageFolderDataset, class_names
 from tcformer.data.images import IMAGE_STD, ReducedImage, read_image
 from tcformer.data.mesh import dataset as mesh
 from tcformer.data.mesh.files import load_bodies
@@ -50,15 +50,15 @@ ROOT = Path(__file__).resolve().parents[1]
 BATCH = 16
 PROCESSES = (0, 1, 2)
 
-_MODULES = ("imagenet.folder", "wholebody.dataset", "face.dataset", "mesh.dataset")
+_MODULES = ("imagenet.dataset", "wholebody.dataset", "face.dataset", "mesh.dataset")
 #: Functions whose time each stage is the sum of; none of them calls another. They are patched by these names.
 STAGES = {
     "read": ("pathlib.Path.read_bytes",),
     "decode": ("simplejpeg.decode_jpeg_header", "simplejpeg.decode_jpeg"),
-    "geometry": ("cv2.warpAffine", "tcformer.data.imagenet.folder.resize"),
+    "geometry": ("cv2.warpAffine", "tcformer.data.imagenet.dataset.resize"),
     "colour": (
-        "tcformer.data.imagenet.folder.rand_augment",
-        "tcformer.data.imagenet.folder.erase_rectangle",
+        "tcformer.data.imagenet.dataset.rand_augment",
+        "tcformer.data.imagenet.dataset.erase_rectangle",
         *(f"tcformer.data.{module}.normalise" for module in _MODULES),
     ),
     "target": (
@@ -214,7 +214,7 @@ def timed_stages(seconds: dict[str, float]) -> Iterator[None]:
 def recorded_shrinking(shrunk: list[bool]) -> Iterator[None]:
     """A context that records whether each crop is reduced to half of its size in the file or less."""
     from tcformer.data import crops
-    from tcformer.data.imagenet import folder as imagefolder
+    from tcformer.data.imagenet import dataset as imagefolder
 
     resize, crop_matrix = imagefolder.resize, crops.crop_matrix
 
@@ -228,7 +228,7 @@ def recorded_shrinking(shrunk: list[bool]) -> Iterator[None]:
         return matrix
 
     with ExitStack() as stack:
-        stack.enter_context(patch("tcformer.data.imagenet.folder.resize", watched_resize))
+        stack.enter_context(patch("tcformer.data.imagenet.dataset.resize", watched_resize))
         for module in _MODULES[1:]:
             stack.enter_context(patch(f"tcformer.data.{module}.crop_matrix", watched_matrix))
         yield
@@ -279,7 +279,7 @@ def _decode_whole(path: Path, ratio: float) -> ReducedImage:
 
 #: The alternative of each task: its name, the function of ours that it replaces, and the replacement.
 ALTERNATIVES: dict[str, tuple[str, str, Callable[..., Any]]] = {
-    "imagenet": ("Pillow's resizing", "tcformer.data.imagenet.folder.resize", _resize_by_pillow),
+    "imagenet": ("Pillow's resizing", "tcformer.data.imagenet.dataset.resize", _resize_by_pillow),
     "mesh": ("decoding whole images", "tcformer.data.mesh.dataset.read_reduced", _decode_whole),
 }
 

@@ -19,6 +19,20 @@ if TYPE_CHECKING:
     from tcformer.models.accounting import count_flops, count_parameters
     from tcformer.models.export import export_onnx, export_program
 
+_MODULES = {
+    "Tokens": "models",
+    "count_flops": "models.accounting",
+    "count_parameters": "models.accounting",
+    "create_model": "models",
+    "export_onnx": "models.export",
+    "export_program": "models.export",
+    "list_models": "models",
+    "load_backbone": "models",
+    "load_model": "models",
+    "load_released_weights": "models",
+    "save_model": "models",
+}
+
 __all__ = [
     "Tokens",
     "count_flops",
@@ -32,19 +46,5 @@ __all__ = [
     "load_released_weights",
     "save_model",
 ]
-
-_MODULES = {
-    "Tokens": "models.tokens",
-    "count_flops": "models.accounting",
-    "count_parameters": "models.accounting",
-    "create_model": "models.factory",
-    "export_onnx": "models.export",
-    "export_program": "models.export",
-    "list_models": "models.factory",
-    "load_backbone": "models.weights",
-    "load_model": "models.weights",
-    "load_released_weights": "models.released",
-    "save_model": "models.weights",
-}
 
 __getattr__ = lazy_exports(__name__, _MODULES)

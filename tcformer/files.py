@@ -1,4 +1,4 @@
-"""Files on disk: written whole or not at all, and known by their hash."""
+"""Files on disk: atomic writing, and hashes of contents."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ from typing import Any
 
 @contextmanager
 def atomic_write(path: Path, durable: bool = False) -> Iterator[Path]:
-    """Write a file so that nobody ever sees half of it.
+    """Write a file completely or not at all.
 
-    The body writes to the path that it is given, which lies in the same folder and has the same suffix. When the body
-    ends, that file is renamed to `path`; if it raises, the file is removed and `path` stays as it was.
+    The body of the `with` statement writes to a temporary path in the same folder, with the same suffix. When the body
+    ends, the temporary file is renamed to `path`. If the body raises, the temporary file is removed and `path` stays
+    unchanged.
 
     Args:
-        path: the file; its folder is made if missing.
+        path: the file; its folder is created if it does not exist.
         durable: flush the file and its name to the disk, so that they survive a power failure.
+
+    Yields:
+        The temporary path.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".part-{uuid.uuid4().hex[:8]}-{path.name}")

@@ -1,4 +1,7 @@
-"""SMPL-format body models: files, posing, joints. Posing needs the package smplx (non-commercial research only)."""
+"""Body models in SMPL's format: files, posing, joints.
+
+Posing needs the package smplx, whose licence allows non-commercial research only.
+"""
 
 from __future__ import annotations
 

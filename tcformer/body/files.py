@@ -1,14 +1,15 @@
-"""SMPL-format body models and joint regressors on disk.
+"""Files of body models in SMPL's format and of joint regressors.
 
-A folder of body models holds
+A folder of body models contains
 
     SMPL_NEUTRAL, SMPL_MALE, SMPL_FEMALE   each .npz (see `convert_smpl`) or .pkl (as published, renamed)
     J_regressor_h36m.npy                   (17, V) Human3.6M's joints, in SPIN's row order
-    J_regressor_extra.npy                  (9, V) SPIN's further joints
-    vertex_ids.json                        vertices of nose, eyes, ears, toes, heels and finger tips; without it
-                                           smplx's for SMPL's 6890 vertices
+    J_regressor_extra.npy                  (9, V) SPIN's additional joints
+    vertex_ids.json                        vertices of nose, eyes, ears, toes, heels and finger tips; if it is missing,
+                                           smplx's for SMPL's 6890 vertices are used
 
-Two files called J_regressor_h36m are in use, with the legs' rows exchanged: `check_sides` tells them apart.
+Two different files are called J_regressor_h36m: they differ in the order of the legs' rows. `check_sides` tells them
+apart.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ import json
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tcformer.body.joints import NUM_JOINTS, NUM_SHAPES
 from tcformer.body.unpickle import load_pickle
+from tcformer.checks import number_array, read_npz
 from tcformer.errors import UserError
 
 Gender = Literal["neutral", "male", "female"]
@@ -30,63 +33,69 @@ GENDERS: Final[tuple[Gender, ...]] = ("neutral", "male", "female")
 
 Float32 = NDArray[np.float32]
 
-NUM_JOINTS: Final = 24
-NUM_SHAPES: Final = 10
-
-#: Rows of SPIN's J_regressor_h36m: the sides' hip, knee, ankle, then shoulder, elbow, wrist.
+#: Rows of SPIN's J_regressor_h36m: hip, knee, ankle, shoulder, elbow, wrist of a side.
 _LEFT_ROWS: Final = (1, 2, 3, 11, 12, 13)
 _RIGHT_ROWS: Final = (4, 5, 6, 14, 15, 16)
 
-_ROOT_PARENT: Final = 2**32 - 1  # what SMPL's files hold as the parent of the first joint
+_ROOT_PARENT: Final = 2**32 - 1  # the value in SMPL's files for the parent of the first joint
 
 
 @dataclass(frozen=True, eq=False)
 class SmplArrays:
-    """A body model: V vertices, T-pose, metres, y up, facing +z, the person's left at +x."""
+    """A body model of V vertices in T-pose, in metres: y up, facing +z, the person's left at +x.
+
+    Attributes:
+        v_template: (V, 3) the mean body.
+        shapedirs: (V, 3, 10) offsets for one unit of each shape coefficient.
+        posedirs: (V, 3, 207) offsets for the joints' rotation matrices minus the identity.
+        joint_regressor: (24, V) joints as weighted means of vertices.
+        weights: (V, 24) skinning weights.
+        parents: (24,) parent of each joint, -1 for the first.
+        faces: (F, 3) triangles.
+    """
 
     v_template: Float32
-    """(V, 3) the mean body."""
     shapedirs: Float32
-    """(V, 3, 10) what one unit of each shape coefficient adds."""
     posedirs: Float32
-    """(V, 3, 207) what the joints' rotation matrices minus the identity add."""
     joint_regressor: Float32
-    """(24, V) joints as weighted means of vertices."""
     weights: Float32
-    """(V, 24) skinning."""
     parents: NDArray[np.int64]
-    """(24,) parent joint, -1 for the first."""
     faces: NDArray[np.int32]
-    """(F, 3) triangles."""
 
 
 @dataclass(frozen=True, eq=False)
 class Regressors:
-    """Further joints as weighted means of a body model's vertices."""
+    """Additional joints as weighted means of the vertices of a body model.
+
+    Attributes:
+        h36m: (17, V) in SPIN's order: pelvis; left hip, knee, ankle; right hip, knee, ankle; spine, neck, jaw, head
+            top; left shoulder, elbow, wrist; right shoulder, elbow, wrist.
+        extra: (9, V) right hip, left hip, neck (LSP), head top (LSP), pelvis (MPII), thorax (MPII), spine, jaw, head
+            (H36M).
+    """
 
     h36m: Float32
-    """(17, V) in SPIN's order: pelvis; left hip, knee, ankle; right; spine, neck, jaw, head top; left shoulder,
-    elbow, wrist; right."""
     extra: Float32
-    """(9, V) right hip, left hip, neck (LSP), head top (LSP), pelvis (MPII), thorax (MPII), spine, jaw, head
-    (H36M)."""
 
 
 def load_smpl(path: Path | str) -> SmplArrays:
-    """Read a body model from an .npz that `save_smpl` wrote or from a .pkl as published.
+    """Read a body model from an .npz written by `save_smpl` or from a published .pkl.
 
-    Shape coefficients after the tenth are left out.
+    Shape coefficients after the tenth are dropped.
 
     Raises:
-        UserError: the file is missing, refused (see `load_pickle`) or no body model; names the field.
+        UserError: the file does not exist, is refused (see `load_pickle`) or is not a body model.
     """
     path = Path(path)
     names = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table", "f")
-    content = _load_npz(path) if path.suffix == ".npz" else load_pickle(path, names)
+    if path.suffix == ".npz":
+        content: object = read_npz(path, "convert the published body model to it")
+    else:
+        content = load_pickle(path, names)
     if not isinstance(content, dict):
-        raise UserError(f"{path}: expected a body model, a dict with {', '.join(names)}; fetch the file again")
-    fields = {name: _dense(content.get(name)) for name in names}
-    vertices = fields["v_template"].shape[0] if fields["v_template"].ndim == 2 else 0
+        raise UserError(f"{path}: expected a body model, a dict with {', '.join(names)}; download the file again")
+    dense = {name: _dense(content[name]) for name in names if name in content}
+    vertices = len(dense["v_template"]) if "v_template" in dense and dense["v_template"].ndim else 0
     expected: dict[str, tuple[int | None, ...]] = {
         "v_template": (None, 3),
         "shapedirs": (vertices, 3, None),
@@ -96,27 +105,21 @@ def load_smpl(path: Path | str) -> SmplArrays:
         "kintree_table": (2, NUM_JOINTS),
         "f": (None, 3),
     }
-    for name, shape in expected.items():
-        array = fields[name]
-        fits = array.ndim == len(shape) and all(n in (None, m) for n, m in zip(shape, array.shape, strict=True))
-        if array.dtype.kind not in "fiu" or not fits or not np.isfinite(array).all():
-            wanted = " x ".join("any" if n is None else str(n) for n in shape)
-            found = f"{array.dtype} {' x '.join(map(str, array.shape))}" if name in content else "nothing"
-            raise UserError(
-                f"{path}: field '{name}': expected {wanted} finite numbers, found {found}; fetch the file again"
-            )
+    fields = {name: number_array(f"{path}: field '{name}'", dense.get(name), expected[name]) for name in names}
     if fields["shapedirs"].shape[2] < NUM_SHAPES:
         raise UserError(
             f"{path}: field 'shapedirs': expected at least {NUM_SHAPES} shapes, found {fields['shapedirs'].shape[2]}; "
-            f"fetch the file again"
+            f"download the file again"
         )
     parents = fields["kintree_table"][0].astype(np.int64)
     parents[0] = -1
     if not ((parents[1:] >= 0) & (parents[1:] < np.arange(1, NUM_JOINTS))).all():
-        raise UserError(f"{path}: field 'kintree_table': expected parents before their children; fetch the file again")
+        raise UserError(
+            f"{path}: field 'kintree_table': expected parents before their children; download the file again"
+        )
     faces = fields["f"].astype(np.int64)
     if faces.min() < 0 or faces.max() >= vertices:
-        raise UserError(f"{path}: field 'f': expected vertices 0 to {vertices - 1}; fetch the file again")
+        raise UserError(f"{path}: field 'f': expected vertices 0 to {vertices - 1}; download the file again")
     return SmplArrays(
         v_template=fields["v_template"].astype(np.float32),
         shapedirs=fields["shapedirs"][:, :, :NUM_SHAPES].astype(np.float32),
@@ -128,22 +131,12 @@ def load_smpl(path: Path | str) -> SmplArrays:
     )
 
 
-def _load_npz(path: Path) -> dict[str, Any]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; convert the published body model to it") from error
-    except Exception as error:  # zipfile and numpy raise many kinds for a broken file
-        raise UserError(f"{path}: cannot be read as .npz ({error}); convert the body model again") from error
-
-
-def _dense(value: Any) -> NDArray:
+def _dense(value: object) -> NDArray:
     return np.asarray(value.toarray() if hasattr(value, "toarray") else value)
 
 
 def _published(arrays: SmplArrays) -> dict[str, NDArray]:
-    """The fields under their names and in the types of SMPL's files."""
+    """The fields of SMPL's files, with their names and dtypes."""
     table = np.stack([arrays.parents, np.arange(NUM_JOINTS)])
     table[0, 0] = _ROOT_PARENT
     return {
@@ -158,17 +151,17 @@ def _published(arrays: SmplArrays) -> dict[str, NDArray]:
 
 
 def save_smpl(arrays: SmplArrays, path: Path) -> None:
-    """Write a body model as compressed .npz, the same bytes for the same arrays."""
+    """Write a body model as compressed .npz. The same arrays give the same bytes."""
     np.savez_compressed(path, **_published(arrays))  # type: ignore[arg-type]
 
 
 def save_smpl_pickle(arrays: SmplArrays, path: Path) -> None:
-    """Write a body model as a .pkl that `smplx.SMPL(model_path=...)` reads, of numpy arrays alone."""
+    """Write a body model as a .pkl of numpy arrays that `smplx.SMPL(model_path=...)` reads."""
     path.write_bytes(pickle.dumps(_published(arrays), protocol=2))
 
 
 def convert_smpl(source: Path, target: Path) -> None:
-    """Write the .npz `target` from a body model as published (a .pkl with chumpy arrays).
+    """Convert a published body model (a .pkl with chumpy arrays) to the .npz file `target`.
 
     Raises:
         UserError: see `load_smpl`.
@@ -177,25 +170,25 @@ def convert_smpl(source: Path, target: Path) -> None:
 
 
 def find_smpl(folder: Path, gender: Gender) -> Path:
-    """The file of a gender's body model in a folder.
+    """Find the file of the body model of a gender in a folder.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such file.
     """
     for suffix in (".npz", ".pkl"):
         path = folder / f"SMPL_{gender.upper()}{suffix}"
         if path.exists():
             return path
     raise UserError(
-        f"{folder}: no SMPL_{gender.upper()}.npz or .pkl; get SMPL at smpl.is.tue.mpg.de, put it there under that name"
+        f"{folder}: no SMPL_{gender.upper()}.npz or .pkl; get SMPL at smpl.is.tue.mpg.de and put it there by that name"
     )
 
 
 def load_regressors(folder: Path, model: SmplArrays) -> Regressors:
-    """Read both regressors of a folder and check that they belong to the model.
+    """Read both regressors of a folder and check that they fit the body model.
 
     Raises:
-        UserError: a file is missing, does not fit the model's vertices, or has left and right exchanged.
+        UserError: a file does not exist, does not fit the vertices of the model, or exchanges left and right.
     """
     vertices = len(model.v_template)
     regressors = []
@@ -206,24 +199,27 @@ def load_regressors(folder: Path, model: SmplArrays) -> Regressors:
         except FileNotFoundError as error:
             raise UserError(f"{path}: no such file; get it with SPIN's data (github.com/nkolot/SPIN)") from error
         except Exception as error:
-            raise UserError(f"{path}: cannot be read as .npy ({error}); fetch the file again") from error
+            raise UserError(f"{path}: cannot be read as .npy ({error}); download the file again") from error
         if array.shape != (rows, vertices):
-            raise UserError(f"{path}: expected {rows} x {vertices} numbers for this body model, found {array.shape}")
+            raise UserError(
+                f"{path}: expected {rows} x {vertices} numbers for this body model, found {array.shape}; "
+                f"use the file of this body model"
+            )
         regressors.append(np.ascontiguousarray(array, np.float32))
     check_sides(regressors[0], model.v_template, str(folder / "J_regressor_h36m.npy"))
     return Regressors(*regressors)
 
 
 def check_sides(h36m: NDArray, v_template: NDArray, name: str) -> None:
-    """Make sure that the rows of an H36M regressor are SPIN's: in T-pose the left joints lie at x > 0.
+    """Check that the rows of an H36M regressor are in SPIN's order: in T-pose the left joints lie at x > 0.
 
     Args:
-        h36m: (17, V).
-        v_template: (V, 3).
+        h36m: (17, V) regressor.
+        v_template: (V, 3) mean body.
         name: of the file, for the message.
 
     Raises:
-        UserError: left and right are exchanged in some rows, as in METRO's and Pose2Mesh's file.
+        UserError: some rows exchange left and right, as in the file of METRO and Pose2Mesh.
     """
     x = h36m @ v_template[:, 0]
     wrong = [row for row in _LEFT_ROWS if x[row] <= 0] + [row for row in _RIGHT_ROWS if x[row] >= 0]
@@ -235,16 +231,17 @@ def check_sides(h36m: NDArray, v_template: NDArray, name: str) -> None:
 
 
 def load_vertex_ids(folder: Path, model: SmplArrays) -> dict[str, int]:
-    """Names and numbers of the vertices that smplx adds to the joints.
+    """Read the names and numbers of the vertices that smplx appends to the joints.
 
     Raises:
-        UserError: a folder without vertex_ids.json whose model is not SMPL's mesh, or a number beyond the mesh.
+        UserError: vertex_ids.json does not exist and the model does not have SMPL's vertices, or a number is out of
+            range.
     """
     path = folder / "vertex_ids.json"
     vertices = len(model.v_template)
     if not path.exists():
         if vertices != 6890:
-            raise UserError(f"{path}: no such file; a body model of {vertices} vertices needs one (SMPL's has 6890)")
+            raise UserError(f"{path}: no such file; a body model of {vertices} vertices needs one (SMPL has 6890)")
         from smplx.vertex_ids import vertex_ids
 
         return dict(vertex_ids["smplh"])
@@ -253,5 +250,5 @@ def load_vertex_ids(folder: Path, model: SmplArrays) -> dict[str, int]:
     except (ValueError, AttributeError, TypeError) as error:
         raise UserError(f"{path}: expected an object of vertex numbers ({error}); write it again") from error
     if not all(0 <= number < vertices for number in numbers.values()):
-        raise UserError(f"{path}: expected vertex numbers below {vertices}; take the file of this body model")
+        raise UserError(f"{path}: expected vertex numbers below {vertices}; use the file of this body model")
     return numbers

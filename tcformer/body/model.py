@@ -1,7 +1,7 @@
-"""The body model as torch modules: rotations and shape to the mesh, or to joints alone.
+"""Body models as torch modules: from rotations and shape to the mesh, or to joints only.
 
-Posing is done by the package smplx. `BodyJoints` gives it only the vertices that some joint depends on: the same
-joints, a small part of the work. A training needs nothing else.
+The package smplx poses the body. `BodyJoints` passes only those vertices to it that a joint depends on, which gives the
+same joints with much less work. Training needs only joints.
 """
 
 from __future__ import annotations
@@ -30,29 +30,35 @@ from tcformer.body.joints import SPIN_JOINTS
 
 
 class Mesh(NamedTuple):
-    """A batch of posed bodies, metres."""
+    """A batch of posed bodies, in metres.
+
+    Attributes:
+        vertices: (B, V, 3).
+        joints: (B, 45, 3): the 24 joints of the kinematic tree, then the 21 vertices that smplx appends.
+    """
 
     vertices: Tensor
-    """(B, V, 3)"""
     joints: Tensor
-    """(B, 45, 3): the 24 joints of the kinematic tree and smplx's 21 further vertices."""
 
 
 class Joints(NamedTuple):
-    """Joints of a batch of posed bodies, metres."""
+    """Joints of a batch of posed bodies, in metres.
+
+    Attributes:
+        spin: (B, 49, 3): `tcformer.body.joints.SPIN_NAMES`.
+        h36m: (B, 17, 3): the rows of `Regressors.h36m`.
+    """
 
     spin: Tensor
-    """(B, 49, 3): `tcformer.body.joints.SPIN_NAMES`."""
     h36m: Tensor
-    """(B, 17, 3): rows of `Regressors.h36m`."""
 
 
 class Body(nn.Module):
-    """The whole mesh.
+    """Poses the whole mesh.
 
     Args:
         arrays: the body model.
-        vertex_ids: the vertices that smplx adds to the joints.
+        vertex_ids: the vertices that smplx appends to the joints.
     """
 
     def __init__(self, arrays: SmplArrays, vertex_ids: Mapping[str, int]) -> None:
@@ -64,20 +70,20 @@ class Body(nn.Module):
         """Pose bodies.
 
         Args:
-            rotations: (B, 24, 3, 3) of the joints relative to their parents, the first relative to the axes.
-            shape: (B, 10) coefficients.
+            rotations: (B, 24, 3, 3) rotation of each joint relative to its parent; of the first relative to the axes.
+            shape: (B, 10) shape coefficients.
         """
         out = self.layer(betas=shape, global_orient=rotations[:, :1], body_pose=rotations[:, 1:], pose2rot=False)
         return Mesh(out.vertices, out.joints)
 
 
 class BodyJoints(nn.Module):
-    """The joints alone, equal to those of the whole mesh.
+    """Computes only the joints. They are equal to those of the whole mesh.
 
     Args:
         arrays: the body model.
-        regressors: further joints.
-        vertex_ids: the vertices that smplx adds to the joints.
+        regressors: of the additional joints.
+        vertex_ids: the vertices that smplx appends to the joints.
     """
 
     h36m: Tensor
@@ -104,20 +110,20 @@ class BodyJoints(nn.Module):
         self.register_buffer("order", torch.tensor(SPIN_JOINTS))
 
     def forward(self, rotations: Tensor, shape: Tensor) -> Joints:
-        """Joints of posed bodies; arguments as for `Body`."""
+        """Joints of posed bodies. Arguments as for `Body.forward`."""
         out = self.layer(betas=shape, global_orient=rotations[:, :1], body_pose=rotations[:, 1:], pose2rot=False)
         joints = torch.cat([out.joints, self.extra @ out.vertices], 1)  # (B, 54, 3)
         return Joints(joints[:, self.order], self.h36m @ out.vertices)
 
 
 def load_body(folder: Path, gender: Gender = "neutral") -> Body:
-    """The mesh of a gender from a folder of body models (see `tcformer.body.files`); UserErrors as there."""
+    """Load the body model of a gender from a folder (see `tcformer.body.files`, also for the errors)."""
     arrays = load_smpl(find_smpl(folder, gender))
     return Body(arrays, load_vertex_ids(folder, arrays))
 
 
 def load_joints(folder: Path, gender: Gender = "neutral") -> BodyJoints:
-    """The joints of a gender from a folder of body models (see `tcformer.body.files`); UserErrors as there."""
+    """Load the joints of the body model of a gender from a folder (see `tcformer.body.files`, also for the errors)."""
     arrays = load_smpl(find_smpl(folder, gender))
     return BodyJoints(arrays, load_regressors(folder, arrays), load_vertex_ids(folder, arrays))
 
@@ -136,6 +142,6 @@ def _smplx_layer(arrays: SmplArrays, vertex_ids: Mapping[str, int]) -> nn.Module
         kintree_table=table,
         f=arrays.faces,
     )
-    with contextlib.redirect_stdout(io.StringIO()):  # it warns of ten shape coefficients, which are what is wanted
+    with contextlib.redirect_stdout(io.StringIO()):  # smplx warns that there are only ten shape coefficients
         layer = smplx.SMPLLayer(model_path="", data_struct=data, vertex_ids=dict(vertex_ids))
     return layer

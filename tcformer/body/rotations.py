@@ -1,15 +1,21 @@
-"""Rotations as matrices, axis-angle vectors and the first two columns of a matrix (numpy, float64)."""
+"""Rotations as matrices, axis-angle vectors and the first two columns of a matrix (numpy, float64).
+
+`scipy.spatial.transform.Rotation` gives the same rotations, but other last bits. These functions determine samples,
+initial weights and generated datasets, whose bits must not change with the version of a library.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tcformer.body.joints import NUM_JOINTS, SMPL_FLIP
+
 Array = NDArray[np.float64]
 
 
 def to_matrix(axis_angle: ArrayLike) -> Array:
-    """Axis-angle vectors (..., 3), radians, to rotation matrices (..., 3, 3) (Rodrigues' formula)."""
+    """Convert axis-angle vectors (..., 3), in radians, to rotation matrices (..., 3, 3) by Rodrigues' formula."""
     vector = np.asarray(axis_angle, np.float64)
     angle = np.linalg.norm(vector, axis=-1)[..., None, None]
     x, y, z = np.moveaxis(vector, -1, 0)
@@ -22,9 +28,9 @@ def to_matrix(axis_angle: ArrayLike) -> Array:
 
 
 def to_axis_angle(matrix: ArrayLike) -> Array:
-    """Rotation matrices (..., 3, 3) to axis-angle vectors (..., 3) of length 0 to pi.
+    """Convert rotation matrices (..., 3, 3) to axis-angle vectors (..., 3) of length 0 to pi.
 
-    Through quaternions, from the largest component, so that half turns are exact as well.
+    The conversion goes through quaternions, from their largest component, so that half turns are exact as well.
     """
     m = np.asarray(matrix, np.float64)
     flat = m.reshape(-1, 3, 3)
@@ -48,7 +54,7 @@ def to_axis_angle(matrix: ArrayLike) -> Array:
 
 
 def nearest_rotation(matrix: ArrayLike) -> Array:
-    """The rotations (..., 3, 3) nearest to matrices, for means of rotations (chordal mean)."""
+    """The rotation (..., 3, 3) nearest to each matrix (..., 3, 3); of a mean of rotations, the chordal mean."""
     u, _, vt = np.linalg.svd(np.asarray(matrix, np.float64))
     sign = np.ones((*u.shape[:-2], 3))
     sign[..., 2] = np.sign(np.linalg.det(u @ vt))
@@ -56,17 +62,13 @@ def nearest_rotation(matrix: ArrayLike) -> Array:
 
 
 def to_6d(matrix: ArrayLike) -> Array:
-    """The first two columns of matrices (..., 3, 3) as (..., 6): r00, r01, r10, r11, r20, r21, as SPIN stores them."""
+    """The first two columns of matrices (..., 3, 3) as (..., 6), in SPIN's order r00, r01, r10, r11, r20, r21."""
     m = np.asarray(matrix, np.float64)
     return m[..., :2].reshape(*m.shape[:-2], 6)
 
 
-#: (24,) which joint of SMPL a joint becomes in a mirror.
-SMPL_FLIP = np.array([0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12, 14, 13, 15, 17, 16, 19, 18, 21, 20, 23, 22])
-
-
 def flip_pose(pose: ArrayLike) -> Array:
-    """SMPL poses (..., 72) of bodies mirrored at x = 0: sides exchanged, y and z of every axis-angle negated."""
+    """Mirror SMPL poses (..., 72) at x = 0: exchange the sides, negate y and z of each axis-angle vector."""
     joints = np.asarray(pose, np.float64)
-    joints = joints.reshape(*joints.shape[:-1], 24, 3)[..., SMPL_FLIP, :] * [1.0, -1.0, -1.0]
-    return joints.reshape(*joints.shape[:-2], 72)
+    joints = joints.reshape(*joints.shape[:-1], NUM_JOINTS, 3)[..., SMPL_FLIP, :] * [1.0, -1.0, -1.0]
+    return joints.reshape(*joints.shape[:-2], 3 * NUM_JOINTS)

@@ -1,8 +1,8 @@
-"""Foreign pickles as data: SMPL model files and 3DPW sequences, read without running anything in them.
+"""Read pickles from the internet (SMPL models, 3DPW sequences) as data, without executing code in them.
 
-A pickle is a program. This unpickler lets it call nothing but the constructors of numpy arrays, numbers and
-types; scipy's sparse matrices and chumpy's arrays are caught by stand-ins that only keep their state, from which
-the arrays are made afterwards. Every other name stops the reading before anything was called.
+A pickle is a program. This unpickler lets it call only the constructors of numpy arrays, numbers and dtypes. Stand-ins
+for scipy's sparse matrices and chumpy's arrays only store the state of these objects; the arrays are made from it
+afterwards. Any other name stops the reading before anything is called.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,14 +27,14 @@ def load_pickle(path: Path | str, keys: Collection[str] | None = None) -> Any:
 
     Args:
         path: the file.
-        keys: where the file holds a dict: the entries wanted; None for all.
+        keys: the entries to return if the file contains a dict; None for all.
 
     Returns:
         The content, chumpy arrays as numpy arrays.
 
     Raises:
-        UserError: the file is missing, is no whole pickle, or names anything else than the above; nothing in it
-            was executed.
+        UserError: the file does not exist, is not a complete pickle, or names anything else than the above. Nothing in
+            it was executed.
     """
     try:
         with open(path, "rb") as file:
@@ -48,68 +48,68 @@ def load_pickle(path: Path | str, keys: Collection[str] | None = None) -> Any:
         raise
     except Exception as error:  # a broken pickle may raise anything
         raise UserError(
-            f"{path}: expected a whole pickle of numpy arrays, found {type(error).__name__}: {error}; "
-            f"fetch the file again"
+            f"{path}: expected a complete pickle of numpy arrays, found {type(error).__name__}: {error}; "
+            f"download the file again"
         ) from error
 
 
-class _Kept:
-    """Stands for an object of a foreign class and keeps the state that the pickle gives it."""
+class _StandIn:
+    """Stands for an object of a class of scipy or chumpy, and stores the state that the pickle gives it."""
 
-    kind = ""
+    class_name = ""
 
-    def __new__(cls, *ignored: Any) -> _Kept:
-        """Made without state; arguments, which a pickle may give, are dropped."""
+    def __new__(cls, *ignored: object) -> _StandIn:
+        """Create an object without state. A pickle may pass arguments, which are ignored."""
         return super().__new__(cls)
 
-    def __init__(self, *ignored: Any) -> None:
+    def __init__(self, *ignored: object) -> None:
         pass
 
     @property
     def state(self) -> dict[str, Any]:
-        """What the pickle said of the object."""
+        """The state that the pickle gives the object."""
         return self.__dict__
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: object) -> None:
         if not isinstance(state, dict):
-            raise ValueError(f"the state of a {self.kind} is no dict")
+            raise ValueError(f"the state of a {self.class_name} is not a dict")
         self.__dict__.update(state)
 
 
-def _reconstruct_object(kind: type, base: object, state: object) -> _Kept:
-    """In place of copyreg._reconstructor, which makes an object of a class from protocols 0 and 1."""
-    if not issubclass(kind, _Kept):
-        raise ValueError(f"a {kind.__name__} made as a plain object")
-    return kind()
+def _reconstruct_object(cls: type, base: object, state: object) -> _StandIn:
+    """Replaces copyreg._reconstructor, which makes objects in the protocols 0 and 1."""
+    if not issubclass(cls, _StandIn):
+        raise ValueError(f"a {cls.__name__} made as a plain object")
+    return cls()
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """In place of _codecs.encode, which Python 3 writes for bytes in protocol 2."""
+    """Replaces _codecs.encode, which Python 3 writes for bytes in protocol 2."""
     if encoding != "latin1":
         raise ValueError(f"bytes in the encoding {encoding!r}")
     return text.encode("latin1")
 
 
-def _from_buffer(buffer: bytes, dtype: np.dtype, shape: tuple[int, ...], order: Any) -> NDArray:
-    """In place of numpy's function of that name, which protocol 5 calls for arrays."""
+def _from_buffer(buffer: bytes, dtype: np.dtype, shape: tuple[int, ...], order: Literal["C", "F"]) -> NDArray:
+    """Replaces numpy's function of that name, which protocol 5 calls for arrays."""
     return np.frombuffer(buffer, dtype).reshape(shape, order=order)
 
 
 def _numpy_makers() -> dict[str, Callable[..., Any]]:
-    """What numpy's own pickles call for arrays and numbers; private, so asked of an array and a number."""
+    """The functions that numpy's own pickles call. They are private, so they are taken from an array and a number."""
     array: Any = np.zeros(0)
     number: Any = np.float64(0)
     return {"_reconstruct": array.__reduce__()[0], "scalar": number.__reduce__()[0]}
 
 
 class _Unpickler(pickle.Unpickler):
-    """Finds the names above and refuses all others."""
+    """Finds the names listed above and refuses all others."""
 
-    def __init__(self, file: Any, path: Path | str) -> None:
+    def __init__(self, file: BinaryIO, path: Path | str) -> None:
         super().__init__(file, encoding="latin1", errors="strict")
         self.path = path
-        # Made anew for each file: a pickle may write to a class that it was given.
-        self._stand_ins: dict[str, type[_Kept]] = {}
+        # New for each file, because a pickle can write to the classes that it gets.
+        self._stand_ins: dict[str, type[_StandIn]] = {}
         self._known: dict[tuple[str, str], Any] = {
             ("numpy", "ndarray"): np.ndarray,
             ("numpy", "dtype"): np.dtype,
@@ -122,10 +122,10 @@ class _Unpickler(pickle.Unpickler):
         for copyreg, builtins in (("copy_reg", "__builtin__"), ("copyreg", "builtins")):
             self._known[copyreg, "_reconstructor"] = _reconstruct_object
             self._known[builtins, "object"] = "object"
-            self._known[builtins, "set"] = set  # chumpy's arrays hold one
+            self._known[builtins, "set"] = set  # chumpy's arrays contain one
 
-    def find_class(self, module: str, name: str) -> Any:
-        """What a pickle may name."""
+    def find_class(self, module: str, name: str) -> object:
+        """Return what a name of the pickle stands for, or raise UserError."""
         if (module, name) in self._known:
             return self._known[module, name]
         package = module.split(".")[0]
@@ -135,18 +135,18 @@ class _Unpickler(pickle.Unpickler):
             return self._stand_in("Select" if name == "Select" else "Ch")
         raise UserError(
             f"{self.path}: refused, because it names {module}.{name} where a data file may only name numpy, "
-            f"scipy.sparse and chumpy arrays; nothing in it was executed; fetch the file from its publisher"
+            f"scipy.sparse and chumpy arrays; nothing in it was executed; download the file from its publisher"
         )
 
-    def _stand_in(self, kind: str) -> type[_Kept]:
-        if kind not in self._stand_ins:
-            self._stand_ins[kind] = type(kind, (_Kept,), {"kind": kind})
-        return self._stand_ins[kind]
+    def _stand_in(self, class_name: str) -> type[_StandIn]:
+        if class_name not in self._stand_ins:
+            self._stand_ins[class_name] = type(class_name, (_StandIn,), {"class_name": class_name})
+        return self._stand_ins[class_name]
 
 
 def _plain(value: Any) -> Any:
-    """The value with arrays in place of stand-ins, inside dicts, lists, tuples and arrays of objects too."""
-    if isinstance(value, _Kept):
+    """Replace stand-ins by arrays, also inside dicts, lists, tuples and arrays of objects."""
+    if isinstance(value, _StandIn):
         return _array(value)
     if isinstance(value, dict):
         return {_plain(key): _plain(entry) for key, entry in value.items()}
@@ -161,24 +161,25 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _array(kept: _Kept) -> Any:
-    state = kept.state
-    if kept.kind == "Select":
+def _array(stand_in: _StandIn) -> Any:
+    """The array or sparse matrix that a stand-in stands for."""
+    state = stand_in.state
+    if stand_in.class_name == "Select":
         values = np.asarray(_plain(state["a"])).ravel()[np.asarray(_plain(state["idxs"]))]
         shape = state.get("preferred_shape")
         return values if shape is None else values.reshape(_plain(shape))
-    if kept.kind == "Ch":
+    if stand_in.class_name == "Ch":
         if not isinstance(state.get("x"), np.ndarray):
             raise ValueError("a chumpy expression where a chumpy array was expected")
         return np.array(state["x"])
     from scipy import sparse
 
-    make = getattr(sparse, f"{kept.kind}_matrix")
+    make = getattr(sparse, f"{stand_in.class_name}_matrix")
     shape = state.get("_shape", state.get("shape"))
-    if kept.kind == "coo":
+    if stand_in.class_name == "coo":
         row, column = state["coords"] if "coords" in state else (state["row"], state["col"])
         matrix = make((state["data"], (row, column)), shape=shape)
     else:
         matrix = make((state["data"], state["indices"], state["indptr"]), shape=shape)
-        matrix.check_format(full_check=True)  # indices out of bounds would be read from anywhere in memory
+        matrix.check_format(full_check=True)  # indices out of bounds would read arbitrary memory
     return matrix

@@ -1,4 +1,4 @@
-"""Official files to samples."""
+"""Datasets: from the official files to samples."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tcformer.lazy import lazy_exports
 if TYPE_CHECKING:
     from tcformer.data.batch import collate
     from tcformer.data.face.dataset import FaceAugmentation, FaceDataset, load_faces
-    from tcformer.data.imagenet.folder import ImageAugmentation, ImageFolderDataset
+    from tcformer.data.imagenet.dataset import ImageAugmentation, ImageFolderDataset
     from tcformer.data.images import BrokenImage, ImageError, read_image
     from tcformer.data.mesh.dataset import MeshAugmentation, MeshDataset
     from tcformer.data.mesh.files import load_bodies
@@ -19,9 +19,9 @@ _MODULES = {
     "BrokenImage": "images",
     "FaceAugmentation": "face.dataset",
     "FaceDataset": "face.dataset",
-    "ImageAugmentation": "imagenet.folder",
+    "ImageAugmentation": "imagenet.dataset",
     "ImageError": "images",
-    "ImageFolderDataset": "imagenet.folder",
+    "ImageFolderDataset": "imagenet.dataset",
     "MeshAugmentation": "mesh.dataset",
     "MeshDataset": "mesh.dataset",
     "WholebodyAugmentation": "wholebody.dataset",

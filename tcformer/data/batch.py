@@ -1,4 +1,4 @@
-"""Samples to a batch."""
+"""Make batches of samples."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
 def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-    """Stack samples key by key: arrays keep their type, floats become float32, whole numbers int64."""
+    """Stack samples key by key. Arrays keep their dtype, floats become float32 and integers int64."""
     return {key: torch.stack([_tensor(sample[key]) for sample in samples]) for key in samples[0]}
 
 
-def _tensor(value: Any) -> Tensor:
+def _tensor(value: NDArray | float | int) -> Tensor:
     if isinstance(value, np.ndarray):
         return torch.from_numpy(value)
     return torch.tensor(value, dtype=torch.float32 if isinstance(value, float) else torch.int64)

@@ -1,29 +1,32 @@
-"""Top-down crops: a box becomes a centre and an extent, these an affine map from image to network pixels.
+"""Top-down crops: from a box to a centre and an extent, and from these to an affine map from image to crop.
 
-The convention is that of mmpose 0.x and the HRNet code (not UDP): pixel centres lie on whole numbers, the
-crop's centre falls on (width / 2, height / 2) of the network's input, and one scale, width over width, holds
-for both axes. `crop_matrix` (training and test) and `to_image` (results) are inverses of one another. Where
-mmpose stores a "scale" it is our extent / 200.
+The convention is that of mmpose 0.x and HRNet (not UDP): pixel centres have integer coordinates, the centre of the crop
+is mapped to (width / 2, height / 2) of the network's input, and both axes have the same scale, the input's width over
+the crop's width. `crop_matrix` (for training and test) and `to_image` (for results) are inverses of each other. What
+mmpose stores as "scale" is the extent divided by `SCALE_UNIT`.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+#: Pixels in one unit of the "scale" that mmpose and SPIN store for a box.
+SCALE_UNIT: Final = 200.0
 
 
 def centre_and_extent(
     boxes: ArrayLike, input_size: tuple[int, int], padding: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Centres and extents of the crops around boxes.
+    """Compute the centres and extents of the crops around boxes.
 
     Args:
         boxes: (..., 4) x, y, width, height in image pixels.
         input_size: (height, width) of the network's input, for the aspect ratio.
-        padding: factor by which the crop exceeds the box after the shorter side was widened to the aspect
-            ratio.
+        padding: factor by which the crop is larger than the box, after the box was widened to the aspect ratio.
 
     Returns:
         Centres (..., 2) x, y and extents (..., 2) width, height in image pixels.
@@ -34,7 +37,7 @@ def centre_and_extent(
 
 
 def fit_aspect(extent: NDArray[np.float64], input_size: tuple[int, int]) -> NDArray[np.float64]:
-    """Widen the shorter side of (..., 2) width, height to the aspect of `input_size` (height, width)."""
+    """Enlarge one side of (..., 2) width, height to the aspect ratio of `input_size` (height, width)."""
     aspect = input_size[1] / input_size[0]
     width = np.maximum(extent[..., 0], extent[..., 1] * aspect)
     return np.stack([width, width / aspect], -1)
@@ -47,15 +50,14 @@ def crop_matrix(
     input_size: tuple[int, int],
     flip_width: int | None = None,
 ) -> NDArray[np.float64]:
-    """The affine map from image pixels to network pixels, (2, 3).
+    """The affine map (2, 3) from image pixels to pixels of the network's input.
 
     Args:
-        centre: x, y of the crop's centre in image pixels; with `flip_width`, of the flipped image.
-        extent: width, height of the crop in image pixels (only the width counts; the aspect is the
-            network's).
-        rotation: degrees; the content turns anticlockwise on the screen for positive values.
+        centre: x, y of the crop's centre in pixels of the image, or of the mirrored image with `flip_width`.
+        extent: width, height of the crop in image pixels. Only the width is used; the aspect ratio is the network's.
+        rotation: degrees. The content turns anticlockwise on the screen for positive values.
         input_size: (height, width) of the network's input.
-        flip_width: width of the image if it is to be mirrored first, else None.
+        flip_width: width of the image, if it is mirrored first; else None.
     """
     x, y = np.asarray(centre, np.float64)
     height, width = input_size
@@ -80,12 +82,12 @@ def transform_points(points: NDArray, matrix: NDArray[np.float64]) -> NDArray[np
 
 
 def to_image(points: NDArray, centre: NDArray, extent: NDArray, map_size: tuple[int, int]) -> NDArray[np.float64]:
-    """Points on a heat map (or the network's input) back to image pixels, for crops without rotation or flip.
+    """Map points on a heat map, or on the network's input, back to image pixels. Crops must not be rotated or flipped.
 
     Args:
         points: (B, K, 2) x, y in pixels of a map that covers the whole crop.
-        centre: (B, 2) and
-        extent: (B, 2) of the crops in image pixels.
+        centre: (B, 2) centres of the crops in image pixels.
+        extent: (B, 2) width, height of the crops in image pixels.
         map_size: (height, width) of the map.
     """
     size = np.array([map_size[1], map_size[0]], np.float64)

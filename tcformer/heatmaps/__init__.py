@@ -1,4 +1,4 @@
-"""Heat maps of keypoints: encoding into targets, decoding into coordinates, the flip test, the loss."""
+"""Heat maps of keypoints: encoding, decoding, the flip test and the loss."""
 
 from tcformer.heatmaps.decode import decode_heat_maps
 from tcformer.heatmaps.encode import check_input_size, gaussian_heat_maps

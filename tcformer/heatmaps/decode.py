@@ -1,4 +1,4 @@
-"""From heat maps to coordinates, as mmpose 0.x does it."""
+"""Decode heat maps into coordinates, as mmpose 0.x does it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from torch import Tensor
 
 
 def decode_heat_maps(heat_maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Positions and scores of the maxima.
+    """Find the maximum of each heat map.
 
-    The position is the largest pixel's (the first one in a tie), moved by a quarter pixel along each axis
-    towards the larger neighbour unless the pixel lies in the first two or the last row or column (mmpose's
-    "default"). Where no value is above 0 it is (-1, -1).
+    The position is that of the largest pixel (the first one in a tie), moved along each axis by a quarter of a pixel
+    towards the larger neighbour. It is not moved if the pixel lies in the first two or in the last row or column
+    (mmpose's post-processing "default"). If no value is above 0, the position is (-1, -1).
 
     Args:
         heat_maps: (B, K, H, W).
 
     Returns:
-        Positions (B, K, 2) float32 x, y in heat-map pixels, and the values there (B, K) float32.
+        Positions (B, K, 2) float32 x, y in heat-map pixels, and the maxima (B, K) float32.
     """
     maps = heat_maps.float()
     height, width = maps.shape[-2:]

@@ -1,4 +1,4 @@
-"""Heat-map targets: one Gaussian a labelled point, as mmpose 0.x draws them ("MSRA", biased encoding)."""
+"""Encode keypoints as heat maps: a Gaussian for each labelled point, as in mmpose 0.x ("MSRA", biased encoding)."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from tcformer.errors import UserError
 
 
 def check_input_size(input_size: tuple[int, int]) -> None:
-    """Raise UserError unless a crop of (height, width) pixels has heat maps of a quarter of its size."""
+    """Raise UserError unless heat maps of a quarter of (height, width) pixels are possible."""
     height, width = input_size
     if height < 32 or width < 32 or height % 4 or width % 4:
-        raise UserError(f"input_size {height} x {width}: expected a height and width of at least 32 that divide by 4")
+        raise UserError(f"input_size {height} x {width}: expected multiples of 4 of at least 32")
 
 
 def gaussian_heat_maps(
     points: Tensor, weights: Tensor, input_size: tuple[int, int], map_size: tuple[int, int], sigma: float
 ) -> tuple[Tensor, Tensor]:
-    """Draw the targets of a batch.
+    """Draw the target heat maps of a batch.
 
-    The peak, of value 1, stands on the map pixel nearest to the point; beyond 3 sigma along either axis the
-    map is 0. A point whose Gaussian lies wholly outside the map loses its weight; one just outside keeps it,
-    and the map shows the visible rim. A point of weight 0 has an all-zero map.
+    The peak, of value 1, is on the heat-map pixel nearest to the point. Beyond 3 sigma along either axis the map is 0.
+    A point whose Gaussian lies completely outside the map gets the weight 0. A point outside the map whose Gaussian
+    reaches into it keeps its weight, and the map holds that part of the Gaussian. The map of a point of weight 0 is 0.
 
     Args:
         points: (B, K, 2) x, y in pixels of the network's input.
-        weights: (B, K), above 0 where the point is labelled.
+        weights: (B, K), above 0 for labelled points.
         input_size: (height, width) of the network's input.
         map_size: (H, W) of the heat maps.
         sigma: standard deviation in heat-map pixels.

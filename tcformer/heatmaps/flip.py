@@ -1,4 +1,4 @@
-"""The flip test: averaging with the prediction for the mirrored image."""
+"""The flip test: average the predictions for an image and for its mirror image."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ from torch import Tensor
 
 
 def flip_test(model: Callable[[Tensor], Tensor], images: Tensor, flip: NDArray[np.int64]) -> Tensor:
-    """Mean of the heat maps of images and of their mirror images.
+    """Average the heat maps of images and of their mirror images.
 
-    The mirrored maps are moved right by one pixel, because mirroring an image about its middle moves the grid
-    of a map of lower resolution against it.
+    The mirrored maps are shifted right by one pixel: mirroring an image about its centre shifts the grid of a map of
+    lower resolution.
 
     Args:
-        model: images (B, 3, H, W) -> heat maps (B, K, H / 4, W / 4).
-        flip: (K,) which point of a mirrored image is which of the original.
+        model: maps images (B, 3, H, W) to heat maps (B, K, H / 4, W / 4).
+        images: (B, 3, H, W).
+        flip: (K,) point i of a mirrored image is point `flip[i]` of the original.
+
+    Returns:
+        (B, K, H / 4, W / 4) float32.
     """
     maps = model(images).float()
     mirrored = model(images.flip(-1)).float()[:, torch.tensor(flip, device=images.device)].flip(-1)

@@ -1,4 +1,4 @@
-"""What results are worth: average precision, accuracy, errors of landmarks and joints."""
+"""Metrics: accuracy, average precision, errors of landmarks and of 3D joints."""
 
 from __future__ import annotations
 

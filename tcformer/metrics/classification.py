@@ -10,14 +10,15 @@ from torch import Tensor
 
 
 def rank_of_label(logits: Tensor, labels: Tensor) -> Tensor:
-    """How many classes are rated above the right one; a class of equal rating counts if its index is lower.
+    """Rank of the correct class: the number of classes with a higher logit, or an equal one and a lower index.
 
     Args:
         logits: (B, classes).
         labels: (B,) int64.
 
     Returns:
-        (B,) int64; 0 means top-1 correct, below 5 top-5 correct. A row with a NaN gets the last rank.
+        (B,) int64; the prediction is correct in top-1 if it is 0, in top-5 if it is below 5. A row that contains a NaN
+        gets the last rank.
     """
     own = logits.gather(1, labels[:, None])
     before = torch.arange(logits.shape[1], device=logits.device) < labels[:, None]
@@ -26,12 +27,17 @@ def rank_of_label(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def accuracy(predictions: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Accuracies from records with an image's `index` and the `rank` of its label (see `rank_of_label`).
+    """Compute top-1 and top-5 accuracy.
 
-    An image given twice, as when shards are padded, counts once.
+    Args:
+        predictions: one mapping an image, with its `index` and the `rank` of its label (see `rank_of_label`). An image
+            that occurs twice, because shards were padded, counts once.
 
     Returns:
         {"top1": ..., "top5": ..., "count": number of images}, the accuracies in [0, 1].
+
+    Raises:
+        ValueError: there are no predictions.
     """
     ranks = torch.tensor(list({item["index"]: item["rank"] for item in predictions}.values()))
     if not len(ranks):

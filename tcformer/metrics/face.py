@@ -1,4 +1,4 @@
-"""Face alignment measures as published for WFLW: NME, failure rate and AUC, on all faces and on six subsets."""
+"""Metrics of face alignment on WFLW: NME, failure rate and AUC, for all faces and for six subsets."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from numpy.typing import ArrayLike, NDArray
 
 from tcformer.data.face.landmarks import ATTRIBUTES, EYE_CORNERS, NUM_LANDMARKS
 
-#: An NME above this is a failure, and the AUC's curve ends here.
+#: An NME above this is a failure. The error curve of the AUC ends here.
 FAILURE: Final = 0.1
 
-_STEPS: Final = 1000  # of the curve, an even number for Simpson's rule: steps of 1e-4
+_STEPS: Final = 1000  # of the error curve: steps of 1e-4; Simpson's rule needs an even number
 
-#: Measures of a set of faces: NME is their mean normalised error, FR10 the share that failed, AUC10 the area under the
-#: curve "share of faces with an error of at most t" for t from 0 to 10 %, divided by 10 %.
-FaceMeasures: TypeAlias = dict[str, float | int | None]
+#: Metrics of a set of faces: NME is the mean normalised error, FR10 the fraction of failures, AUC10 the area under the
+#: curve "fraction of faces with an error of at most t" for t from 0 to 10 %, divided by 10 %.
+FaceMetrics: TypeAlias = dict[str, float | int | None]
 
 
 def face_nme(pred: ArrayLike, gt: ArrayLike) -> NDArray[np.float64]:
-    """Normalised mean error of each face: the mean distance of its points over the inter-ocular distance.
+    """Normalised mean error of each face: the mean distance of its points, divided by the inter-ocular distance.
 
-    The latter is that of the annotated outer eye corners, points 60 and 72. A fraction: 0.046 is the 4.6 of
-    publications, which give percent.
+    The inter-ocular distance is that of the annotated outer eye corners, points 60 and 72. The error is a fraction:
+    0.046 is what publications give as 4.6 percent.
 
     Args:
-        pred: (N, 98, 2) pixels.
-        gt: (N, 98, 2) pixels.
+        pred: (N, 98, 2) predicted points, pixels.
+        gt: (N, 98, 2) annotated points, pixels.
 
     Returns:
-        (N,); inf or nan where both corners lie in one place.
+        (N,); inf or NaN if both corners are at the same place.
 
     Raises:
-        ValueError: a shape is wrong, or the two differ.
+        ValueError: a shape is wrong, or the shapes differ.
     """
     found, truth = np.asarray(pred, np.float64), np.asarray(gt, np.float64)
     if found.shape != truth.shape or found.ndim != 3 or found.shape[1:] != (NUM_LANDMARKS, 2):
@@ -47,15 +47,15 @@ def face_nme(pred: ArrayLike, gt: ArrayLike) -> NDArray[np.float64]:
 
 
 def failure_rate(nme: ArrayLike, threshold: float = FAILURE) -> float:
-    """Share of the errors (N,) that are above the threshold, or no number. N at least 1."""
+    """Fraction of the errors (N,), N at least 1, that are above the threshold or NaN."""
     return 1.0 - float(np.mean(np.asarray(nme, np.float64) <= threshold))
 
 
 def area_under_curve(nme: ArrayLike, threshold: float = FAILURE) -> float:
-    """Area under the errors' cumulative distribution from 0 to the threshold, divided by the threshold.
+    """Area under the cumulative distribution of errors from 0 to the threshold, divided by the threshold.
 
-    As ADNet and STAR compute it: the share of errors (N,) of at most t, at 1001 equally spaced t from 0 to the
-    threshold, integrated by Simpson's rule. N at least 1. 1 is best.
+    As in ADNet and STAR: the fraction of errors (N,), N at least 1, of at most t is computed at 1001 equally spaced t
+    and integrated by Simpson's rule. The best value is 1.
     """
     errors = np.sort(np.asarray(nme, np.float64))
     steps = np.arange(_STEPS + 1) * (threshold / _STEPS)
@@ -65,8 +65,8 @@ def area_under_curve(nme: ArrayLike, threshold: float = FAILURE) -> float:
     return float(share @ weights / (3 * _STEPS))
 
 
-def evaluate_face(nme: ArrayLike, attributes: ArrayLike) -> dict[str, FaceMeasures]:
-    """Measures on all faces and on the faces with each attribute.
+def evaluate_face(nme: ArrayLike, attributes: ArrayLike) -> dict[str, FaceMetrics]:
+    """Compute the metrics of all faces and of the faces with each attribute.
 
     Args:
         nme: (N,) errors of `face_nme`.
@@ -74,15 +74,18 @@ def evaluate_face(nme: ArrayLike, attributes: ArrayLike) -> dict[str, FaceMeasur
 
     Returns:
         {"full" | "pose" | "expression" | "illumination" | "make-up" | "occlusion" | "blur": {"NME", "FR10", "AUC10",
-        "count"}}; the first three are fractions, and None where there is no face.
+        "count"}}. The first three are fractions, or None if there is no face.
+
+    Raises:
+        ValueError: `attributes` has another shape.
     """
     errors, flags = np.asarray(nme, np.float64), np.asarray(attributes, bool)
     if flags.shape != (len(errors), len(ATTRIBUTES)):
         raise ValueError(f"attributes have shape {flags.shape}; expected ({len(errors)}, {len(ATTRIBUTES)})")
-    return {"full": _measures(errors)} | {name: _measures(errors[flags[:, k]]) for k, name in enumerate(ATTRIBUTES)}
+    return {"full": _metrics(errors)} | {name: _metrics(errors[flags[:, k]]) for k, name in enumerate(ATTRIBUTES)}
 
 
-def _measures(nme: NDArray[np.float64]) -> FaceMeasures:
+def _metrics(nme: NDArray[np.float64]) -> FaceMetrics:
     if not len(nme):
         return {"NME": None, "FR10": None, "AUC10": None, "count": 0}
     return {
@@ -94,19 +97,19 @@ def _measures(nme: NDArray[np.float64]) -> FaceMeasures:
 
 
 def mean_shape(points: NDArray[np.float64], centre: NDArray[np.float64], extent: NDArray[np.float64]) -> NDArray:
-    """Mean position of every point in its face's crop: what a network has to beat.
+    """Mean position of each point in the crop of its face: the baseline that a network has to beat.
 
     Args:
         points: (N, 98, 2) pixels.
-        centre: (N, 2) and
-        extent: (N, 2) width, height of the crops in pixels.
+        centre: (N, 2) centres of the crops, pixels.
+        extent: (N, 2) width, height of the crops, pixels.
 
     Returns:
-        (98, 2) x, y from the crop's middle, as fractions of its extent; `place_shape` is the inverse.
+        (98, 2) x, y from the centre of the crop, as fractions of its extent.
     """
     return ((points - centre[:, None]) / extent[:, None]).mean(0)
 
 
 def place_shape(shape: NDArray, centre: NDArray[np.float64], extent: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The shape (98, 2) of `mean_shape` in crops: (N, 98, 2) pixels."""
+    """Place the shape (98, 2) of `mean_shape` in crops: (N, 98, 2) pixels. Arguments as for `mean_shape`."""
     return centre[:, None] + shape * extent[:, None]

@@ -1,9 +1,8 @@
-"""Errors of 3D joints: MPJPE and PA-MPJPE, and the joints on which 3DPW and Human3.6M are measured.
+"""Errors of 3D joints, MPJPE and PA-MPJPE, and the joints that 3DPW and Human3.6M are evaluated on.
 
-Source: SPIN's eval.py (github.com/nkolot/SPIN), which EFT and TCFormer follow. Joints are those of Human3.6M's
-regressor on the mesh's vertices. The pelvis, its first row, is subtracted from prediction and truth each, in
-`common_joints` and `human36m_truth`; `mpjpe` and `pa_mpjpe` subtract nothing themselves. Metres in, millimetres
-out.
+Source: SPIN's eval.py (github.com/nkolot/SPIN), which EFT and TCFormer follow. Joints are regressed from the vertices
+of the mesh with Human3.6M's regressor. `common_joints` and `human36m_truth` subtract the pelvis from prediction and
+ground truth; `mpjpe` and `pa_mpjpe` do not. Positions are in metres, errors in millimetres.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 
-#: Rows of SPIN's J_regressor_h36m for the 14 joints: right ankle, knee, hip; left hip, knee, ankle; right wrist,
-#: elbow, shoulder; left shoulder, elbow, wrist; neck; head top.
+#: Rows of SPIN's J_regressor_h36m for the 14 evaluated joints: right ankle, knee, hip; left hip, knee, ankle; right
+#: wrist, elbow, shoulder; left shoulder, elbow, wrist; neck; head top.
 H36M_TO_J14: Final = (6, 5, 4, 1, 2, 3, 16, 15, 14, 11, 12, 13, 8, 10)
 
-#: The same joints among the 24 of SPIN's annotation files. The last is "head (H36M)", not the LSP's head top.
+#: Indices of these joints among the 24 of SPIN's annotation files. The last is "head (H36M)", not LSP's head top.
 S24_TO_J14: Final = (*range(13), 18)
 
 _S24_PELVIS: Final = 14
@@ -27,21 +26,20 @@ _METRES_TO_MM: Final = 1000.0
 
 
 def common_joints(h36m: ArrayLike) -> Array:
-    """The 14 joints (N, 14, 3) relative to the pelvis, from joints (N, 17, 3) regressed from the mesh."""
+    """Select the 14 evaluated joints (N, 14, 3), relative to the pelvis, of regressed joints (N, 17, 3)."""
     joints = np.asarray(h36m, np.float64)
     return joints[:, H36M_TO_J14] - joints[:, :1]
 
 
 def threedpw_truth(male: ArrayLike, female: ArrayLike, is_male: ArrayLike) -> Array:
-    """The 14 joints (N, 14, 3) of 3DPW's truth, relative to the pelvis.
+    """The evaluated joints (N, 14, 3) of 3DPW's ground truth, relative to the pelvis.
 
-    SPIN's protocol: the truth is posed with the body model of the person's gender, where a gender that is not
-    male counts as female; the prediction is posed with the neutral one. Frames are those with a valid camera
-    pose, without a filter on the box.
+    SPIN's protocol poses the ground truth with the body model of the person's gender (a gender that is not male counts
+    as female) and the prediction with the neutral model. It evaluates all frames with a valid camera pose.
 
     Args:
-        male: (N, 17, 3) joints regressed from the male model's mesh in the true pose and shape.
-        female: (N, 17, 3) the same of the female model.
+        male: (N, 17, 3) joints regressed from the male model in the ground-truth pose and shape.
+        female: (N, 17, 3) the same for the female model.
         is_male: (N,) bool.
     """
     chosen = np.where(np.asarray(is_male, bool)[:, None, None], np.asarray(male), np.asarray(female))
@@ -49,9 +47,9 @@ def threedpw_truth(male: ArrayLike, female: ArrayLike, is_male: ArrayLike) -> Ar
 
 
 def human36m_truth(joints: ArrayLike) -> Array:
-    """The 14 joints (N, 14, 3) of Human3.6M's truth, relative to the pelvis.
+    """The evaluated joints (N, 14, 3) of Human3.6M's ground truth, relative to the pelvis.
 
-    Protocol 2 of SPIN: frames of the frontal camera (the file h36m_valid_protocol2.npz).
+    SPIN's protocol 2 evaluates the frames of the frontal camera (the file h36m_valid_protocol2.npz).
 
     Args:
         joints: (N, 24, 3) or, with a confidence, (N, 24, 4): the field S of SPIN's files.
@@ -61,32 +59,37 @@ def human36m_truth(joints: ArrayLike) -> Array:
 
 
 def joint_errors(pred: ArrayLike, gt: ArrayLike) -> Array:
-    """Mean distance of each sample's joints (N,), millimetres, for joints (N, J, 3) in metres.
+    """Mean distance of the joints of each sample.
+
+    Args:
+        pred: (N, J, 3) predicted joints, metres.
+        gt: (N, J, 3) ground-truth joints, metres.
+
+    Returns:
+        (N,) millimetres.
 
     Raises:
-        ValueError: shapes that differ or are not (N, J, 3).
+        ValueError: the shapes differ or are not (N, J, 3).
     """
     predicted, true = _checked(pred, gt)
     return np.linalg.norm(predicted - true, axis=-1).mean(-1) * _METRES_TO_MM
 
 
 def mpjpe(pred: ArrayLike, gt: ArrayLike) -> float:
-    """Mean per joint position error, millimetres: the mean distance over joints and samples.
-
-    Nothing is centred here: both sides are to be relative to their pelvis already.
+    """Mean per-joint position error in millimetres: the mean distance over joints and samples.
 
     Args:
-        pred: (N, J, 3) metres.
-        gt: (N, J, 3) metres.
+        pred: (N, J, 3) predicted joints, metres, relative to their pelvis.
+        gt: (N, J, 3) ground-truth joints, metres, relative to their pelvis.
 
     Raises:
-        ValueError: shapes that differ or are not (N, J, 3), or no sample.
+        ValueError: the shapes differ or are not (N, J, 3), or there is no sample.
     """
     return _mean(joint_errors(pred, gt))
 
 
 def pa_mpjpe(pred: ArrayLike, gt: ArrayLike) -> float:
-    """MPJPE after each prediction was scaled, turned and shifted to its truth (`procrustes`), millimetres.
+    """MPJPE in millimetres after each prediction was aligned with its ground truth (`procrustes`).
 
     Arguments and errors as for `mpjpe`.
     """
@@ -94,10 +97,10 @@ def pa_mpjpe(pred: ArrayLike, gt: ArrayLike) -> float:
 
 
 def procrustes(pred: ArrayLike, gt: ArrayLike) -> Array:
-    """Each sample of `pred` (N, J, 3) moved by the similarity that brings it nearest to `gt` (N, J, 3).
+    """Align each sample of `pred` (N, J, 3) with `gt` (N, J, 3) by scale, rotation and translation.
 
-    Scale, rotation and translation of least squared distance; a mirror image is not turned inside out: where
-    the best orthogonal matrix is a reflection, the direction of least variance is reversed (Umeyama 1991).
+    The alignment minimises the squared distance. If the best orthogonal matrix is a reflection, the direction of least
+    variance is reversed, so that the result is a rotation (Umeyama 1991).
     """
     predicted, true = _checked(pred, gt)
     mean_predicted, mean_true = predicted.mean(1, keepdims=True), true.mean(1, keepdims=True)
@@ -107,7 +110,7 @@ def procrustes(pred: ArrayLike, gt: ArrayLike) -> Array:
     sign[:, 2] = np.where(np.linalg.det(u @ vt) < 0, -1.0, 1.0)
     rotation = (u * sign[:, None]) @ vt  # x @ rotation is nearest to y
     spread = (x**2).sum((1, 2))
-    # A prediction without extent cannot be scaled; it becomes the truth's mean.
+    # A prediction without extent cannot be scaled; it is moved to the mean of the ground truth.
     scale = np.divide((s * sign).sum(1), spread, out=np.zeros_like(spread), where=spread > 0)
     return scale[:, None, None] * (x @ rotation) + mean_true
 

@@ -1,37 +1,39 @@
 """Average precision and recall of whole-body results by the official COCO-WholeBody V1.0 protocol.
 
-Six independent evaluations (body, foot, face, left hand, right hand, all 133 points), each an ordinary COCO
-keypoint evaluation (pycocotools) after these changes:
-- the points, their sigmas and the ranking score are the part's; a missing part score is the result's `score`;
-- a person without a labelled point of the part is ignored, and so is a crowd;
-- a result without a point of the part of confidence above 0 is dropped;
-- the OKS of every part takes the area of the whole person's segment, and the size of an unmatched result is
-  that of the box around its body points, whatever `bbox` it may carry.
+The protocol is six independent evaluations (body, foot, face, left hand, right hand, all 133 points). Each is a COCO
+keypoint evaluation (pycocotools) with these changes:
+- The points, their sigmas and the score are those of the part. A missing part score is replaced by `score`.
+- A person without a labelled point of the part is ignored, and so is a crowd.
+- A result without a point of the part with a confidence above 0 is dropped.
+- The OKS of every part uses the area of the whole person's segment. The size of an unmatched result is that of the box
+  around its body points, even if it has a `bbox`.
 
-Publications give one figure for hands: the mean of the left hand's and the right hand's, as the data set's authors
-answer in issue 38 of github.com/jin-s13/COCO-WholeBody.
+Publications give one value for hands: the mean of the left and the right hand, as the authors of the dataset answer in
+issue 38 of github.com/jin-s13/COCO-WholeBody.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tcformer.checks import read_json
 from tcformer.data.wholebody.dataset import Crops, People, annotated_crops, load_people
 from tcformer.data.wholebody.keypoints import PART_FIELDS, PARTS, SIGMAS
 from tcformer.errors import UserError
 from tcformer.metrics.oks import oks
-from tcformer.metrics.results import keypoints_of, result_record
+from tcformer.metrics.wholebody_results import keypoints_of, make_result
 
-#: Measures of a part: mean over OKS .50:.05:.95, at .50, at .75, of medium (32² to 96² pixels) and large
-#: persons.
+if TYPE_CHECKING:
+    from pycocotools.coco import COCO
+
+#: Metrics of a part: mean over OKS .50:.05:.95, at .50, at .75, of medium (32² to 96² pixels) and of large persons.
 STATS: Final = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
 
 _EVALUATED = {**PARTS, "wholebody": slice(0, len(SIGMAS))}
@@ -45,25 +47,25 @@ def evaluate_wholebody(gt: Annotations, results: Results) -> dict[str, dict[str,
     """Evaluate results against annotations.
 
     Args:
-        gt: path or content of an official annotation file, or what `load_people` made of it.
-        results: path or content of a result file: records with image_id, category_id 1, score (optionally
-            foot_score, face_score, lefthand_score, righthand_score, wholebody_score) and the five lists of x,
-            y, confidence triplets in pixels. At most the 20 best of an image count.
+        gt: path or content of an official annotation file, or what `load_people` returned for it.
+        results: path or content of a result file: results with image_id, category_id 1, score (optionally foot_score,
+            face_score, lefthand_score, righthand_score, wholebody_score) and the five lists of x, y, confidence
+            triplets in pixels. Only the 20 best of an image count.
 
     Returns:
-        {"body" | "foot" | "face" | "lefthand" | "righthand" | "wholebody" | "hand": {measure: value}} with the
-        measures of `STATS` in [0, 1]; None where the annotations hold nothing to measure (pycocotools says
-        -1). "hand" is the mean of both hands, the published figure, and None where one of them is.
+        {"body" | "foot" | "face" | "lefthand" | "righthand" | "wholebody" | "hand": {metric: value}} with the metrics
+        of `STATS` in [0, 1], or None if no annotation counts (pycocotools gives -1). "hand" is the mean of both hands,
+        the published value, or None if that of a hand is None.
 
     Raises:
-        UserError: a file is missing or no JSON, or a record breaks the format.
+        UserError: a file does not exist or is not JSON, or a result breaks the format.
     """
     people = gt if isinstance(gt, People) else load_people(gt)
     records = _load(results)
     points = [_result_points(item, index) for index, item in enumerate(records)]
-    strange = next((r["image_id"] for r in records if r["image_id"] not in people.images), None)
-    if strange is not None:
-        raise UserError(f"results: image_id {strange} is not among the annotated images; evaluate against their file")
+    unknown = next((r["image_id"] for r in records if r["image_id"] not in people.images), None)
+    if unknown is not None:
+        raise UserError(f"results: image_id {unknown} is not among the annotated images; evaluate against their file")
     measures = {part: _evaluate_part(part, people, records, points) for part in _EVALUATED}
     return {**measures, "hand": _mean_of_hands(measures["lefthand"], measures["righthand"])}
 
@@ -73,19 +75,14 @@ def _mean_of_hands(left: dict[str, float | None], right: dict[str, float | None]
     return {name: None if a is None or b is None else (a + b) / 2 for name, (a, b) in pairs.items()}
 
 
-def _load(source: Any) -> Any:
+def _load(source: Results) -> Sequence[Mapping[str, Any]]:
     if not isinstance(source, str | Path):
         return source
-    try:
-        return json.loads(Path(source).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{source}: cannot be read ({error.strerror}); give the path of a JSON file") from error
-    except ValueError as error:
-        raise UserError(f"{source}: is no JSON ({error}); fetch or write the file again") from error
+    return read_json(Path(source), "give the path of a result file")
 
 
 def _result_points(item: Mapping[str, Any], index: int) -> NDArray[np.float64]:
-    """(133, 3) of a result, after checking what the evaluation reads."""
+    """The (133, 3) triplets of a result, after checking the fields that the evaluation reads."""
     where = f"results: record {index} (counted from 0)"
     for field in ("image_id", "score", *PART_FIELDS.values()):
         if field not in item:
@@ -111,7 +108,6 @@ def _body_area(points: NDArray[np.float64]) -> float:
 def _evaluate_part(
     part: str, people: People, records: Sequence[Mapping[str, Any]], points: list[NDArray[np.float64]]
 ) -> dict[str, float | None]:
-    from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
     rows = _EVALUATED[part]
@@ -143,7 +139,7 @@ def _evaluate_part(
         if (values[rows, 2] > 0).any()
     ]
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(_coco(COCO, images, truth), _coco(COCO, images, found), "keypoints")
+        evaluation = COCOeval(_coco(images, truth), _coco(images, found), "keypoints")
         evaluation.params.kpt_oks_sigmas = SIGMAS[rows]
         evaluation.evaluate()
         evaluation.accumulate()
@@ -151,8 +147,10 @@ def _evaluate_part(
     return {name: float(value) if value > -1 else None for name, value in zip(STATS, evaluation.stats)}
 
 
-def _coco(coco: Any, images: list[dict[str, Any]], annotations: list[dict[str, Any]]) -> Any:
-    index = coco()
+def _coco(images: list[dict[str, Any]], annotations: list[dict[str, Any]]) -> COCO:
+    from pycocotools.coco import COCO
+
+    index = COCO()
     index.dataset = {
         "images": images,
         "categories": [{"id": 1, "name": "person"}],
@@ -165,12 +163,19 @@ def _coco(coco: Any, images: list[dict[str, Any]], annotations: list[dict[str, A
 def wholebody_oks(gt: Annotations, results: Results) -> float | None:
     """Mean OKS over all 133 points of predictions made in annotated boxes.
 
-    Every annotated person who is no crowd and has a labelled point is compared, over the labelled points and
-    with the person's segment area, to the result that carries its annotation_id. A person whose box was not
-    predicted counts 0, so give results before the suppression of doubles. None if nobody is labelled.
+    Each annotated person who is not a crowd and has a labelled point is compared with the result that has their
+    annotation_id, over the labelled points and with the area of the person's segment. A person without a result counts
+    as 0.
+
+    Args:
+        gt: see `evaluate_wholebody`.
+        results: see `evaluate_wholebody`, before duplicates are removed.
+
+    Returns:
+        A number in [0, 1], or None if no person has a labelled point.
 
     Raises:
-        UserError: no result carries an annotation_id, as after a prediction from detections.
+        UserError: no result has an annotation_id, because the predictions were made from detections.
     """
     people = gt if isinstance(gt, People) else load_people(gt)
     predicted = {r["annotation_id"]: keypoints_of(r) for r in _load(results) if r.get("annotation_id")}
@@ -193,11 +198,11 @@ def wholebody_oks(gt: Annotations, results: Results) -> float | None:
 
 
 def mean_pose(people: People) -> NDArray[np.float64]:
-    """Mean position of every point in its person's box, over the persons one trains on.
+    """Mean position of each point in the box of its person, over the persons of `annotated_crops`.
 
     Returns:
-        (133, 2) x, y as fractions of the box from its left upper corner; the middle for a point never
-        labelled.
+        (133, 2) x, y from the upper left corner of the box, as fractions of its sides; (0.5, 0.5) for a point that is
+        labelled nowhere.
     """
     crops = annotated_crops(people)
     assert crops.keypoints is not None
@@ -209,17 +214,17 @@ def mean_pose(people: People) -> NDArray[np.float64]:
 
 
 def mean_pose_results(pose: NDArray[np.float64], crops: Crops) -> list[dict[str, Any]]:
-    """The mean pose placed in every box, as result records: what a network has to beat.
+    """Place the mean pose in every box: the results of the baseline that a network has to beat.
 
     Args:
         pose: (133, 2) of `mean_pose`.
-        crops: the test boxes; their scores become the results'.
+        crops: the boxes; their scores become those of the results.
     """
     centre = crops.box[:, :2] + 0.5 * crops.box[:, 2:]
     points = crops.box[:, None, :2] + pose * crops.box[:, None, 2:]
     triplets = np.concatenate([points, np.ones((*points.shape[:2], 1))], -1)
     return [
-        result_record(
+        make_result(
             triplets[i],
             float(crops.score[i]),
             image_id=int(crops.image_id[i]),

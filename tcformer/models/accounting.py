@@ -1,9 +1,9 @@
-"""What networks cost: parameters and multiplications, by shapes alone, and the table of docs/models.md.
+"""Count the parameters and multiplications of networks, and write the table of docs/models.md.
 
-    python -m tcformer.models.accounting   # writes the table afresh
+    python -m tcformer.models.accounting   # writes the table
 
-Nothing is computed and no memory taken: the network runs on tensors without values, so the counts are the same for
-whatever kernels a machine runs.
+The network runs on fake tensors, which have shapes but no values. So nothing is computed, and the counts do not depend
+on the machine and its kernels.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tcformer.documents import replace_between
 from tcformer.errors import UserError
 from tcformer.models.ctm import CTM
 from tcformer.models.factory import create_model
-from tcformer.models.kernel_choice import kernels_named
+from tcformer.models.kernel_choice import use_kernels
 from tcformer.models.variants import VARIANTS
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs/models.md"
@@ -36,15 +36,15 @@ BEGIN, END = "<!-- table: python -m tcformer.models.accounting -->", "<!-- end o
 
 @dataclass(frozen=True)
 class Multiplications:
-    """Multiply-accumulates of one forward pass of one image; each is one, papers call them FLOPs.
+    """Multiply-accumulates of a forward pass of one image. Papers call them FLOPs.
 
-    Norms, activations, softmax, additions and interpolation are not counted.
+    Normalisation, activations, softmax, additions and interpolation are not counted.
 
     Attributes:
         layers: linear layers and convolutions.
         attention: products of queries and keys, and of attention and values.
-        clustering: distances of all tokens from all, once at each CTM (within parts of equal size for local_ctm).
-        maps: merging tokens, and sums on their way to maps and back.
+        clustering: distances between all pairs of tokens, once for each CTM (local_ctm: within parts of equal size).
+        maps: merging of tokens, and sums in conversions between tokens and maps.
     """
 
     layers: int
@@ -54,20 +54,20 @@ class Multiplications:
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """The sum of all."""
         return self.layers + self.attention + self.clustering + self.maps
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Numbers that training changes. Buffers, such as the statistics of batch normalisation, do not count."""
+    """Count the trainable numbers. Buffers, such as the statistics of batch normalisation, are not counted."""
     return sum(p.numel() for p in model.parameters())
 
 
 def count_flops(model: nn.Module, image_size: tuple[int, int]) -> Multiplications:
-    """Multiply-accumulates for one image of (H, W) pixels, normalised as FLOPs are in papers: one each.
+    """Count the multiply-accumulates for one image. Papers call them FLOPs.
 
     Args:
-        model: from `create_model`, on any device, also "meta"; it is not changed.
+        model: from `create_model`, on any device, including "meta". It is not changed.
         image_size: (H, W), in pixels.
 
     Raises:
@@ -75,11 +75,11 @@ def count_flops(model: nn.Module, image_size: tuple[int, int]) -> Multiplication
     """
     maps = _Maps()
     counter = FlopCounterMode(display=False, depth=99, custom_mapping=_formulas(maps))
-    # Attention in its mathematical form is two products that the counter knows.
+    # The mathematical form of attention consists of two products, which the counter knows.
     with (
         FakeTensorMode(allow_non_fake_inputs=True),
         torch.no_grad(),
-        kernels_named("torch"),
+        use_kernels("torch"),
         sdpa_kernel(SDPBackend.MATH),
         counter,
     ):
@@ -106,24 +106,31 @@ class _Maps:
     total: int = 0
 
     def add(self, multiplications: int) -> int:
-        """Note them here, and none there where layers are counted."""
+        """Add to the total, and return 0: what the flop counter shall count instead."""
         self.total += multiplications
         return 0
 
 
 def _formulas(maps: _Maps) -> dict[Any, Any]:
-    """Twice the multiplications of the token operations, from the shapes of their arguments, which come in order."""
+    """The flop counter's formulas of the token operations: twice the multiplications, from the shapes of arguments."""
 
-    def dpc_knn(x: torch.Size, *_: Any, **__: Any) -> int:
+    def dpc_knn(x: torch.Size, *_: object, **__: object) -> int:
         batch, n, channels = x
         return 2 * batch * n * n * channels
 
     def token_conv(
-        x: torch.Size, weight: Any, bias: Any, skip: Any, cells: list[Any], links: list[Any], size: list[int], *_: Any,
-        **__: Any,
-    ) -> int:  # fmt: skip
+        x: torch.Size,
+        weight: object,
+        bias: object,
+        skip: object,
+        cells: list[torch.Size],
+        links: list[torch.Size],
+        size: list[int],
+        *_: object,
+        **__: object,
+    ) -> int:
         batch, n, channels = x
-        if links:  # tokens are no pixels
+        if links:  # the tokens are not the pixels of a grid
             maps.add(2 * prod(cells[0]) * channels)
         return 2 * batch * channels * (9 * size[0] * size[1] + (n if skip is not None else 0))
 
@@ -141,7 +148,7 @@ def _formulas(maps: _Maps) -> dict[Any, Any]:
 # The table.
 
 _PAPER = "paper"  # TCFormer (Zeng et al., CVPR 2022), table 4
-_RELEASED = "released"  # the authors' code at commit 1ea72a8, built and counted
+_RELEASED = "released"  # networks built with the authors' code at commit 1ea72a8, counted
 _HRNET = "HRNet"  # Wang et al., TPAMI 2020
 _CLOSE = 0.02
 _IMAGENET, _POSE, _FACE, _MESH = (224, 224), (256, 192), (256, 256), (224, 224)
@@ -152,9 +159,11 @@ class Entry:
     """A row of the table.
 
     Attributes:
-        variant, task, options: of `create_model`.
+        variant: argument of `create_model`.
+        task: argument of `create_model`.
         size: (H, W) of the images.
-        published: parameters in millions, multiplications in thousand millions, and where both stand.
+        options: arguments of `create_model`.
+        published: parameters in millions, multiplications in thousand millions, and their source.
     """
 
     variant: str
@@ -207,39 +216,40 @@ BASELINES = [
 
 
 def build(entry: Entry) -> nn.Module:
-    """The network of a row, without memory for its weights."""
+    """Build the network of a row without memory for its weights."""
     with torch.device("meta"):
         return create_model(entry.variant, entry.task, **entry.options)
 
 
 def table() -> str:
-    """The tables of docs/models.md, in Markdown."""
+    """Make the tables of docs/models.md, in Markdown."""
     paper = next(entry for entry in NETWORKS if (entry.variant, entry.task) == ("tcformer", "imagenet"))
     model = build(paper)
     own = count_flops(model, paper.size)
-    # What comparing each token with the centres again would add: a quarter as many tokens.
+    # Distances of each token to the centres, which are a quarter of the tokens.
     again = own.clustering // 4
     lines = [
-        "G: thousand million multiply-accumulates (papers' FLOPs; twice as many if multiplication and addition count "
-        "as two) for one image. *layers*: linear layers and convolutions; *attention*: products of queries and keys, "
-        "and with values; *clustering*: one matrix of distances a CTM; *maps*: merging, and sums between tokens and "
-        "maps. Norms, activations and softmax do not count. *published*: "
-        f"{_PAPER} = the paper's table 4, {_RELEASED} = the authors' code counted, {_HRNET} = Wang et al. 2020.",
+        "G: thousand million multiply-accumulates for one image (papers call them FLOPs). *layers*: linear layers "
+        "and convolutions; *attention*: products of queries and keys, and of attention and values; *clustering*: one "
+        "matrix of distances for each CTM; *maps*: merging of tokens, and sums in conversions between tokens and maps. "
+        "Normalisation, activations and softmax are not counted. *published*: "
+        f"{_PAPER} = table 4 of the paper, {_RELEASED} = counted with the authors' code, {_HRNET} = Wang et al. 2020.",
         "",
-        f"The paper gives TCFormer {_published(paper)} and not how it counts. Ours, for layers alone: "
-        f"{_both(own.layers)}; with attention: {_both(own.layers + own.attention)}; **with distances and maps: "
-        f"{_both(own.total)}**; if the distances to the centres count once more: {_both(own.total + again)}; "
-        "in brackets, when multiplication and addition count as two. So the paper presumably counts a "
-        "multiply-accumulate as one, and the clustering too; none of these gives its figure exactly. Its figures "
-        f"for other networks are within {_CLOSE:.0%} of layers and attention, but for {', '.join(_strangers())}.",
+        f"The paper gives {_published(paper)} for TCFormer but does not say how it counts. We count "
+        f"{_both(own.layers)} for layers only, {_both(own.layers + own.attention)} with attention, "
+        f"**{_both(own.total)} with distances and maps**, and {_both(own.total + again)} if the distances to the "
+        "centres are counted once more. The numbers in brackets count multiplication and addition as two operations. "
+        "So the paper presumably counts a multiply-accumulate as one operation and includes the clustering, but no "
+        f"count gives exactly its figure. Its figures for other networks are within {_CLOSE:.0%} of layers and "
+        f"attention, except for {', '.join(_outliers())}.",
     ]
     for title, entries in (("Networks", NETWORKS), ("Ablations", ABLATIONS), ("Baselines", BASELINES)):
         lines += ["", f"### {title}", "", *_rows(entries)]
     return "\n".join(lines)
 
 
-def _strangers() -> list[str]:
-    """Baselines whose published multiplications are not those counted here."""
+def _outliers() -> list[str]:
+    """Baselines whose published multiplications differ from those counted here."""
     names = []
     for entry in BASELINES:
         if entry.published and entry.published[1]:
@@ -296,9 +306,10 @@ def with_table(document: str) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m tcformer.models.accounting", description="Write the table of networks and what they cost."
+        prog="python -m tcformer.models.accounting",
+        description="Write the table of the parameters and multiplications of networks.",
     )
-    parser.add_argument("--document", type=Path, default=DOCUMENT, help="the Markdown file that holds the table")
+    parser.add_argument("--document", type=Path, default=DOCUMENT, help="the Markdown file with the table")
     document = parser.parse_args(arguments).document
     try:
         document.write_text(with_table(document.read_text(encoding="utf-8")), encoding="utf-8")

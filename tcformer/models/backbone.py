@@ -1,4 +1,4 @@
-"""The four stages that turn an image into ever fewer, ever freer tokens."""
+"""The backbone: four stages, from the pixels of an image to fewer and fewer tokens."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ _PATCH_STRIDE = 4
 
 
 class Backbone(nn.Module):
-    """Stage 1 works on the grid of patches; each later stage first merges its tokens to a quarter.
+    """The backbone of TCFormer.
 
-    Modules carry the names of the released checkpoints: `patch_embed1`, `block1` to `block4`, `norm1` to
-    `norm4`, and `ctm1` to `ctm3` (ctm1 leads to stage 2).
+    Stage 1 works on a grid of patches. Each later stage first merges the tokens of the stage before to a quarter.
+    Modules have the names of the released checkpoints: `patch_embed1`, `block1` to `block4`, `norm1` to `norm4`, and
+    `ctm1` to `ctm3` (ctm1 is between the stages 1 and 2).
 
     Args:
         variant: sizes.
-        drop_path_rate: probability of dropping the last block's branches in training; it grows linearly from
-            0 at the first block.
+        drop_path_rate: probability of dropping the residual branches of the last block in training. It grows linearly
+            from 0 at the first block.
         token_reduction: one of `tcformer.models.TOKEN_REDUCTIONS`.
-        local_parts: of local_ctm, for the three CTMs.
-        activation_checkpointing: compute a block again in the backward pass instead of keeping its activations.
+        local_parts: with local_ctm, image parts along each side for each of the three CTMs.
+        activation_checkpointing: recompute the activations of a block in the backward pass instead of storing them.
     """
 
     def __init__(
@@ -63,7 +64,10 @@ class Backbone(nn.Module):
             self.add_module(f"norm{stage + 1}", nn.LayerNorm(width, eps=1e-6))
 
     def forward(self, images: Tensor) -> list[Tokens]:
-        """(B, 3, H, W) normalised images, from 29x29 pixels, to the tokens after each of the four stages.
+        """Compute the tokens after each of the four stages.
+
+        Args:
+            images: (B, 3, H, W), normalised, of at least 29 x 29 pixels.
 
         Raises:
             UserError: the images have another shape, or are too small.
@@ -78,7 +82,7 @@ class Backbone(nn.Module):
                 tokens, source, log_weight = getattr(self, f"ctm{stage - 1}")(tokens)
             for block in getattr(self, f"block{stage}"):
                 tokens = self._run(block, tokens, source, log_weight)
-                # Only the first block after a merging attends to the unmerged tokens.
+                # Only the first block of a stage attends to the tokens before merging.
                 source = log_weight = None
             tokens = tokens.with_features(getattr(self, f"norm{stage}")(tokens.features))
             outputs.append(tokens)
@@ -90,15 +94,15 @@ class Backbone(nn.Module):
         return block(tokens, source, log_weight)
 
     def _check(self, images: Tensor) -> None:
-        # The first stage's grid must hold at least one key after spatial reduction.
+        # At least one key must be left of the grid of the first stage after spatial reduction.
         smallest = _PATCH_STRIDE * (self.variant.reductions[0] - 1) + 1
         if images.ndim != 4 or images.shape[1] != 3 or images.shape[0] == 0:
             raise UserError(
-                f"The network expects a batch of images (B, 3, H, W) with B of at least 1, but got "
-                f"{tuple(images.shape)}; stack colour images with channels first."
+                f"the network expects a batch of images (B, 3, H, W) with B of at least 1, found "
+                f"{tuple(images.shape)}; stack colour images with channels first"
             )
         if min(images.shape[2:]) < smallest:
             raise UserError(
-                f"The network expects images of at least {smallest}x{smallest} pixels, but got "
-                f"{images.shape[2]}x{images.shape[3]}; use a larger image size."
+                f"the network expects images of at least {smallest} x {smallest} pixels, found "
+                f"{images.shape[2]} x {images.shape[3]}; use a larger image size"
             )

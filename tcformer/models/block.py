@@ -1,4 +1,4 @@
-"""The transformer block on tokens, used by every stage, the CTM and the MTA neck."""
+"""The transformer block, used by every stage and by the MTA neck."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tcformer.models.tokens import Tokens
 
 
 class Attention(nn.Module):
-    """Multi-head attention whose keys and values are reduced on the map of the queries' size.
+    """Multi-head attention with spatial reduction of keys and values, on a map of the queries' size.
 
     Args:
-        width: C.
-        num_heads: heads of C / num_heads channels.
-        reduction: r, keys and values become (H // r) * (W // r) map pixels; with 1 they stay tokens.
-        learned_reduction: reduce by a convolution of kernel and stride r and a LayerNorm, else by the mean.
+        width: channels C.
+        num_heads: number of heads, of C / num_heads channels each.
+        reduction: r; keys and values are the (H // r) * (W // r) pixels of a reduced map. With 1 they are the tokens.
+        learned_reduction: reduce by a convolution of kernel size and stride r and a LayerNorm; else by the mean.
     """
 
     def __init__(self, width: int, num_heads: int, reduction: int, learned_reduction: bool = True) -> None:
@@ -37,7 +37,7 @@ class Attention(nn.Module):
 
         Args:
             x: (B, N, C) queries.
-            source: (B, Ns, C) what keys and values are made of.
+            source: (B, Ns, C) tokens for keys and values.
             source_plan: plan of `source` on a map of the queries' size.
             log_weight: (B, Ns, 1) added to the attention logits of each source token, or None.
 
@@ -57,7 +57,7 @@ class Attention(nn.Module):
         return self.proj(x.transpose(1, 2).flatten(2))
 
     def _reduce(self, m: Tensor) -> Tensor:
-        """(B, C, H, W) map to (B, Nk, C)."""
+        """Reduce a map (B, C, H, W) to (B, Nk, C)."""
         if self.sr is None:
             return F.avg_pool2d(m, self.reduction).permute(0, 2, 3, 1).flatten(1, 2)
         return self.norm(self.sr(m).permute(0, 2, 3, 1).flatten(1, 2))
@@ -78,7 +78,7 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm attention and MLP. `mlp` decides how neighbouring tokens mix."""
+    """Pre-norm attention and MLP with residual connections. The convolution in `mlp` mixes neighbouring tokens."""
 
     def __init__(self, attn: Attention, mlp: Mlp, drop_path: float = 0.0, eps: float = 1e-6) -> None:
         super().__init__()
@@ -93,8 +93,8 @@ class Block(nn.Module):
         """Transform tokens.
 
         Args:
-            tokens: queries, N of them.
-            source: tokens that they attend to; themselves if None.
+            tokens: N queries.
+            source: tokens that the queries attend to; the queries themselves if None.
             log_weight: (B, Ns, 1) added to the attention logits of the source tokens, or None.
         """
         x = tokens.features  # (B, N, C)

@@ -1,4 +1,4 @@
-"""From a stage's tokens to the next one's: a quarter as many, placed where the image needs them (CTM), or on a grid."""
+"""Token reduction between stages to a quarter of the tokens: by clustering (CTM), or on a grid."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tcformer.models.tokens import Tokens
 
 
 class Reduced(NamedTuple):
-    """What a stage begins with.
+    """The input of a stage.
 
     Attributes:
-        tokens: the new tokens.
-        source: the tokens that they were made of, with their new features, and to which the stage's first block
-            attends; None if it attends to the new ones.
-        log_weight: (B, N, 1) importance p of each source token; its weight in the merging is e^p.
+        tokens: the merged tokens.
+        source: the tokens before merging, with their new features, which the first block of the stage attends to; None
+            if it attends to the merged tokens.
+        log_weight: (B, N, 1) importance p of each source token. Its weight in the merging is e^p.
     """
 
     tokens: Tokens
@@ -29,16 +29,17 @@ class Reduced(NamedTuple):
 
 
 class CTM(nn.Module):
-    """Clustering-based Token Merge: widen the tokens, cluster them, average each cluster by learned importance.
+    """Clustering-based Token Merge: widen the tokens, cluster them, and average each cluster by learned importance.
 
     Args:
-        in_width, out_width: channels before and after.
-        parts: cluster within the image's parts x parts parts; 1 clusters the whole image.
-        by_importance: clusters form around the most important tokens instead of density peaks (CTM-topk, the
-            paper's table A3).
+        in_width: channels before.
+        out_width: channels after.
+        parts: tokens are clustered within each of parts x parts parts of the image; 1 clusters the whole image.
+        by_importance: clusters form around the most important tokens instead of density peaks (CTM-topk, table A3 of
+            the paper).
 
-    Source: TCFormer (Zeng et al., CVPR 2022), section 3.2, in the arithmetic of its released code; parts: its
-    section 6.
+    Source: TCFormer (Zeng et al., CVPR 2022), section 3.2, with the arithmetic of the released code; section 6 for
+    `parts`.
     """
 
     def __init__(self, in_width: int, out_width: int, parts: int = 1, by_importance: bool = False) -> None:
@@ -50,7 +51,7 @@ class CTM(nn.Module):
         self.by_importance = by_importance
 
     def forward(self, tokens: Tokens) -> Reduced:
-        """Merge to max(ceil(N / 4), 1) tokens; their map is half as large (rounded up)."""
+        """Merge N tokens to ceil(N / 4). The sides of their map are halved, rounded up."""
         x = self.norm(self.conv(tokens.features, tokens.plan))  # (B, N, C_out)
         log_weight = self.score(x)  # (B, N, 1)
         num_clusters = ceil(x.shape[1] / 4)  # M
@@ -64,7 +65,7 @@ class CTM(nn.Module):
 
         token_of_cell = tokens.token_of_cell  # (B, N_init)
         plan = TokenPlan.build(assign.gather(1, token_of_cell), num_clusters, tokens.grid_size, halved(tokens.map_size))
-        # Constants, as in the released code; their gradient would be of the order of the 1e-6 in normalisers.
+        # Constants, as in the released code. Their gradient would be of the order of the 1e-6 in the normalisers.
         cell_weight = tokens.cell_weight * share[:, :, 0].detach().gather(1, token_of_cell)  # (B, N_init)
         return Reduced(Tokens(merged, cell_weight, plan), tokens.with_features(x), log_weight)
 
@@ -74,10 +75,11 @@ class CTM(nn.Module):
 
 
 class GridReduction(nn.Module):
-    """A strided convolution instead of clustering: the tokens stay a regular grid (the paper's "without CTM").
+    """A strided convolution instead of clustering: the tokens stay a regular grid ("without CTM" in the paper).
 
     Args:
-        in_width, out_width: channels before and after.
+        in_width: channels before.
+        out_width: channels after.
     """
 
     def __init__(self, in_width: int, out_width: int) -> None:
@@ -86,30 +88,31 @@ class GridReduction(nn.Module):
         self.norm = nn.LayerNorm(out_width, eps=1e-5)
 
     def forward(self, tokens: Tokens) -> Reduced:
-        """Tokens of a grid to those of the grid of half its sides (rounded up)."""
+        """Reduce the tokens of a grid to those of a grid with half its sides, rounded up."""
         m = self.conv(token2map(tokens.features, tokens.plan))  # (B, C_out, H / 2, W / 2)
         size = (m.shape[2], m.shape[3])
         x = map2token(m, TokenPlan.of_grid(m.shape[0], size, m.device))  # (B, M, C_out)
         return Reduced(Tokens.of_grid(self.norm(x), size), None, None)
 
 
-def make_reduction(in_width: int, out_width: int, kind: str, parts: int) -> CTM | GridReduction:
-    """The module between two stages, of one of the `TOKEN_REDUCTIONS`; `parts` are those of local_ctm."""
-    if kind == "conv":
+def make_reduction(in_width: int, out_width: int, token_reduction: str, parts: int) -> CTM | GridReduction:
+    """Make the module between two stages for one of `TOKEN_REDUCTIONS`. Only local_ctm uses `parts`."""
+    if token_reduction == "conv":
         return GridReduction(in_width, out_width)
-    return CTM(in_width, out_width, parts if kind == "local_ctm" else 1, by_importance=kind == "ctm_topk")
+    parts = parts if token_reduction == "local_ctm" else 1
+    return CTM(in_width, out_width, parts, by_importance=token_reduction == "ctm_topk")
 
 
 def halved(size: tuple[int, int]) -> tuple[int, int]:
-    """Sides of a map after a convolution of stride 2."""
+    """The sides of a map after a convolution of stride 2."""
     return ceil(size[0] / 2), ceil(size[1] / 2)
 
 
 def part_of_token(tokens: Tokens, parts: int) -> Tensor:
-    """(N,) int64: in which of the image's parts x parts parts, row by row, each token lies.
+    """Part of the image of each token, (N,) int64, of parts x parts parts counted row by row.
 
-    Tokens must lie within parts, as those do that come from clustering within the same or smaller ones; each is
-    then in the same part in every image.
+    Each token must lie within a part, as after clustering within the same or smaller parts. Then it is in the same part
+    in every image of the batch.
     """
     (rows, columns), device = tokens.grid_size, tokens.features.device
     row = torch.arange(rows, device=device) * parts // rows
@@ -124,13 +127,13 @@ def nearest_important(x: Tensor, importance: Tensor, num_clusters: int) -> Tenso
     """Clusters around the tokens of highest importance.
 
     Args:
-        x: (B, N, C) token features; computed in float32 at least.
+        x: (B, N, C) token features. The computation is in float32 or float64.
         importance: (B, N).
         num_clusters: M.
 
     Returns:
-        (B, N) int64, cluster of each token: that of the nearest centre, of equally near ones the first; a centre's
-        is its own. Clusters are numbered in the order of their centres.
+        (B, N) int64, the cluster of each token: that of the nearest centre (the first of equally near ones), and for a
+        centre its own. Clusters are numbered in the order of their centres.
 
     Source: TCFormer, supplementary material, table A3.
     """

@@ -1,9 +1,9 @@
-"""Networks for other runtimes: as an ONNX file, or as a program of PyTorch's own export.
+"""Export networks for other runtimes, as an ONNX file or as a program of torch.export.
 
     python -m tcformer.models.export WEIGHTS.safetensors OUT.onnx --size 256 192
 
-Both hold standard operators alone (the kernels called "portable"), take one image size and any batch size, and compute
-what the network computes in evaluation, deterministically.
+Both consist of standard operators (the kernels called "portable"), accept one image size and any batch size, and
+compute the outputs of the network in evaluation mode, deterministically.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import os
 import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -28,13 +28,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from kernels.dpc_knn.portable_backend import known_parts, record_parts
 from tcformer.data.images import IMAGE_MEAN, IMAGE_STD
 from tcformer.errors import UserError
-from tcformer.models.kernel_choice import kernels_named
+from tcformer.files import atomic_write
+from tcformer.models.kernel_choice import use_kernels
 from tcformer.models.networks import Network
 from tcformer.models.weights import load_model
 
-#: Of the ONNX operators. From 20 on GELU is one of them.
+#: Version of the ONNX operators. From 20 on, GELU is an operator.
 OPSET = 20
-# From 23 on attention is one operator, whose mask onnxruntime 1.32 does not broadcast.
+# From 23 on, attention is an operator, but onnxruntime 1.32 does not broadcast its mask.
 _OPSETS = range(18, 23)
 _OUTPUTS = {
     "imagenet": ("logits",),
@@ -43,79 +44,77 @@ _OUTPUTS = {
     "mesh": ("rotations", "shape", "camera"),
     "features": ("stage1", "stage2", "stage3", "stage4"),
 }
-#: How far outputs may differ, relative to the largest value of the image's output.
+#: Largest difference of outputs, relative to the largest value of the output for the image.
 TOLERANCE = 1e-4
 _CHECKED_BATCHES = (1, 3)
 
 
 def export_program(model: Network, image_size: tuple[int, int]) -> torch.export.ExportedProgram:
-    """The network in evaluation as a program of standard operators in float32, for batches of any size.
+    """Export the network in evaluation mode as a program of standard operators in float32, for batches of any size.
 
     Args:
-        model: from `create_model` or `load_model`; it is not changed.
+        model: from `create_model` or `load_model`. It is not changed.
         image_size: (H, W) of the images, in pixels.
 
     Returns:
-        A program from `images` (B, 3, H, W), normalised, to the network's output. `program.module()` runs it,
-        `torch.export.save` writes it; neither needs this package.
+        A program that maps normalised `images` (B, 3, H, W) to the output of the network. `program.module()` runs it,
+        `torch.export.save` writes it. Neither needs this package.
 
     Raises:
         UserError: the images are too small for the network.
     """
-    # Decomposing also leaves out what the other kernels would have needed.
+    # Decomposition also removes the operators that only the other kernels need.
     return _trace(model, image_size).run_decompositions()
 
 
 def export_onnx(model: Network, path: str | Path, image_size: tuple[int, int], opset: int = OPSET) -> float:
-    """Write the network in evaluation as an ONNX file, and run it beside PyTorch.
+    """Export the network in evaluation mode as an ONNX file, after comparing it with PyTorch.
 
-    The file maps `images` (B, 3, H, W), float32 RGB normalised as its metadata say, to `logits`, `heat_maps`,
-    `rotations`, `shape` and `camera`, or `stage1` to `stage4`, for any B. Its metadata entry "tcformer" is a JSON
-    object of the network's config, the image size, and the mean and standard deviation of values in [0, 1].
+    The file maps `images` (B, 3, H, W), float32 RGB normalised by the mean and standard deviation in its metadata, to
+    `logits`, `heat_maps`, `rotations`, `shape` and `camera`, or `stage1` to `stage4`, for any B. Its metadata entry
+    "tcformer" is a JSON object with the config of the network, the image size, and the mean and standard deviation of
+    values in [0, 1].
 
     Args:
-        model: from `create_model` or `load_model`; it is not changed.
-        path: the file; it is complete or absent. Its folder is made if missing.
+        model: from `create_model` or `load_model`. It is not changed.
+        path: the file. It is written atomically. Its folder is created if it does not exist.
         image_size: (H, W) of the images, in pixels.
         opset: version of the ONNX operators, from 18 to 22.
 
     Returns:
-        The largest difference between onnxruntime and PyTorch seen in the check, see `compare`.
+        The largest difference between onnxruntime and PyTorch, see `compare`.
 
     Raises:
-        UserError: onnx, onnxscript or onnxruntime is not installed, the opset is not among those, the images are too
-            small, or onnxruntime differs from PyTorch by more than 1e-4; then no file is written.
+        UserError: onnx, onnxscript or onnxruntime is not installed, the opset is out of range, the images are too
+            small, or onnxruntime differs from PyTorch by more than 1e-4. Then no file is written.
     """
     if opset not in _OPSETS:
-        raise UserError(
-            f"ONNX export writes opsets {_OPSETS[0]} to {_OPSETS[-1]}, but got {opset}; choose one of them."
-        )
+        raise UserError(f"opset: expected {_OPSETS[0]} to {_OPSETS[-1]}, found {opset}; choose one of these")
     for package in ("onnx", "onnxscript", "onnxruntime"):
         _package(package)
     proto = _to_onnx(_trace(model, image_size), model.config, image_size, opset)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_bytes(proto)
-    try:
-        difference = compare(model, partial, image_size)
+    with atomic_write(Path(path)) as part:
+        part.write_bytes(proto)
+        difference = compare(model, part, image_size)
         if not difference <= TOLERANCE:
             raise UserError(
-                f"onnxruntime computes other outputs of {model.config['variant']} for {model.config['task']} than "
-                f"PyTorch (by {difference:.1e} of the largest value, expected at most {TOLERANCE:.0e}), so {path} was "
-                "not written; try another opset or another version of onnxruntime."
+                f"{path}: not written, because the outputs of {model.config['variant']} for {model.config['task']} in "
+                f"onnxruntime and in PyTorch differ by {difference:.1e} of the largest value; expected at most "
+                f"{TOLERANCE:.0e}; try another opset or another version of onnxruntime"
             )
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
     return difference
 
 
 def compare(model: Network, path: str | Path, image_size: tuple[int, int]) -> float:
-    """Run an ONNX file of `model` in onnxruntime, and the network itself, on smooth random images, 1 and 3 at a time.
+    """Compare an ONNX file of `model` in onnxruntime with PyTorch, on batches of 1 and of 3 smooth random images.
+
+    Args:
+        model: the exported network. It is not changed.
+        path: the ONNX file.
+        image_size: (H, W) of the images, in pixels.
 
     Returns:
-        The largest difference of any output, relative to the largest value of the same image's output.
+        The largest difference of any output, relative to the largest value of that output for the image.
 
     Raises:
         UserError: onnxruntime is not installed.
@@ -125,9 +124,9 @@ def compare(model: Network, path: str | Path, image_size: tuple[int, int]) -> fl
     worst = 0.0
     for batch in _CHECKED_BATCHES:
         images = random_images(batch, image_size, seed=batch)
-        # The same kernels, because those in float32 decide a near tie otherwise in one of some thirty images.
-        with kernels_named("portable"), torch.no_grad():
-            expected = _listed(model(images))
+        # The same kernels, because others, in float32, decide a near tie differently in about one of thirty images.
+        with use_kernels("portable"), torch.no_grad():
+            expected = _as_list(model(images))
         outputs = session.run(None, {"images": images.numpy()})
         for own, other in zip(outputs, expected, strict=True):
             worst = max(worst, relative_difference(torch.from_numpy(own), other))
@@ -135,13 +134,13 @@ def compare(model: Network, path: str | Path, image_size: tuple[int, int]) -> fl
 
 
 def relative_difference(a: Tensor, b: Tensor) -> float:
-    """Largest difference of `a` from `b` (B, ...), relative to the largest value of the image's `b`; NaN if any is."""
+    """Largest difference of `a` and `b` (B, ...), relative to the image's largest value of `b`; NaN if one is NaN."""
     difference = (a - b).flatten(1).abs().amax(1) / b.flatten(1).abs().amax(1)
     return float(difference.amax())
 
 
 def random_images(batch: int, image_size: tuple[int, int], seed: int = 0) -> Tensor:
-    """Smooth colours with a little noise, (batch, 3, H, W), distributed about like normalised photographs."""
+    """Random smooth colours with a little noise, (batch, 3, H, W), distributed roughly like normalised photographs."""
     generator = torch.Generator().manual_seed(seed)
     colours = torch.randn(batch, 3, 6, 6, generator=generator)
     images = F.interpolate(colours, image_size, mode="bilinear")
@@ -154,7 +153,7 @@ def _in_evaluation(model: Network) -> Network:
 
 def _trace(model: Network, image_size: tuple[int, int]) -> torch.export.ExportedProgram:
     model, images = _in_evaluation(model), random_images(2, image_size)
-    with kernels_named("portable"), torch.no_grad(), _attention():
+    with use_kernels("portable"), torch.no_grad(), _attention():
         with record_parts() as parts:
             model(images)
         with known_parts(parts):
@@ -163,7 +162,7 @@ def _trace(model: Network, image_size: tuple[int, int]) -> torch.export.Exported
 
 
 def _attention() -> AbstractContextManager[None]:
-    """The mathematical form of attention, whose memory layout is the one that decompositions assume."""
+    """Use the mathematical form of attention, because decompositions assume its memory layout."""
     return sdpa_kernel(SDPBackend.MATH)
 
 
@@ -171,7 +170,7 @@ def _to_onnx(
     program: torch.export.ExportedProgram, config: dict[str, Any], image_size: tuple[int, int], opset: int
 ) -> bytes:
     with warnings.catch_warnings(), _attention():
-        warnings.simplefilter("ignore")  # of the exporter's about itself
+        warnings.simplefilter("ignore")  # the exporter warns about its own code
         exported = torch.onnx.export(
             program,
             opset_version=opset,
@@ -191,30 +190,30 @@ def _to_onnx(
 
 
 def _stable_sort(x: Any, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:
-    """ONNX's form of a stable sort, which the exporter lacks: of equal values TopK lists the first one first."""
+    """A stable sort in ONNX, which the exporter lacks: TopK keeps the order of equal values."""
     op = _package("onnxscript").opset18
     size = op.Gather(op.Shape(x), op.Constant(value_ints=[dim]))
     return op.TopK(x, size, axis=dim, largest=int(descending), sorted=1)
 
 
-def _listed(output: Tensor | Sequence[Tensor]) -> list[Tensor]:
+def _as_list(output: Tensor | Sequence[Tensor]) -> list[Tensor]:
     return [output] if isinstance(output, Tensor) else list(output)
 
 
-def _package(name: str) -> Any:
+def _package(name: str) -> ModuleType:
+    """Import an optional package."""
     try:
         return import_module(name)
     except ImportError as error:
         raise UserError(
-            f"ONNX export needs the package {name} ({error}); install it with `pip install onnx onnxscript "
-            "onnxruntime`."
+            f"ONNX export needs the package {name} ({error}); install it with `pip install onnx onnxscript onnxruntime`"
         ) from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m tcformer.models.export", description="Write a trained network as an ONNX file and check it."
+        prog="python -m tcformer.models.export", description="Export a trained network as an ONNX file and check it."
     )
     parser.add_argument("weights", type=Path, help="a file that tcformer.save_model wrote")
     parser.add_argument("out", type=Path, help="the ONNX file to write")

@@ -1,4 +1,4 @@
-"""Build a network by name."""
+"""Build networks by name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tcformer.models.networks import (
     initialise,
     make_neck,
 )
-from tcformer.models.timm_backbone import PREFIX, Taken, TimmBackbone
+from tcformer.models.timm_backbone import PREFIX, Output, TimmBackbone
 from tcformer.models.variants import VARIANTS
 
 _BACKBONE_OPTIONS: dict[str, Any] = {"drop_path_rate": 0.0}
@@ -34,42 +34,42 @@ _TASK_OPTIONS: dict[str, dict[str, Any]] = {
     "mesh": {},
     "features": {},
 }
-#: Options that matter while a network is built or trained, and are no part of what it is.
-_PASSING = ("pretrained", "activation_checkpointing")
+#: Options that affect only how a network is built or trained. They are not part of its config.
+_NOT_IN_CONFIG = ("pretrained", "activation_checkpointing")
 
 
 def list_models() -> list[str]:
-    """Names of the TCFormer variants, smallest first. Beside them timm/<name> stands for any backbone of timm."""
+    """The names of the TCFormer variants, smallest first. Any backbone of timm is a variant as well, as timm/<name>."""
     return list(VARIANTS)
 
 
 def create_model(variant: str, task: str, **options: Any) -> Network:
-    """Build a network with freshly drawn weights.
+    """Build a network with newly initialised weights.
 
     Args:
         variant: a name from `list_models()`, or "timm/" and the name of a backbone of the timm library.
-        task: what the network maps images (B, 3, H, W) to:
+        task: determines the output for images (B, 3, H, W):
             "imagenet": class logits (B, num_classes);
             "wholebody": heat maps (B, num_keypoints, H / 4, W / 4), sides rounded up;
             "face": the same for 98 landmarks;
             "mesh": a `MeshPrediction` of SMPL rotations (B, 24, 3, 3), shape (B, 10) and camera (B, 3);
-            "features": a list of the stages' feature maps (B, C, h, w), finest first.
-        options: for every network `drop_path_rate` (default 0), the probability of dropping the last block's
-            branches in training. For TCFormer `token_reduction` (default "ctm", see `TOKEN_REDUCTIONS`),
-            `local_parts` (default (4, 2, 1)), `activation_checkpointing` (default False); for timm's backbones
-            `pretrained` (default False). imagenet: `num_classes` (default 1000). wholebody: `keypoints` (default
-            "all" 133; "body", "foot", "face", "hand") or any `num_keypoints`. face: `num_keypoints` (default
-            98). wholebody and face: `neck` (default "auto": MTA for TCFormer, the finest map of HRNet,
-            deconvolutions for other backbones; see `NECKS`).
+            "features": a list of the feature maps (B, C, h, w) of the stages, finest first.
+        options: for every network `drop_path_rate` (default 0), the probability of dropping the residual branches of
+            the last block in training. TCFormer: `token_reduction` (default "ctm", see `TOKEN_REDUCTIONS`),
+            `local_parts` (default (4, 2, 1)), `activation_checkpointing` (default False). timm's backbones:
+            `pretrained` (default False). imagenet: `num_classes` (default 1000). wholebody: `keypoints` (default "all"
+            133; "body", "foot", "face", "hand") or any `num_keypoints`. face: `num_keypoints` (default 98). wholebody
+            and face: `neck` (default "auto": MTA for TCFormer, the finest map for HRNet, deconvolutions for other
+            backbones; see `NECKS`).
 
     Returns:
-        The network in training mode. `model.backbone(images)` gives what the four stages give: `Tokens`, or the
-        maps of a timm backbone. `model.config` is a JSON-able dict of variant, task and options from which
-        `create_model` rebuilds the network.
+        The network in training mode. `model.backbone(images)` returns the outputs of the four stages: `Tokens`, or the
+        maps of a timm backbone. `model.config` is a dict of variant, task and options from which `create_model`
+        rebuilds the network. It can be written as JSON.
 
     Raises:
-        UserError: an unknown variant, task or option, an option out of range or of another kind of network, or
-            a backbone that timm cannot give.
+        UserError: the variant, the task or an option is unknown, an option is out of range or belongs to another kind
+            of network, or timm cannot provide the backbone.
     """
     try:
         checks.check_name("model variant", variant, list(VARIANTS), other_prefix=PREFIX)
@@ -79,17 +79,21 @@ def create_model(variant: str, task: str, **options: Any) -> Network:
         raise UserError(str(error)) from None
     model = _build(variant, task, chosen)
     initialise(model)
-    kept = {name: list(v) if isinstance(v, tuple) else v for name, v in chosen.items() if name not in _PASSING}
+    kept = {name: list(v) if isinstance(v, tuple) else v for name, v in chosen.items() if name not in _NOT_IN_CONFIG}
     model.config = {"variant": variant, "task": task, "options": kept}
     return model
 
 
 def _complete(variant: str, task: str, options: dict[str, Any]) -> dict[str, Any]:
-    """`options` and the defaults of the others, all checked. Raises ValueError."""
+    """Complete `options` by the defaults and check all values.
+
+    Raises:
+        ValueError: an option is unknown or its value is wrong.
+    """
     own = _TIMM_OPTIONS if variant.startswith(PREFIX) else _TCFORMER_OPTIONS
     defaults = {**_TASK_OPTIONS[task], **_BACKBONE_OPTIONS, **own}
     for name in options:
-        checks.check_name(f"option for {variant} and the task '{task}'", name, list(defaults))
+        checks.check_name(f"option for {variant} and the task '{task}':", name, list(defaults))
     chosen = {**defaults, **options}
     for name, value in chosen.items():
         _check_value(name, value)
@@ -109,28 +113,26 @@ def _check_value(name: str, value: Any) -> None:
         checks.check_name("token reduction", value, checks.TOKEN_REDUCTIONS)
     elif name == "local_parts":
         checks.check_parts(value)
-    elif name in _PASSING:
+    elif name in _NOT_IN_CONFIG:
         if not isinstance(value, bool):
-            raise ValueError(f"The model option {name} must be True or False, but it is {value!r}.")
+            raise ValueError(f"model option {name}: expected True or False, found {value!r}")
     elif name == "drop_path_rate":
         if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < 1:
-            raise ValueError(
-                f"The model option {name} must be a number from 0 up to but not including 1, not {value!r}."
-            )
+            raise ValueError(f"model option {name}: expected a number of at least 0 and below 1, found {value!r}")
     elif name == "num_keypoints" and value is None:
         return
     elif not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"The model option {name} must be a whole number of at least 1, but it is {value!r}.")
+        raise ValueError(f"model option {name}: expected an integer of at least 1, found {value!r}")
 
 
 def _neck(variant: str, chosen: str) -> str:
-    """The neck that "auto" stands for, or the chosen one. Raises ValueError if the backbone has no use for it."""
+    """Replace "auto" by the neck that it stands for. Raises ValueError if the neck does not fit the backbone."""
     timm, hrnet = variant.startswith(PREFIX), variant.startswith(f"{PREFIX}hrnet")
     if chosen == "auto":
         return "finest_map" if hrnet else "deconv" if timm else "mta"
     if (chosen == "mta" and timm) or (chosen in ("finest_map", "all_maps") and not hrnet):
         fits = "TCFormer" if chosen == "mta" else "HRNet"
-        raise ValueError(f"The neck '{chosen}' is for {fits}, not for {variant}; choose 'auto' or 'deconv'.")
+        raise ValueError(f"the neck '{chosen}' is for {fits}, not for {variant}; choose 'auto' or 'deconv'")
     return chosen
 
 
@@ -138,9 +140,9 @@ def _build(variant: str, task: str, options: dict[str, Any]) -> Network:
     backbone: Backbone | TimmBackbone
     neck = options.get("neck", "")
     if variant.startswith(PREFIX):
-        taken: Taken = "pooled" if task == "imagenet" else "finest" if neck == "finest_map" else "maps"
+        output: Output = "pooled" if task == "imagenet" else "finest" if neck == "finest_map" else "maps"
         name = variant.removeprefix(PREFIX)
-        backbone = TimmBackbone(name, taken, options["pretrained"], options["drop_path_rate"])
+        backbone = TimmBackbone(name, output, options["pretrained"], options["drop_path_rate"])
         widths, strides, sizes = backbone.widths, backbone.strides, None
     else:
         sizes = VARIANTS[variant]

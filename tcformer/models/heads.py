@@ -1,4 +1,4 @@
-"""What a task puts behind the backbone and neck: class logits, heat maps, a body mesh."""
+"""Heads of keypoint and mesh networks: heat maps, body parameters."""
 
 from __future__ import annotations
 
@@ -8,35 +8,36 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-NUM_JOINTS = 24
-NUM_SHAPES = 10
+from tcformer.body.camera import MEAN_CAMERA
+from tcformer.body.joints import NUM_JOINTS, NUM_SHAPES
+
 POSE_NUMBERS = 6 * NUM_JOINTS
 _HIDDEN = 1024
 _DROPOUT = 0.5
 
 
 class HeatmapHead(nn.Module):
-    """One 1x1 convolution to a heat map per keypoint."""
+    """A 1x1 convolution to a heat map for each keypoint."""
 
     def __init__(self, width: int, num_keypoints: int) -> None:
         super().__init__()
         self.final_layer = nn.Conv2d(width, num_keypoints, kernel_size=1)
 
     def reset_parameters(self) -> None:
-        """Start near zero.
+        """Initialise near zero.
 
-        Heat maps are almost everywhere 0. Started like other layers, this one makes large maps, and training
-        first spends thousands of steps on an all-zero plateau.
+        Heat maps are 0 almost everywhere. With the initialisation of other layers, the first heat maps would be large,
+        and training would spend thousands of steps on the plateau of heat maps that are all 0.
         """
         assert self.final_layer.bias is not None
         nn.init.normal_(self.final_layer.weight, std=0.001)
         nn.init.zeros_(self.final_layer.bias)
 
     def forward(self, m: Tensor) -> Tensor:
-        """(B, C, H, W) map to (B, K, H, W), contiguous."""
-        # As a product, because losses and decoders want maps one after the other, and a convolution of a map
-        # in channels-last memory format returns them interleaved. `m.shape[0]`, because `len` would fix an
-        # exported network's batch.
+        """Compute contiguous heat maps (B, K, H, W) from a map (B, C, H, W)."""
+        # A matrix product, because losses and decoders need contiguous heat maps, but a convolution of a map in the
+        # channels-last memory format returns interleaved ones. `m.shape[0]`, because `len` would fix the batch size of
+        # an exported network.
         pixels = m.flatten(2)  # (B, C, HW)
         weight, bias = self.final_layer.weight.flatten(1), self.final_layer.bias  # (K, C), (K,)
         assert bias is not None
@@ -59,16 +60,16 @@ class MeshPrediction(NamedTuple):
 
 
 class MeshHead(nn.Module):
-    """Iterative regression of body parameters from one feature vector, as in HMR.
+    """Iterative regression of body parameters from a feature vector, as in HMR.
 
-    Pose (24 rotations of 6 numbers), shape and camera start from mean values; three times a small network sees
-    the features together with the current values and predicts a correction.
+    Pose (24 rotations of 6 numbers), shape and camera start from mean values. Three times, a small network predicts a
+    correction from the features and the current values.
 
     Args:
-        width: features of an image.
+        width: number of features of an image.
 
     Attributes:
-        mean: (157,) buffer, the start: 144 pose numbers, 10 shape coefficients, 3 camera numbers.
+        mean: (157,) buffer, the initial values: 144 pose numbers, 10 shape coefficients, 3 camera numbers.
 
     Source: Kanazawa et al., HMR, CVPR 2018; the 6-number rotations of Zhou et al., CVPR 2019, in the layout of
     SPIN (Kolotouros et al., ICCV 2019).
@@ -88,11 +89,11 @@ class MeshHead(nn.Module):
         self.decpose = nn.Linear(_HIDDEN, POSE_NUMBERS)
         self.decshape = nn.Linear(_HIDDEN, NUM_SHAPES)
         self.deccam = nn.Linear(_HIDDEN, 3)
-        rest = torch.eye(3)[:, :2].flatten().repeat(NUM_JOINTS)  # no rotation
-        self.register_buffer("mean", torch.cat([rest, torch.zeros(NUM_SHAPES), torch.tensor([0.9, 0.0, 0.0])]))
+        rest = torch.eye(3)[:, :2].flatten().repeat(NUM_JOINTS)  # identities
+        self.register_buffer("mean", torch.cat([rest, torch.zeros(NUM_SHAPES), torch.tensor(MEAN_CAMERA)]))
 
     def reset_parameters(self) -> None:
-        """HMR's start: PyTorch's own for the hidden layers, corrections of almost 0."""
+        """Initialise as HMR: the hidden layers as PyTorch does, the last layers to corrections of almost 0."""
         for layer in (self.fc1, self.fc2):
             layer.reset_parameters()
         for layer in (self.decpose, self.decshape, self.deccam):
@@ -100,11 +101,17 @@ class MeshHead(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def set_mean(self, pose: Tensor, shape: Tensor, camera: Tensor) -> None:
-        """Start from these values: pose (144,) see `rotations_from_6d`, shape (10,), camera (3,)."""
+        """Set the initial values.
+
+        Args:
+            pose: (144,), 6 numbers for each rotation, see `rotations_from_6d`.
+            shape: (10,) shape coefficients.
+            camera: (3,) scale and shift.
+        """
         self.mean.copy_(torch.cat([pose.flatten(), shape.flatten(), camera.flatten()]))
 
     def forward(self, features: Tensor) -> MeshPrediction:
-        """(B, C) features to body parameters."""
+        """Predict body parameters from features (B, C)."""
         values = self.mean.to(features.dtype).expand(features.shape[0], -1)  # (B, 157)
         for _ in range(self.ITERATIONS):
             hidden = self.drop1(self.fc1(torch.cat([features, values], 1)))
@@ -115,13 +122,13 @@ class MeshHead(nn.Module):
 
 
 def rotations_from_6d(x: Tensor) -> Tensor:
-    """Rotation matrices from their first two columns, not yet orthonormal.
+    """Make rotation matrices from two columns that need not be orthonormal.
 
     Args:
         x: (..., 6): the (3, 2) matrix of two column vectors, row by row, as SPIN stores it.
 
     Returns:
-        (..., 3, 3) rotation matrices: the first column normalised, the second made orthogonal to it, the third
+        (..., 3, 3) rotation matrices: the first column is normalised, the second is made orthogonal to it, the third is
         their cross product.
 
     Source: Zhou et al., On the Continuity of Rotation Representations, CVPR 2019.

@@ -1,4 +1,4 @@
-"""Run a network with kernels of one's own choosing, whatever the environment says."""
+"""Choose the kernels that a network runs on, regardless of the environment variable."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ from kernels.backend import VARIABLE
 
 
 @contextmanager
-def kernels_named(name: str) -> Iterator[None]:
-    """Within, operations run on the kernels `name` (see `kernels.backend.BACKENDS`). Holds for the whole process."""
+def use_kernels(name: str) -> Iterator[None]:
+    """Run the token operations in the `with` statement on the backend `name`, in the whole process.
+
+    Args:
+        name: one of `kernels.backend.BACKENDS`.
+    """
     before = os.environ.get(VARIABLE)
     os.environ[VARIABLE] = name
     try:

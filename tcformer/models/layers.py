@@ -1,4 +1,4 @@
-"""Small layers: patch embedding, convolutions of tokens, stochastic depth, and how they all start."""
+"""Small layers: patch embedding, convolutions of tokens, stochastic depth; and the initialisation of layers."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from tcformer.models.ops import TokenPlan, map2token, token2map, token_conv
 
 
 def init_weights(module: nn.Module) -> None:
-    """Initialise one layer; use with `module.apply(init_weights)`.
+    """Initialise a layer. Use with `module.apply(init_weights)`.
 
-    Linear: truncated normal 0.02, bias 0. Convolution: normal of variance 2 / fan_out, bias 0. The 1x1
-    convolutions on tokens (`TokenConv.skip`) keep PyTorch's own initialisation, as in the released code.
+    Linear layers: truncated normal with standard deviation 0.02, bias 0. Convolutions: normal with variance
+    2 / fan_out, bias 0. The 1x1 convolutions of tokens (`TokenConv.skip`) keep PyTorch's initialisation, as in the
+    released code.
     """
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
@@ -35,31 +36,31 @@ class PatchEmbed(nn.Module):
         self.norm = nn.LayerNorm(width, eps=1e-5)
 
     def forward(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """(B, 3, H, W) images to (B, H0 * W0, C) features and (H0, W0)."""
-        # Channels last, so that reading the map as tokens below copies nothing.
+        """Compute the features (B, H0 * W0, C) of the patches of images (B, 3, H, W), and (H0, W0)."""
+        # Channels last, so that the conversion of the map to tokens copies nothing.
         m = self.proj(images.contiguous(memory_format=torch.channels_last))  # (B, C, H0, W0)
         x = m.permute(0, 2, 3, 1).flatten(1, 2)  # (B, H0 * W0, C)
         return self.norm(x), (m.shape[2], m.shape[3])
 
 
 class GridConv(nn.Module):
-    """3x3 depth-wise convolution of tokens that are the grid."""
+    """3x3 depth-wise convolution of tokens that are the cells of a grid."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.dwconv = nn.Conv2d(width, width, kernel_size=3, padding=1, groups=width)
 
     def forward(self, x: Tensor, plan: TokenPlan, gelu: bool = False) -> Tensor:
-        """(B, N, C) to (B, N, C), with GELU at the end if wanted."""
+        """Convolve tokens (B, N, C) to (B, N, C), followed by GELU if `gelu`."""
         assert self.dwconv.bias is not None
         return token_conv(x, plan, self.dwconv.weight, self.dwconv.bias, gelu=gelu)
 
 
 class TokenConv(nn.Conv2d):
-    """3x3 convolution of tokens: through their map, plus a 1x1 convolution of the tokens themselves.
+    """3x3 convolution of the map of tokens, plus a 1x1 convolution of the tokens themselves (skip connection).
 
-    With stride 2 the map is half as large on its way back (rounded up). A depth-wise one has
-    `in_channels == out_channels`, and its 1x1 convolution is one factor a channel.
+    With stride 2 the convolved map has half the sides, rounded up; it is read at the positions of all tokens. A
+    depth-wise convolution has `in_channels == out_channels`, and its 1x1 convolution is a factor for each channel.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1, depth_wise: bool = False) -> None:
@@ -69,7 +70,7 @@ class TokenConv(nn.Conv2d):
         self.depth_wise = depth_wise
 
     def forward(self, x: Tensor, plan: TokenPlan, gelu: bool = False) -> Tensor:  # type: ignore[override]
-        """(B, N, C_in) to (B, N, C_out), with GELU at the end if wanted."""
+        """Convolve tokens (B, N, C_in) to (B, N, C_out), followed by GELU if `gelu`."""
         skip = self.skip.weight  # (C_out, C_in or 1, 1)
         if self.depth_wise:
             assert self.bias is not None
@@ -81,14 +82,14 @@ class TokenConv(nn.Conv2d):
 
 
 class DropPath(nn.Module):
-    """Stochastic depth: in training, drops a residual branch of whole images with probability `rate`."""
+    """Stochastic depth: in training, drops a residual branch of an image with the probability `rate`."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, N, C) to (B, N, C); what is kept is divided by 1 - rate."""
+        """Drop branches of x (B, N, C). The kept ones are divided by 1 - rate."""
         if self.rate == 0 or not self.training:
             return x
         keep = 1 - self.rate

@@ -1,4 +1,4 @@
-"""Multi-stage Token Aggregation (MTA): from the tokens of four stages to one fine feature map."""
+"""Multi-stage Token Aggregation (MTA): from the tokens of the four stages to one fine feature map."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class TokenProjection(nn.Module):
         self.conv = nn.Conv2d(in_width, out_width, kernel_size=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, N, C_in) to (B, N, C_out)."""
+        """Project tokens (B, N, C_in) to (B, N, C_out)."""
         return F.linear(x, self.conv.weight.flatten(1), self.conv.bias)
 
 
 class MTA(nn.Module):
-    """From coarse to fine: copy tokens to the finer ones they came from, add, and transform.
+    """From coarse to fine: copy the tokens of a stage to the finer tokens they were merged from, add, and transform.
 
-    Source: TCFormer (Zeng et al., CVPR 2022), section 3.4, in the arithmetic of its released code.
+    Source: TCFormer (Zeng et al., CVPR 2022), section 3.4, with the arithmetic of the released code.
     """
 
     def __init__(self, variant: Variant) -> None:
@@ -44,7 +44,7 @@ class MTA(nn.Module):
         )
 
     def forward(self, stages: list[Tokens]) -> Tensor:
-        """Tokens of the four stages to a (B, neck_width, H / 4, W / 4) map."""
+        """Aggregate the tokens of the four stages to a map (B, neck_width, H / 4, W / 4)."""
         levels = [
             tokens.with_features(project(tokens.features))
             for tokens, project in zip(stages, self.lateral_convs, strict=True)
@@ -56,9 +56,9 @@ class MTA(nn.Module):
 
 
 def _copy_to_finer(coarse: Tokens, fine: Tokens) -> Tensor:
-    """Features (B, N_fine, C) of the coarse tokens in which the fine ones lie."""
+    """The features (B, N_fine, C) of the coarse token that each fine token was merged into."""
     if coarse.grid_size == fine.grid_size:
         return upsample_tokens(coarse.features, coarse.plan, fine.plan, fine.cell_weight)
-    # Without clustering each stage has a grid of its own.
+    # Without clustering, each stage has its own grid.
     m = F.interpolate(token2map(coarse.features, coarse.plan), fine.grid_size, mode="nearest")
     return map2token(m, fine.plan)

@@ -1,6 +1,6 @@
-"""Necks beside MTA: from the feature maps of a backbone's stages to the one map that heat maps are read off.
+"""Necks other than MTA: from the feature maps of the stages of a backbone to the map that the head gets.
 
-They take maps, so they serve the baselines' backbones as well as TCFormer without MTA.
+Their input is maps, so they work with the backbones of the baselines and with TCFormer without MTA.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ _WIDTH = 256
 
 
 class DeconvNeck(nn.Module):
-    """Transposed convolutions of the last, coarsest map up to a quarter of the image: SimpleBaseline's head.
+    """SimpleBaseline's head: transposed convolutions of the last, coarsest map up to a quarter of the image size.
 
     Args:
         in_width: channels of the last map.
-        stride: pixels of the image for a pixel of the last map; 32 takes three layers, 16 two.
+        stride: image pixels for each pixel of the last map; 32 needs three layers, 16 two.
 
     Source: Xiao et al., Simple Baselines for Human Pose Estimation and Tracking, ECCV 2018.
     """
@@ -38,20 +38,28 @@ class DeconvNeck(nn.Module):
         self.deconv_layers = nn.Sequential(*layers)
 
     def reset_parameters(self) -> None:
-        """SimpleBaseline's start."""
+        """Initialise as SimpleBaseline."""
         for layer in self.deconv_layers:
             if isinstance(layer, nn.ConvTranspose2d):
                 nn.init.normal_(layer.weight, std=0.001)
 
     def forward(self, maps: list[Tensor], size: tuple[int, int]) -> Tensor:
-        """Maps of the stages to (B, 256, H / 4, W / 4). `size` is (H / 4, W / 4), rounded up."""
+        """Upsample the last of the stages' maps.
+
+        Args:
+            maps: (B, C, h, w) of each stage, finest first.
+            size: (H / 4, W / 4) of the images (H, W), rounded up.
+
+        Returns:
+            (B, 256, H / 4, W / 4).
+        """
         m = self.deconv_layers(maps[-1])
         # A coarse map's sides are rounded up, so images whose sides 32 does not divide come out too large.
         return m if m.shape[2:] == size else F.interpolate(m, size, mode="bilinear")
 
 
 class FinestMap(nn.Module):
-    """HRNet's own high-resolution output: its finest map as it is.
+    """HRNet's output: its finest map, unchanged.
 
     Args:
         width: channels of the finest map.
@@ -62,15 +70,15 @@ class FinestMap(nn.Module):
         self.out_width = width
 
     def reset_parameters(self) -> None:
-        """Nothing to learn."""
+        """There are no parameters."""
 
     def forward(self, maps: list[Tensor], size: tuple[int, int]) -> Tensor:
-        """Maps of the branches to the finest of them, (B, C, H / 4, W / 4)."""
+        """Return the finest map, (B, C, H / 4, W / 4). `size` is not used."""
         return maps[0]
 
 
 class AllMaps(nn.Module):
-    """HRNetV2's output: all maps enlarged to the finest and mixed by a 1x1 convolution.
+    """HRNetV2's output: all maps, upsampled to the size of the finest and mixed by a 1x1 convolution.
 
     Args:
         widths: channels of the maps.
@@ -88,13 +96,13 @@ class AllMaps(nn.Module):
         )
 
     def reset_parameters(self) -> None:
-        """HRNet's start."""
+        """Initialise as HRNet."""
         convolution = self.mix[0]
         assert isinstance(convolution, nn.Conv2d) and convolution.bias is not None
         nn.init.normal_(convolution.weight, std=0.001)
         nn.init.zeros_(convolution.bias)
 
     def forward(self, maps: list[Tensor], size: tuple[int, int]) -> Tensor:
-        """Maps of the branches to (B, sum of widths, H / 4, W / 4)."""
+        """Combine all maps to (B, sum of widths, H / 4, W / 4). `size` is not used."""
         enlarged = [maps[0], *(F.interpolate(m, maps[0].shape[2:], mode="bilinear") for m in maps[1:])]
         return self.mix(torch.cat(enlarged, 1))

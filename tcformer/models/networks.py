@@ -1,4 +1,4 @@
-"""Whole networks: a backbone and what a task puts on it. All map images (B, 3, H, W) to predictions."""
+"""Complete networks: a backbone with the neck and head of a task. All map images (B, 3, H, W) to predictions."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ from tcformer.models.variants import Variant
 
 
 class Network(nn.Module):
-    """What all networks share.
+    """The base class of all networks.
 
     Attributes:
-        config: variant, task and options that `create_model` built this network from; JSON-able.
-        backbone: images to what the stages give: `Tokens` of TCFormer, maps (B, C, h, w) of timm's backbones.
+        config: variant, task and options that `create_model` built this network from. It can be written as JSON.
+        backbone: maps images to the outputs of the stages: `Tokens` of TCFormer, maps (B, C, h, w) of timm's backbones.
     """
 
     config: dict[str, Any]
     backbone: Backbone | TimmBackbone
 
     def maps(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) images to a feature map (B, C, h, w) of each stage, finest first."""
+        """Compute a feature map (B, C, h, w) of each stage, finest first, of images (B, 3, H, W)."""
         return [as_map(stage) for stage in self.backbone(images)]
 
     def pooled(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) images to one feature vector (B, C) each: the mean of the last stage."""
+        """Compute the mean (B, C) of the last stage of images (B, 3, H, W)."""
         last = self.backbone(images)[-1]
         return last.features.mean(1) if isinstance(last, Tokens) else last.mean((2, 3))
 
 
 class Classifier(Network):
-    """Class logits from the last stage's mean; for timm's backbones as timm's own classifier does.
+    """Class logits from the mean of the last stage. Features of timm's backbones are pooled as timm does.
 
     Args:
-        backbone: of TCFormer, or of timm for pooled features.
-        width: features of an image.
-        num_classes: logits.
+        backbone: of TCFormer, or of timm with the output "pooled".
+        width: number of pooled features.
+        num_classes: number of logits.
     """
 
     def __init__(self, backbone: Backbone | TimmBackbone, width: int, num_classes: int) -> None:
@@ -54,19 +54,19 @@ class Classifier(Network):
         self.head = nn.Linear(width, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) images to (B, num_classes) logits."""
+        """Compute the logits (B, num_classes) of images (B, 3, H, W)."""
         pooled = self.backbone.pool(images) if isinstance(self.backbone, TimmBackbone) else self.pooled(images)
         return self.head(pooled)
 
 
 class PoseEstimator(Network):
-    """Keypoint heat maps at a quarter of the image's size.
+    """Heat maps of keypoints at a quarter of the image size.
 
     Args:
-        backbone: of TCFormer, or of timm for its maps.
+        backbone: of TCFormer, or of timm with maps as output.
         neck: from the stages to one map.
         width: channels of that map.
-        num_keypoints: heat maps.
+        num_keypoints: number of heat maps.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class PoseEstimator(Network):
         self.keypoint_head = HeatmapHead(width, num_keypoints)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) images to (B, num_keypoints, H / 4, W / 4) heat maps, sides rounded up."""
+        """Compute the heat maps (B, num_keypoints, H / 4, W / 4), sides rounded up, of images (B, 3, H, W)."""
         if isinstance(self.neck, MTA):
             m = self.neck(self.backbone(images))
         else:
@@ -91,10 +91,10 @@ class PoseEstimator(Network):
 
 
 class MeshRegressor(Network):
-    """Parameters of a body model from the last stage's mean, as HMR.
+    """Parameters of a body model from the mean of the last stage, as in HMR.
 
     Args:
-        backbone: of TCFormer, or of timm for its maps.
+        backbone: of TCFormer, or of timm with maps as output.
         width: channels of the last stage.
     """
 
@@ -104,38 +104,48 @@ class MeshRegressor(Network):
         self.mesh_head = MeshHead(width)
 
     def forward(self, images: Tensor) -> MeshPrediction:
-        """(B, 3, H, W) images to the body parameters of each."""
+        """Predict body parameters for images (B, 3, H, W)."""
         return self.mesh_head(self.pooled(images))
 
 
 class FeatureExtractor(Network):
-    """The stages' feature maps, for a detector or whatever else one puts on them."""
+    """The feature maps of the stages, for example for a detector."""
 
     def __init__(self, backbone: Backbone | TimmBackbone) -> None:
         super().__init__()
         self.backbone = backbone
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) images to a map (B, C, h, w) of each stage, finest first."""
+        """Compute a map (B, C, h, w) of each stage, finest first, of images (B, 3, H, W)."""
         return self.maps(images)
 
 
 def as_map(stage: Tokens | Tensor) -> Tensor:
-    """A stage's output as a feature map (B, C, h, w)."""
+    """Convert the output of a stage to a feature map (B, C, h, w)."""
     return token2map(stage.features, stage.plan) if isinstance(stage, Tokens) else stage
 
 
 def make_neck(
-    kind: str, variant: Variant | None, widths: list[int], strides: list[int]
+    name: str, variant: Variant | None, widths: list[int], strides: list[int]
 ) -> tuple[MTA | DeconvNeck | FinestMap | AllMaps, int]:
-    """The neck `kind` for stages of these channels and strides, and the channels of its map."""
-    if kind == "mta":
+    """Make one of `NECKS`.
+
+    Args:
+        name: of the neck; not "auto".
+        variant: sizes of TCFormer; None for timm's backbones.
+        widths: channels of each stage.
+        strides: image pixels for each pixel of the maps of each stage.
+
+    Returns:
+        The neck, and the channels of its map.
+    """
+    if name == "mta":
         assert variant is not None
         return MTA(variant), variant.neck_width
     neck: DeconvNeck | FinestMap | AllMaps
-    if kind == "deconv":
+    if name == "deconv":
         neck = DeconvNeck(widths[-1], strides[-1])
-    elif kind == "finest_map":
+    elif name == "finest_map":
         neck = FinestMap(widths[0])
     else:
         neck = AllMaps(widths)
@@ -143,7 +153,7 @@ def make_neck(
 
 
 def initialise(model: Network) -> None:
-    """Draw all weights afresh, except those of timm's backbones, which draw their own."""
+    """Initialise all weights except those of timm's backbones, which timm has initialised."""
     for child in model.children():
         if not isinstance(child, TimmBackbone):
             child.apply(init_weights)

@@ -1,4 +1,4 @@
-"""The token operations, from the project's own package `kernels`."""
+"""The token operations of the project's package `kernels`."""
 
 try:
     from kernels import (
@@ -14,8 +14,8 @@ try:
     from kernels.backend import without_autocast
 except ImportError as error:
     raise ImportError(
-        f"TCFormer needs its own package 'kernels' but found none or another project's ({error}): run from the "
-        "repository's root, or install it with 'pip install -e .', in an environment without the other one."
+        f"TCFormer needs its own package 'kernels', but there is none, or one of another project ({error}): run from "
+        "the root of the repository, or run 'pip install -e .' there in an environment without the other package."
     ) from error
 
 __all__ = [

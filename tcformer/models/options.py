@@ -1,4 +1,4 @@
-"""What `create_model` lets a person choose, checked in one place, with the nearest right name in the message."""
+"""The options of `create_model` and their checks. Error messages suggest the nearest correct name."""
 
 from __future__ import annotations
 
@@ -10,30 +10,31 @@ from tcformer.models.variants import VARIANTS
 from tcformer.parameters import parameters
 
 TASKS = ("imagenet", "wholebody", "face", "mesh", "features")
-#: How a stage gets its quarter of the tokens: clusters of the density peaks, of the most important tokens, a strided
-#: convolution on the fixed grid, or density peaks within parts of the image.
+#: How the tokens of a stage are reduced to a quarter: clusters around density peaks; clusters around the most important
+#: tokens; a strided convolution on a fixed grid; clusters around density peaks within parts of the image.
 TOKEN_REDUCTIONS = ("ctm", "ctm_topk", "conv", "local_ctm")
-#: From stages to heat maps: the network's own; MTA; SimpleBaseline's deconvolutions; HRNet's finest map; HRNetV2's.
+#: Necks between the stages and the heat maps: the usual one of the network; MTA; SimpleBaseline's deconvolutions;
+#: HRNet's finest map; all maps, as in HRNetV2.
 NECKS = ("auto", "mta", "deconv", "finest_map", "all_maps")
 
 
 @parameters
 class NetworkOptions:
-    """The backbone, the same for a recipe's pretraining and fine-tunings.
+    """Options of the backbone, the same for pretraining and fine-tuning.
 
     Raises:
-        ValueError: an unknown name, or parts that do not nest.
+        ValueError: a name is unknown, or the parts do not divide each other.
     """
 
-    #: a name of `tcformer.list_models()`, or timm/ and a name of timm's, such as timm/resnet50
+    #: a name of `tcformer.list_models()`, or timm/ and the name of a model of timm, such as timm/resnet50
     backbone: str
-    #: how stages get fewer tokens, one of `TOKEN_REDUCTIONS`; TCFormer only
+    #: how the tokens are reduced between stages, one of `TOKEN_REDUCTIONS`; TCFormer only
     token_reduction: str
-    #: local_ctm: image parts along each side within which the three CTMs cluster
+    #: with local_ctm, image parts along each side within which each of the three CTMs clusters
     local_parts: tuple[int, int, int]
     #: start from timm's ImageNet weights; timm's backbones only
     pretrained: bool
-    #: compute a block's activations again in the backward pass instead of keeping them; TCFormer only
+    #: recompute the activations of a block in the backward pass instead of storing them; TCFormer only
     activation_checkpointing: bool
 
     def __post_init__(self) -> None:
@@ -47,7 +48,7 @@ class NetworkOptions:
 
     @property
     def model_options(self) -> dict[str, Any]:
-        """The options of `create_model` that these are."""
+        """The corresponding options of `create_model`."""
         own = {
             "token_reduction": self.token_reduction,
             "local_parts": self.local_parts,
@@ -57,18 +58,28 @@ class NetworkOptions:
 
 
 def check_name(kind: str, name: str, known: Sequence[str], other_prefix: str | None = None) -> None:
-    """Raise ValueError, with the nearest of the `known` names, unless `name` is one or has the other prefix."""
+    """Check that a name is known.
+
+    Args:
+        kind: what the name is of, for the message.
+        name: to check.
+        known: the correct names.
+        other_prefix: names with this prefix are correct as well.
+
+    Raises:
+        ValueError: the name is not known. The message suggests the nearest known name.
+    """
     if name in known or (other_prefix and name.startswith(other_prefix)):
         return
     nearest = get_close_matches(name, known, n=1, cutoff=0.0)[0]
-    raise ValueError(f"There is no {kind} '{name}'; did you mean '{nearest}'? There are: {', '.join(known)}.")
+    raise ValueError(f"there is no {kind} '{name}'; did you mean '{nearest}'? There are: {', '.join(known)}")
 
 
 def check_parts(parts: Sequence[int]) -> None:
-    """Raise ValueError unless there are three numbers of parts, each a divisor of the one before."""
+    """Raise ValueError unless `parts` are three integers, each a divisor of the one before."""
     nest = len(parts) == 3 and all(isinstance(n, int) and n >= 1 for n in parts)
     if not nest or parts[0] % parts[1] or parts[1] % parts[2]:
         raise ValueError(
-            f"local_parts must be three whole numbers, each dividing the one before, such as [4, 2, 1], but it is "
-            f"{list(parts)}."
+            f"local_parts: expected three integers, each a divisor of the one before, such as [4, 2, 1], found "
+            f"{list(parts)}"
         )

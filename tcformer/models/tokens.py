@@ -1,4 +1,4 @@
-"""A set of tokens and where on the image they lie."""
+"""Tokens and their positions in the image."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Tokens:
 
     Attributes:
         features: (B, N, C).
-        cell_weight: (B, N_init) weight of each cell of the initial grid in its token: 1 at first, multiplied
-            at each merging by the share of the cell's token in its cluster. float32, or float64 for float64
+        cell_weight: (B, N_init) weight of each cell of the initial grid in its token. It is 1 at first, and each
+            merging multiplies it by the share of the cell's token in its cluster. float32, or float64 for float64
             features.
-        plan: which cells each token owns, on a map of this stage's size.
+        plan: which cells belong to each token, for a map of the size of this stage.
     """
 
     features: Tensor
@@ -30,7 +30,7 @@ class Tokens:
 
     @classmethod
     def of_grid(cls, features: Tensor, grid_size: Size) -> Tokens:
-        """Tokens (B, H0 * W0, C) that are the cells of the initial grid."""
+        """Make tokens with features (B, H0 * W0, C) that are the cells of the initial grid."""
         dtype = torch.float64 if features.dtype == torch.float64 else torch.float32
         cell_weight = torch.ones(features.shape[:2], dtype=dtype, device=features.device)
         return cls(features, cell_weight, TokenPlan.of_grid(features.shape[0], grid_size, features.device))
@@ -46,7 +46,7 @@ class Tokens:
 
     @property
     def map_size(self) -> Size:
-        """(H, W) of the feature map that this stage corresponds to."""
+        """(H, W) of the feature map of this stage."""
         return self.plan.map_size
 
     @property

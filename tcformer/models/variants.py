@@ -1,4 +1,4 @@
-"""The sizes that the network comes in."""
+"""The variants of TCFormer, which differ in their sizes."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ FourInts = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Variant:
-    """Sizes of one network; tuples have an entry per stage.
+    """Sizes of a network. Tuples have an entry for each stage.
 
     Attributes:
         widths: channels of the tokens.
-        depths: transformer blocks; the first of stages 2 to 4 is the one that follows the CTM.
-        heads: attention heads of a block.
-        mlp_ratios: hidden channels of a block's MLP, divided by its width.
-        reductions: spatial reduction of keys and values, divided out of each side of the map.
-        neck_width: channels of the MTA neck and of the map it makes.
-        neck_heads, neck_mlp_ratio: as above, for the neck's blocks.
+        depths: number of transformer blocks. The first one of the stages 2 to 4 is the block that follows the CTM.
+        heads: number of attention heads of a block.
+        mlp_ratios: hidden channels of the MLP of a block, divided by the width.
+        reductions: spatial reduction of keys and values: factor by which each side of the map is smaller.
+        neck_width: channels of the MTA neck and of its map.
+        neck_heads: number of attention heads of the blocks of the neck.
+        neck_mlp_ratio: hidden channels of the MLPs of the neck, divided by the width.
     """
 
     widths: FourInts
@@ -32,7 +33,7 @@ class Variant:
 
 
 VARIANTS = {
-    # For the sample recipe: not from the paper, but made to learn fast on two CPU cores.
+    # For the sample recipe: not in the paper, but designed to train fast on two CPU cores.
     "tcformer_nano": Variant(
         widths=(16, 32, 64, 128),
         depths=(1, 1, 1, 1),
@@ -42,7 +43,7 @@ VARIANTS = {
         neck_heads=2,
         neck_mlp_ratio=2,
     ),
-    # The authors' three.
+    # The three variants of the authors.
     "tcformer_light": Variant((64, 128, 320, 512), (2, 2, 2, 2), (1, 2, 5, 8), (8, 8, 4, 4)),
     "tcformer": Variant((64, 128, 320, 512), (3, 4, 6, 3), (1, 2, 5, 8), (8, 8, 4, 4)),
     "tcformer_large": Variant((64, 128, 320, 512), (3, 8, 27, 3), (1, 2, 5, 8), (8, 8, 4, 4)),

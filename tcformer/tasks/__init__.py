@@ -1,4 +1,4 @@
-"""The problems that the network is trained on, by name."""
+"""The tasks that networks are trained for."""
 
 from tcformer.tasks.base import Batch, Dataset, Model, Task
 from tcformer.tasks.registry import FINETUNED, PARTS, PRETRAINING, TASKS, TaskEntry, TaskSpec

@@ -1,4 +1,4 @@
-"""What the training and evaluation loops ask of a problem."""
+"""The interface between tasks and the loops that train and evaluate them."""
 
 from __future__ import annotations
 
@@ -12,64 +12,74 @@ if TYPE_CHECKING:
     from tcformer.models import Network
 
 Batch: TypeAlias = Mapping[str, Tensor]
-#: A module, or what wraps one (a DeepSpeed engine).
+#: A module, or a wrapper of one, such as a DeepSpeed engine.
 Model: TypeAlias = Callable[[Tensor], Tensor]
 
 
 class Dataset(Protocol):
     """Samples by index.
 
-    A data set may have a method `collate(samples) -> Batch` to use instead of `tcformer.data.collate`; it
-    then wants the samples in their order, and in an even number if it mixes them. It may have a property
-    `num_images`, the image files among which the samples are, where that is not the number of samples.
+    Optional members:
+        collate(samples) -> Batch: used instead of `tcformer.data.collate`, with the samples in their order.
+        samples_per_group: how many consecutive samples `collate` combines, as mixup does. Micro batches are multiples
+            of it. 1 if it is absent.
+        num_images: number of image files that the samples come from, if it is not the number of samples.
     """
 
     def __len__(self) -> int: ...
 
     def sample(self, index: int, rng: np.random.Generator | None) -> dict[str, Any]:
-        """One sample: numpy arrays and numbers, the same keys and shapes for every index.
+        """Make sample `index`: numpy arrays and numbers, with the same keys and shapes for every index.
 
-        All randomness comes from `rng`; None means no augmentation.
+        All randomness comes from `rng`. None means no augmentation.
         """
         ...
 
 
 class Task(Protocol):
-    """Model, data, loss and measure of one problem."""
+    """Model, datasets, loss and metrics of one problem."""
 
     name: str
 
     def build_model(self) -> Network:
-        """A freshly initialised network."""
+        """Build the network with newly initialised weights."""
         ...
 
     def train_set(self) -> Dataset:
-        """The training samples."""
+        """The training set."""
         ...
 
     def val_set(self) -> Dataset:
-        """The samples on which training is watched."""
+        """The validation set, which is evaluated during training."""
         ...
 
     def loss(self, model: Model, batch: Batch) -> dict[str, Tensor]:
-        """The scalar "loss" to minimise, and further detached scalars to log."""
+        """Compute the scalar "loss" to minimise, and other detached scalars to log."""
         ...
 
     def validate(self, model: Model, batch: Batch) -> dict[str, Tensor]:
-        """Sums over the batch, named "<quantity>_sum", and "count", the number of samples."""
+        """Compute sums over the batch, named "<quantity>_sum", and "count", the number of samples."""
         ...
 
     def test_set(self) -> Dataset:
-        """The samples on which a finished model is measured."""
+        """The test set, which is evaluated after training."""
         ...
 
     def predict(self, model: Model, batch: Batch) -> list[dict[str, Any]]:
-        """JSON-able records, one a sample of the test set; lists of several workers are concatenated."""
+        """Make a prediction for each sample of a batch of the test set.
+
+        Predictions can be written as JSON. The lists of all workers are concatenated.
+        """
         ...
 
     def evaluate(self, predictions: list[dict[str, Any]]) -> dict[str, Any]:
-        """The measures of all the records that `predict` gave for a test set, in any order.
+        """Compute the metrics of the predictions for the whole test set.
 
-        JSON-able; under "baseline" the same measures of a trivial answer, where one can be had.
+        Args:
+            predictions: what `predict` returned for all samples, in any order.
+
+        Returns:
+            The metrics, which can be written as JSON. "baseline" contains the same metrics of a trivial prediction, if
+            there is one.
         """
         ...

@@ -1,4 +1,4 @@
-"""The tasks by name. A new task is a folder beside this file and one name in `TASKS`."""
+"""The tasks by name. A new task is a folder next to this file and a name in `TASKS`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from tcformer.draw import Partition
     from tcformer.tasks.drawing import Drawn
 
-#: What each module of a task's folder must define. They are imported at first use, one by one, so that a stage
-#: depends on just those that it uses.
+#: The modules of a task's folder and the names that each of them defines. Each module is imported at its first use, so
+#: that a stage depends only on the modules that it uses.
 PARTS: dict[str, tuple[str, ...]] = {
     "options": ("OPTIONS", "EVALUATION"),
     "task": ("TASK",),
@@ -29,16 +29,16 @@ PARTS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class TaskEntry:
-    """A task: its parts are the modules of the folder `tcformer/tasks/<name>`.
+    """A task, whose parts are the modules of the folder `tcformer/tasks/<name>`.
 
     Attributes:
-        name: of the task, its folder, and its sections in params.yaml and dvc.yaml.
+        name: of the task, of its folder, and of its sections in params.yaml and dvc.yaml.
     """
 
     name: str
 
     def part(self, name: str) -> ModuleType:
-        """One of the modules of `PARTS`."""
+        """Import one of the modules of `PARTS`."""
         return import_module(f"tcformer.tasks.{self.name}.{name}")
 
     @property
@@ -49,7 +49,7 @@ class TaskEntry:
 
     @property
     def evaluation(self) -> type[Any] | None:
-        """The dataclass of the choices in measuring a trained network; None where there are none."""
+        """The dataclass of the options of the evaluation; None if there are none."""
         evaluation: type[Any] | None = self.part("options").EVALUATION
         return evaluation
 
@@ -85,24 +85,24 @@ FINETUNED: tuple[str, ...] = tuple(name for name in TASKS if name != PRETRAINING
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """Everything that defines a task besides its data; travels to workers as it is.
+    """Everything that defines a task except its data. It is sent to the workers.
 
     Attributes:
         name: one of `TASKS`.
         options: an instance of the task's `options` dataclass.
-        network: the backbone.
+        network: options of the backbone.
     """
 
     name: str
     options: Any
     network: NetworkOptions
 
-    def build(self, data_root: Path, evaluation: Any = None) -> Task:
-        """The task on the data below `data_root`.
+    def build(self, data_root: Path, evaluation: object = None) -> Task:
+        """Build the task for the data below `data_root`.
 
         Args:
             data_root: folder of the dataset in its official layout.
-            evaluation: an instance of the task's `evaluation` dataclass; needed to predict and to evaluate only.
+            evaluation: an instance of the task's `evaluation` dataclass; only needed to predict and to evaluate.
         """
         chosen = [] if evaluation is None else [evaluation]
         task: Task = TASKS[self.name].part("task").TASK(self.options, self.network, data_root, *chosen)

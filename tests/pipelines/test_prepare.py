@@ -39,7 +39,7 @@ from pipelines.datasets.prepared import MANIFEST, Prepared
 from pipelines.params import Params, load_params
 from stages import prepare as stage
 from tcformer.body.files import SmplArrays, load_smpl, save_smpl_pickle
-from tcformer.data.imagenet.folder import ImageFolderDataset, find_classes
+from tcformer.data.imagenet.dataset import ImageFolderDataset, find_classes
 from tcformer.data.mesh import mpi_inf_3dhp
 from tcformer.data.mesh.files import load_spin
 from tcformer.data.official import Archive, Inventory, OfficialDataset, Origin, RequiredPath, Source

@@ -1,1 +1,1 @@
-"""WFLW: lists of faces, crops, the 98 landmarks."""
+"""WFLW: lists of faces, crops, and the 98 landmarks."""

@@ -1,13 +1,13 @@
 """WFLW: the official lists of faces with 98 landmarks, and samples from them.
 
-Files under a data root:
+Files below a data root:
 
     WFLW_annotations/list_98pt_rect_attr_train_test/list_98pt_rect_attr_{train,test}.txt
     WFLW_images/<event>/<name>.jpg
 
-A line is a face and has 207 fields: 98 points x, y in pixels, a detector's box x_min, y_min, x_max, y_max, the
-six flags of `landmarks.ATTRIBUTES`, and the image's name under WFLW_images. The box does not contain the
-landmarks, so like HRNet and mmpose the crops are made around the landmarks.
+A line describes a face in 207 fields: 98 points x, y in pixels, the box x_min, y_min, x_max, y_max of a face detector,
+the six flags of `landmarks.ATTRIBUTES`, and the image name below WFLW_images. The box does not contain all landmarks,
+so the crops are made around the landmarks, as in HRNet and mmpose.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar, Final, Literal
+from pathlib import Path
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tcformer.checks import is_below_folder
 from tcformer.data.crops import centre_and_extent, crop_matrix, transform_points
-from tcformer.data.images import missing_files, normalise, read_image
 from tcformer.data.face.landmarks import ATTRIBUTES, EYE_CORNERS, FLIP, NUM_LANDMARKS
+from tcformer.data.images import check_images, normalise, read_image
 from tcformer.errors import UserError
 from tcformer.parameters import parameters
 
@@ -33,32 +34,35 @@ _COORDINATES: Final = 2 * NUM_LANDMARKS
 _FLAGS: Final = slice(_COORDINATES + 4, _COORDINATES + 4 + len(ATTRIBUTES))
 _FIELDS: Final = _FLAGS.stop + 1
 _BOX_NAMES: Final = ("x_min", "y_min", "x_max", "y_max")
-_MOST_TOLD: Final = 10
+_MOST_PROBLEMS: Final = 10  # in an error message
 
 
 def list_file(root: Path, split: FaceSplit) -> Path:
-    """The official list of a split under a data root."""
+    """The official list of a split below a data root."""
     return root / "WFLW_annotations/list_98pt_rect_attr_train_test" / f"list_98pt_rect_attr_{split}.txt"
 
 
 def face_image_folder(root: Path) -> Path:
-    """The image folder under a data root."""
+    """The image folder below a data root."""
     return root / "WFLW_images"
 
 
 @dataclass(frozen=True, eq=False)
 class Faces:
-    """The faces of a list as arrays, in the file's order."""
+    """The faces of a list as arrays, in the order of the file.
 
-    #: the file they come from
+    Attributes:
+        source: the list.
+        names: (N,) image names below the image folder. Several faces may be on one image.
+        points: (N, 98, 2) float64 x, y in pixels.
+        box: (N, 4) float64 x_min, y_min, x_max, y_max in pixels, of a face detector.
+        attributes: (N, 6) bool, in the order of `landmarks.ATTRIBUTES`.
+    """
+
     source: Path
-    #: (N,) image names under the image folder; several faces may share one
     names: tuple[str, ...]
-    #: (N, 98, 2) float64 x, y in pixels
     points: NDArray[np.float64]
-    #: (N, 4) float64 x_min, y_min, x_max, y_max in pixels, of a face detector
     box: NDArray[np.float64]
-    #: (N, 6) bool, in the order of `landmarks.ATTRIBUTES`
     attributes: NDArray[np.bool_]
 
     def __len__(self) -> int:
@@ -69,8 +73,8 @@ def load_faces(path: Path) -> Faces:
     """Read and check an official list.
 
     Raises:
-        UserError: the file is missing or breaks the format; the message gives line, field, what was expected
-            and what was found for the first ten wrong lines, and the number of all.
+        UserError: the file does not exist or breaks the format. The message gives the number of wrong lines, and for
+            the first ten of them the line, the field, what was expected and what was found.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -80,7 +84,7 @@ def load_faces(path: Path) -> Faces:
             f"or set the data root to where the files are"
         ) from error
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as text ({error}); fetch the file again") from error
+        raise UserError(f"{path}: cannot be read as text ({error}); download the file again") from error
     names, numbers, problems = [], [], []
     for number, line in enumerate(lines, 1):
         fields = line.split()
@@ -93,8 +97,10 @@ def load_faces(path: Path) -> Faces:
             names.append(fields[-1])
             numbers.append(values)
     if problems:
+        rest = f" (the first {_MOST_PROBLEMS} of {len(problems)})" if len(problems) > _MOST_PROBLEMS else ""
         raise UserError(
-            f"{path}: {_told(problems)}; correct the {'lines' if len(problems) > 1 else 'line'} or fetch the file again"
+            f"{path}: {'; '.join(problems[:_MOST_PROBLEMS])}{rest}; correct the "
+            f"{'lines' if len(problems) > 1 else 'line'} or download the file again"
         )
     table = np.array(numbers, np.float64).reshape(-1, _FIELDS - 1)
     return Faces(
@@ -107,7 +113,7 @@ def load_faces(path: Path) -> Faces:
 
 
 def _checked_numbers(fields: Sequence[str]) -> list[float] | str:
-    """The 206 numbers of a good line, or what is wrong with it."""
+    """The 206 numbers of a line, or what is wrong with it."""
     if len(fields) != _FIELDS:
         return f"expected {_FIELDS} fields (98 x y, 4 of the box, 6 flags, image name), found {len(fields)}"
     values = []
@@ -118,12 +124,11 @@ def _checked_numbers(fields: Sequence[str]) -> list[float] | str:
             value = math.nan
         if index >= _FLAGS.start:
             if text not in ("0", "1"):
-                return f"field {index + 1} ({_name(index)}): expected 0 or 1, found {text:.20}"
+                return f"field {index + 1} ({_field_name(index)}): expected 0 or 1, found {text:.20}"
         elif not math.isfinite(value):
-            return f"field {index + 1} ({_name(index)}): expected a finite number of pixels, found {text:.20}"
+            return f"field {index + 1} ({_field_name(index)}): expected a finite number of pixels, found {text:.20}"
         values.append(value)
-    name = PurePosixPath(fields[-1])
-    if name.is_absolute() or ".." in name.parts:
+    if not is_below_folder(fields[-1]):
         return f"field {_FIELDS} (image name): expected a path below the image folder, found {fields[-1]:.80}"
     right, left = (values[2 * point : 2 * point + 2] for point in EYE_CORNERS)
     if right == left:
@@ -134,8 +139,8 @@ def _checked_numbers(fields: Sequence[str]) -> list[float] | str:
     return values
 
 
-def _name(index: int) -> str:
-    """What the field at an index holds."""
+def _field_name(index: int) -> str:
+    """What the field at an index (counted from 0) contains."""
     if index < _COORDINATES:
         return f"{'xy'[index % 2]} of point {index // 2}"
     if index < _FLAGS.start:
@@ -143,33 +148,8 @@ def _name(index: int) -> str:
     return f"flag {ATTRIBUTES[index - _FLAGS.start]}"
 
 
-def _told(problems: Sequence[str]) -> str:
-    rest = f" (the first {_MOST_TOLD} of {len(problems)})" if len(problems) > _MOST_TOLD else ""
-    return "; ".join(problems[:_MOST_TOLD]) + rest
-
-
-def check_face_images(faces: Faces, folder: Path) -> None:
-    """Make sure that every image of the faces is there.
-
-    Raises:
-        UserError: names list, line and image of the first ten missing ones, and their number.
-    """
-    first_line: dict[str, int] = {}
-    for index, name in enumerate(faces.names):
-        first_line.setdefault(name, index + 1)
-    absent = set(missing_files(folder, first_line))
-    missing = [f"{name} (face {number})" for name, number in first_line.items() if name in absent]
-    if missing:
-        told = ", ".join(missing[:_MOST_TOLD]) + (", ..." if len(missing) > _MOST_TOLD else "")
-        raise UserError(
-            f"{folder}: {len(missing)} of {len(first_line)} images that {faces.source} names are missing: {told}; "
-            f"unpack the image archive there or run the prepare stage"
-        )
-
-
 def face_crops(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The boxes around landmarks as HRNet and mmpose take them: whole pixels, the low ends rounded down and the
-    high ends up.
+    """The boxes around landmarks, as in HRNet and mmpose: in whole pixels, rounded outwards.
 
     Args:
         points: (N, 98, 2) pixels.
@@ -183,7 +163,7 @@ def face_crops(points: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @parameters
 class FaceAugmentation:
-    """Random changes to a training crop, in the order in which they are drawn."""
+    """Random changes of a training crop, in the order in which they are drawn."""
 
     #: largest relative change of the crop's size
     scale: float
@@ -198,19 +178,22 @@ class FaceAugmentation:
 class FaceDataset:
     """Crops of faces as samples for the network.
 
-    A sample holds
+    A sample contains
         image: (3, height, width) float32, RGB normalised by the ImageNet mean and standard deviation
         points: (98, 2) float32 x, y in pixels of `image`
         weights: (98,) float32, all 1
-        centre, extent: (2,) float32, the crop in image pixels (with augmentation: after it)
+        centre, extent: (2,) float32, the crop in image pixels, after augmentation
         index: int
 
     Args:
-        faces: what to crop.
-        folder: where the images are.
+        faces: the faces to crop.
+        folder: the image folder.
         input_size: (height, width) of the network's input.
-        padding: factor by which the crop exceeds the longer side of the landmarks' box.
-        augmentation: used where `sample` is given a generator; without it such a sample is the plain one.
+        padding: factor by which the crop is larger than the longer side of the box around the landmarks.
+        augmentation: is applied if `sample` gets a generator; None for no augmentation.
+
+    Raises:
+        UserError: images are missing.
     """
 
     def __init__(
@@ -221,12 +204,13 @@ class FaceDataset:
         padding: float,
         augmentation: FaceAugmentation | None = None,
     ) -> None:
-        check_face_images(faces, folder)
+        first = {name: index + 1 for index, name in reversed(list(enumerate(faces.names)))}
+        check_images(folder, first, f"images that {faces.source} names", lambda name: f"face {first[name]}")
         self.faces = faces
         self.folder = folder
         self.input_size = input_size
         self.augmentation = augmentation
-        #: (N, 2) x, y and width, height of the plain crops in image pixels
+        #: (N, 2) x, y and width, height of the crops without augmentation, in image pixels
         self.centre, self.extent = centre_and_extent(face_crops(faces.points), input_size, padding)
 
     def __len__(self) -> int:
@@ -234,11 +218,11 @@ class FaceDataset:
 
     @property
     def num_images(self) -> int:
-        """Image files among which the samples are; faces share some."""
+        """Number of image files. Several faces may be on one image."""
         return len(set(self.faces.names))
 
     def sample(self, index: int, rng: np.random.Generator | None) -> dict[str, Any]:
-        """The crop `index`; augmented if a generator is given, from which alone all randomness comes."""
+        """Make the crop `index`. It is augmented if there is a generator, from which all randomness comes."""
         import cv2
 
         image = read_image(self.folder / self.faces.names[index])

@@ -1,8 +1,8 @@
-"""ImageNet's classes as one uncompressed tar each, <split>/<wnid>.tar, read in place.
+"""ImageNet with one uncompressed tar for each class, <split>/<wnid>.tar, from which images are read directly.
 
-1.28 million files are slow to copy and to list, and a shared disk may have no room for so many; ImageNet itself comes
-as a tar of 1000 such tars. Beside each lies <wnid>.index.json with the names, offsets and sizes of its images; without
-it, or if the tar has changed since, the tar's headers are read.
+1.28 million files are slow to copy and to list, and a shared disk may limit the number of files. ImageNet itself is
+published as a tar of 1000 such tars. Next to each tar is the file <wnid>.index.json with the names, offsets and sizes
+of its images. If it does not exist or does not fit the tar, the headers of the tar are read.
 """
 
 from __future__ import annotations
@@ -20,41 +20,45 @@ SUFFIX: Final = ".tar"
 WNID: Final = re.compile(r"n\d{8}")
 
 _IMAGE = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
-_FETCH = "fetch the file again"
+_REPAIR = "download the file again"
 
 
 class Member(NamedTuple):
-    """An image in a tar."""
+    """A file in a tar.
+
+    Attributes:
+        name: the file name.
+        offset: position of its first byte in the tar.
+        size: number of bytes.
+    """
 
     name: str
-    #: of its first byte in the tar
     offset: int
-    #: bytes
     size: int
 
 
 def index_file(archive: Path) -> Path:
-    """Where the index of a class tar is kept."""
+    """The index file of a class tar."""
     return archive.with_suffix(".index.json")
 
 
 def read_index(archive: Path) -> list[Member]:
-    """The members of a flat tar, sorted by name: from its index file if that fits the tar, else from its headers.
+    """List the members of a tar, sorted by name: from its index file if it fits the tar, else from its headers.
 
     Raises:
-        UserError: no whole tar of plain files without folders.
+        UserError: the file is not a complete tar of plain files without folders.
     """
     try:
         index = json.loads(index_file(archive).read_bytes())
         if index["size"] == archive.stat().st_size:
             return [Member(*member) for member in index["members"]]
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # none, or not ours: the headers say the same
+        pass  # no index file, or not one of ours: the headers contain the same information
     return scan(archive)
 
 
 def scan(archive: Path) -> list[Member]:
-    """As `read_index`, from the tar's headers alone."""
+    """List the members of a tar as `read_index` does, but from its headers."""
     members = []
     try:
         with tarfile.open(archive, "r:") as tar:
@@ -63,15 +67,15 @@ def scan(archive: Path) -> list[Member]:
                     continue
                 name = member.name.removeprefix("./")
                 if not member.isreg() or member.issparse() or "/" in name:
-                    raise UserError(f"{archive}: {member.name!r:.80}: expected plain files without folders; {_FETCH}")
+                    raise UserError(f"{archive}: {member.name!r:.80}: expected plain files without folders; {_REPAIR}")
                 members.append(Member(name, member.offset_data, member.size))
     except (OSError, tarfile.TarError) as error:
-        raise UserError(f"{archive}: cannot be read as an uncompressed tar ({error}); {_FETCH}") from error
+        raise UserError(f"{archive}: cannot be read as an uncompressed tar ({error}); {_REPAIR}") from error
     return sorted(members)
 
 
 def write_index(archive: Path) -> int:
-    """Write the index file of a class tar; returns the number of its members.
+    """Write the index file of a class tar and return the number of its members.
 
     Raises:
         UserError: see `read_index`.
@@ -82,7 +86,7 @@ def write_index(archive: Path) -> int:
 
 
 def read_member(archive: Path, member: Member) -> bytes:
-    """The bytes of a member. The tar is opened for each: nothing is left open that a fork or a pickle could break.
+    """Read the bytes of a member. The tar is opened each time, because open files do not survive a fork or a pickle.
 
     Raises:
         OSError: the tar cannot be read, or ends before the member does.
@@ -96,15 +100,15 @@ def read_member(archive: Path, member: Member) -> bytes:
 
 
 def validation_classes(devkit: Path) -> list[str]:
-    """The class of each validation image of ILSVRC2012, in the order of their numbers.
+    """Read the class (wnid) of each validation image of ILSVRC2012, in the order of the image numbers.
 
-    The ground truth holds ILSVRC2012_IDs, whose order is not that of the sorted wnids: meta.mat says which is which.
+    The ground truth contains ILSVRC2012_IDs, whose order is not that of the sorted wnids. meta.mat maps them to wnids.
 
     Args:
         devkit: the unpacked ILSVRC2012_devkit_t12.
 
     Raises:
-        UserError: a file is missing or breaks its format.
+        UserError: a file does not exist or breaks its format.
     """
     from scipy.io import loadmat
 
@@ -113,7 +117,7 @@ def validation_classes(devkit: Path) -> list[str]:
         synsets = loadmat(meta, squeeze_me=True, variable_names=["synsets"])["synsets"]
         leaves = [s for s in synsets if int(s["num_children"]) == 0]  # the others are groups of classes
         wnid_of_id = {int(s["ILSVRC2012_ID"]): str(s["WNID"]) for s in leaves}
-    except Exception as error:  # scipy raises many kinds for a broken file
+    except Exception as error:  # scipy raises many types for a broken file
         raise UserError(f"{meta}: cannot be read as ImageNet's synsets ({error}); unpack the devkit again") from error
     try:
         return [wnid_of_id[int(line)] for line in truth.read_text().split()]
@@ -127,16 +131,18 @@ def validation_classes(devkit: Path) -> list[str]:
 def sort_validation(
     archive: Path, classes: list[str], target: Path, progress: Callable[[int], None] = lambda count: None
 ) -> None:
-    """Write the images of ILSVRC2012_img_val.tar to one tar a class and its index file, the same bytes each time.
+    """Sort the images of ILSVRC2012_img_val.tar into one tar for each class, with index files.
+
+    The same archive gives the same bytes.
 
     Args:
-        archive: a flat tar of ILSVRC2012_val_%08d.JPEG.
+        archive: a tar of ILSVRC2012_val_%08d.JPEG without folders.
         classes: see `validation_classes`.
         target: folder to write to.
-        progress: is told the bytes done since it was last called.
+        progress: is called with the number of bytes written since the last call.
 
     Raises:
-        UserError: another member than those images.
+        UserError: the archive contains another file.
     """
     of_class: dict[str, list[Member]] = {}
     for member in scan(archive):
@@ -145,7 +151,7 @@ def sort_validation(
         if not 0 < number <= len(classes):
             raise UserError(
                 f"{archive}: member {member.name!r:.80}: expected ILSVRC2012_val_00000001.JPEG to "
-                f"ILSVRC2012_val_{len(classes):08d}.JPEG, as many as the devkit's ground truth has lines; {_FETCH}"
+                f"ILSVRC2012_val_{len(classes):08d}.JPEG, as many as the devkit's ground truth has lines; {_REPAIR}"
             )
         of_class.setdefault(classes[number - 1], []).append(member)
     with archive.open("rb") as source:

@@ -1,4 +1,4 @@
-"""Mixup and CutMix on pairs of samples, label smoothing (arXiv:1710.09412, 1905.04899, 1512.00567)."""
+"""Mixup (arXiv:1710.09412) and CutMix (arXiv:1905.04899) of pairs of samples, label smoothing (arXiv:1512.00567)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def smooth_targets(labels: Tensor, num_classes: int, smoothing: float) -> Tensor:
-    """(B,) int64 classes -> (B, num_classes) float32: `smoothing` spread evenly, the rest on the class."""
+    """Targets (B, num_classes) float32 of labels (B,) int64: `smoothing` is spread evenly, the rest is on the label."""
     targets = torch.full((len(labels), num_classes), smoothing / num_classes)
     return targets.scatter_(1, labels[:, None], 1 - smoothing + smoothing / num_classes)
 
@@ -21,14 +21,14 @@ def mix_pair(
     cutmix_probability: float,
     rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Mix two samples into each other with one ratio (timm's mode "pair").
+    """Mix two samples with each other by the same ratio (timm's mode "pair").
 
     Args:
         images: (2, 3, H, W) float32.
         targets: (2, classes) float32.
         mixup: alpha of the Beta(alpha, alpha) distribution of the mixup ratio; 0 for no mixup.
-        cutmix: likewise for CutMix.
-        cutmix_probability: of CutMix instead of mixup if both are on.
+        cutmix: the same for CutMix.
+        cutmix_probability: probability of CutMix instead of mixup, if both are on.
         rng: the only source of randomness.
 
     Returns:

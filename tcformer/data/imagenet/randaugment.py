@@ -1,7 +1,7 @@
-"""RandAugment as timm's "rand-m9-mstd0.5-inc1", and colour jitter, drawing from a numpy generator only.
+"""RandAugment as timm's "rand-m9-mstd0.5-inc1", and colour jitter, with a numpy generator.
 
-timm draws from Python's and numpy's global generators; a sample here must depend on its own generator alone.
-The operations, their ranges and their rounding are timm's; severity grows with the magnitude ("inc1").
+timm draws from the global generators of Python and numpy, but here a sample must depend only on its own generator. The
+operations, their ranges and their rounding are timm's. All operations get stronger with the magnitude ("inc1").
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ if TYPE_CHECKING:
 
 Rng = np.random.Generator
 
-#: Colour of the pixels that a geometric operation uncovers.
+#: Colour of pixels that a geometric operation maps from outside the image.
 _FILL: Final = tuple(min(255, round(255 * mean)) for mean in IMAGE_MEAN)
 
 
 def rand_augment(image: Image, magnitude: float, magnitude_std: float, rng: Rng) -> Image:
-    """Two operations drawn with replacement, each applied with probability 1/2.
+    """Apply two operations, drawn with replacement, each with the probability 1/2.
 
     Args:
         image: RGB.
-        magnitude: mean severity in [0, 10].
-        magnitude_std: standard deviation of the severity, drawn anew for each operation and cut to [0, 10].
+        magnitude: mean magnitude in [0, 10].
+        magnitude_std: standard deviation of the magnitude, which is drawn for each operation and clipped to [0, 10].
+        rng: the only source of randomness.
     """
     for name in rng.choice(sorted(OPERATIONS), 2):
         if rng.random() < 0.5:
@@ -38,7 +39,7 @@ def rand_augment(image: Image, magnitude: float, magnitude_std: float, rng: Rng)
 
 
 def color_jitter(image: Image, strength: float, rng: Rng) -> Image:
-    """Brightness, contrast and saturation in random order, each by a factor of 1 ± `strength`."""
+    """Change brightness, contrast and saturation in random order, each by a factor in 1 ± `strength`."""
     from PIL import ImageEnhance
 
     enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
@@ -82,7 +83,7 @@ def _rotate(image: Image, level: float, rng: Rng) -> Image:
 
 
 def _posterize(image: Image, level: float, rng: Rng) -> Image:
-    # At the highest level no bit is left: black. Pillow's own posterize refuses that.
+    # At the highest level no bit is left, which gives black. Pillow's own posterize does not allow that.
     mask = ~((1 << (8 - 4 + int(4 * level))) - 1)
     return image.point([i & mask for i in range(256)] * 3)
 
@@ -98,11 +99,11 @@ def _solarize_add(image: Image, level: float, rng: Rng) -> Image:
     return image.point([min(255, i + add) if i < 128 else i for i in range(256)] * 3)
 
 
-def _enhance(kind: str) -> Callable[[Image, float, Rng], Image]:
+def _enhance(enhancer: str) -> Callable[[Image, float, Rng], Image]:
     def operation(image: Image, level: float, rng: Rng) -> Image:
         from PIL import ImageEnhance
 
-        return getattr(ImageEnhance, kind)(image).enhance(max(0.1, 1 + _sign(rng) * 0.9 * level))
+        return getattr(ImageEnhance, enhancer)(image).enhance(max(0.1, 1 + _sign(rng) * 0.9 * level))
 
     return operation
 
@@ -123,7 +124,7 @@ def _translate_y(image: Image, level: float, rng: Rng) -> Image:
     return _affine(image, (1, 0, 0, 0, 1, _sign(rng) * 0.45 * level * image.size[1]))
 
 
-#: timm's name -> operation(RGB image, level in [0, 1], generator).
+#: Operations by timm's names; each takes an RGB image, a level in [0, 1] and a generator.
 OPERATIONS: Final[dict[str, Callable[[Image, float, Rng], Image]]] = {
     "AutoContrast": _auto_contrast,
     "Equalize": _equalize,

@@ -1,8 +1,8 @@
-"""Crops of people with the parameters of a body, and mixtures of data sets, as SPIN trains on them.
+"""Crops of people with body parameters, and mixtures of datasets, as in SPIN's training.
 
-A crop is a square box around the person, resized to the network's input; a large one comes from an image that was
-decoded at a fraction of its size, as SPIN's resizing averages the pixels of large crops too. 2D points are given in
-units of half the crop, (0, 0) its centre. Augmentation turns and mirrors image, points, 3D joints and pose alike.
+A crop is a square box around the person, resized to the network's input. For large crops the image is decoded at a
+fraction of its size, because SPIN's resizing averages the pixels of large crops. 2D points are in units of half the
+crop, with (0, 0) at its centre. Augmentation rotates and mirrors the image, the points, the 3D joints and the pose.
 
 Source: SPIN's base_dataset.py and mixed_dataset.py (github.com/nkolot/SPIN).
 """
@@ -13,32 +13,31 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tcformer.body.files import NUM_JOINTS
-from tcformer.body.joints import NUM_OPENPOSE, SPIN_FLIP
+from tcformer.body.joints import NUM_JOINTS, NUM_OPENPOSE, SPIN_FLIP
 from tcformer.body.rotations import flip_pose, to_matrix
-from tcformer.data.mesh.bodies import BOX_UNIT, Bodies
-from tcformer.data.crops import crop_matrix, transform_points
-from tcformer.data.images import missing_files, normalise, read_reduced
+from tcformer.data.crops import SCALE_UNIT, crop_matrix, transform_points
+from tcformer.data.images import check_images, normalise, read_reduced
+from tcformer.data.mesh.bodies import Bodies
 from tcformer.errors import UserError
 from tcformer.parameters import parameters
 
 
 @parameters
 class MeshAugmentation:
-    """Random changes to a training crop, in the order in which they are drawn."""
+    """Random changes of a training crop, in the order in which they are drawn."""
 
     #: probability of mirroring
     flip_probability: float
     #: largest relative change of each colour channel's brightness
     noise: float
-    #: standard deviation of the rotation in degrees; cut at twice this
+    #: standard deviation of the rotation in degrees; rotations are clipped to twice this
     rotation: float
-    #: standard deviation of the crop's relative size, also its largest deviation from 1
+    #: standard deviation of the relative size of the crop, and its largest difference from 1
     scale: float
     #: probability of rotating
     rotation_probability: float
@@ -46,7 +45,7 @@ class MeshAugmentation:
 
 @dataclass(frozen=True)
 class _Change:
-    """What augmentation does to a crop."""
+    """The drawn augmentation of a crop."""
 
     flip: bool = False
     brightness: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -57,26 +56,26 @@ class _Change:
 class MeshDataset:
     """Crops of the people of one file.
 
-    A sample holds
+    A sample contains
         image: (3, size, size) float32, RGB normalised by the ImageNet mean and standard deviation
         keypoints: (49, 3) float32 x, y in half crops from the crop's centre, confidence
-        joints: (24, 4) float32 x, y, z in metres, camera axes, confidence
-        rotations: (24, 3, 3) float32 of SMPL's joints, the root's in the camera's axes; identities where unknown
+        joints: (24, 4) float32 x, y, z in metres in camera axes, confidence
+        rotations: (24, 3, 3) float32 of SMPL's joints, the root's in camera axes; identities if unknown
         shape: (10,) float32
-        has_smpl: float, 1 where rotations and shape are known
+        has_smpl: float, 1 if rotations and shape are known
         index: int
-    and with `truth` also
-        truth: (14, 3) float32, the joints that count in the evaluation, metres from the pelvis
+    and, if the dataset has a ground truth,
+        truth: (14, 3) float32, the evaluated joints in metres from the pelvis
 
     Args:
-        bodies: the people.
-        folder: where the images are.
+        bodies: the people to crop.
+        folder: the image folder.
         input_size: side of the network's input, pixels.
-        augmentation: used where `sample` is given a generator; without it such a sample is the plain one.
-        truth: (N, 14, 3).
+        augmentation: is applied if `sample` gets a generator; None for no augmentation.
+        truth: (N, 14, 3) ground truth of the evaluated joints, metres from the pelvis.
 
     Raises:
-        UserError: nobody to crop, or missing images (the first ten are named).
+        UserError: there is nobody to crop, or images are missing.
     """
 
     def __init__(
@@ -89,7 +88,7 @@ class MeshDataset:
     ) -> None:
         if not len(bodies):
             raise UserError(f"{folder}: nobody to crop in its annotations; expected at least one person")
-        check_images(bodies, folder)
+        check_images(folder, bodies.image)
         self.bodies = bodies
         self.folder = folder
         self.input_size = input_size
@@ -101,18 +100,18 @@ class MeshDataset:
 
     @property
     def num_images(self) -> int:
-        """Image files among which the samples are; people share some."""
+        """Number of image files. Several people may be on one image."""
         return len(set(self.bodies.image))
 
     def sample(self, index: int, rng: np.random.Generator | None) -> dict[str, Any]:
-        """The crop `index`; augmented if a generator is given, from which alone all randomness comes."""
+        """Make the crop `index`. It is augmented if there is a generator, from which all randomness comes."""
         import cv2
 
         bodies, size = self.bodies, self.input_size
         change = _Change()
         if rng is not None and self.augmentation is not None:
             change = _draw(self.augmentation, rng)
-        side = BOX_UNIT * bodies.scale[index] * change.scale
+        side = SCALE_UNIT * bodies.scale[index] * change.scale
         image = read_reduced(self.folder / bodies.image[index], side / size)
         width = image.size[1]
         centre = bodies.centre[index]
@@ -159,8 +158,8 @@ def _move_points(
     return result[SPIN_FLIP] if change.flip else result
 
 
-def _turn(change: _Change) -> NDArray[np.float64]:
-    """(3, 3) in the camera's axes: what the crop's rotation does to the content."""
+def _rotation_of_crop(change: _Change) -> NDArray[np.float64]:
+    """The rotation (3, 3), in camera axes, by which the augmentation rotates the person."""
     angle = math.radians(change.rotation)
     cosine, sine = math.cos(angle), math.sin(angle)
     return np.array([[cosine, sine, 0.0], [-sine, cosine, 0.0], [0.0, 0.0, 1.0]])
@@ -170,7 +169,7 @@ def _move_joints(joints: NDArray[np.float32], change: _Change) -> NDArray[np.flo
     points = joints[:, :3].astype(np.float64)
     if change.flip:
         points = points * [-1.0, 1.0, 1.0]
-    moved = np.concatenate([points @ _turn(change).T, joints[:, 3:]], 1).astype(np.float32)
+    moved = np.concatenate([points @ _rotation_of_crop(change).T, joints[:, 3:]], 1).astype(np.float32)
     return moved[SPIN_FLIP[NUM_OPENPOSE:] - NUM_OPENPOSE] if change.flip else moved
 
 
@@ -179,43 +178,27 @@ def _move_pose(pose: NDArray[np.float32], change: _Change) -> NDArray[np.float32
     if change.flip:
         axis_angles = flip_pose(axis_angles)
     rotations = to_matrix(axis_angles.reshape(NUM_JOINTS, 3))
-    rotations[0] = _turn(change) @ rotations[0]
+    rotations[0] = _rotation_of_crop(change) @ rotations[0]
     return rotations.astype(np.float32)
 
 
-def check_images(bodies: Bodies, folder: Path) -> None:
-    """Make sure that every image is there.
-
-    Raises:
-        UserError: names the first ten missing files and their number.
-    """
-    wanted = set(bodies.image)
-    missing = missing_files(folder, wanted)
-    if missing:
-        shown = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
-        raise UserError(
-            f"{folder}: {len(missing)} of {len(wanted)} annotated images are missing: {shown}; "
-            f"unpack the data set's images there or run the prepare stage"
-        )
-
-
 class MeshMixture:
-    """Several data sets, from which samples are drawn with given probabilities.
+    """A mixture of datasets, which are drawn with given probabilities.
 
-    An epoch is as long as the largest of them. Which one sample `index` comes from is drawn from the sample's
-    generator, and is then its row index modulo its length, as in SPIN.
+    An epoch is as long as the largest of them. The dataset of sample `index` is drawn from the generator of the sample.
+    The sample is then its crop `index` modulo its length, as in SPIN.
 
     Args:
-        sets: the data sets.
-        weights: how likely each is, in any unit.
+        sets: the datasets.
+        weights: probability of each dataset, in any unit.
 
     Raises:
-        ValueError: no set, other than one weight a set, or a weight that is not above 0.
+        ValueError: there is no dataset, the number of weights is another, or a weight is not above 0.
     """
 
     def __init__(self, sets: Sequence[MeshDataset], weights: Sequence[float]) -> None:
         if not sets or len(sets) != len(weights) or min(weights) <= 0:
-            raise ValueError(f"expected a weight above 0 for each of {len(sets)} data sets, found {list(weights)}")
+            raise ValueError(f"expected a weight above 0 for each of {len(sets)} datasets, found {list(weights)}")
         self.sets = tuple(sets)
         self.cumulative = np.cumsum(weights) / sum(weights)
 
@@ -224,21 +207,20 @@ class MeshMixture:
 
     @property
     def num_images(self) -> int:
-        """Image files of all the sets."""
+        """Number of image files of all datasets."""
         return sum(each.num_images for each in self.sets)
 
     def sample(self, index: int, rng: np.random.Generator | None) -> dict[str, Any]:
-        """A sample as of `MeshDataset`, `index` that of the mixture. Without a generator the set is drawn from
-        `index` alone."""
+        """Make sample `index`, see `MeshDataset`. Without a generator, the dataset is drawn from `index` alone."""
         drawn = (np.random.default_rng(index) if rng is None else rng).random()
         chosen = self.sets[min(int(np.searchsorted(self.cumulative, drawn, "right")), len(self.sets) - 1)]
         return {**chosen.sample(index % len(chosen), rng), "index": index}
 
 
 class MeshTests:
-    """Several test sets one after the other.
+    """A concatenation of test sets.
 
-    A sample is that of `MeshDataset` with `index` counted through all sets, and `test`, the number of its set.
+    A sample is that of `MeshDataset`, with `index` counted over all sets, and `test`, the number of its set.
     """
 
     def __init__(self, sets: Sequence[MeshDataset]) -> None:
@@ -249,7 +231,7 @@ class MeshTests:
         return int(self._ends[-1])
 
     def sample(self, index: int, rng: np.random.Generator | None) -> dict[str, Any]:
-        """The crop `index`, never augmented."""
+        """Make the crop `index`. It is never augmented."""
         test = int(np.searchsorted(self._ends, index, "right"))
         start = int(self._ends[test]) - len(self.sets[test])
         return {**self.sets[test].sample(index - start, None), "index": index, "test": test}

@@ -1,51 +1,49 @@
-"""Files that say how bodies are posed: SPIN's .npz, 3DPW's sequences, EFT's JSON, all to one form (`Bodies`).
+"""Read annotation files of poses as `Bodies`: SPIN's .npz, 3DPW's sequences, EFT's JSON.
 
 SPIN: arrays imgname, center, scale and, if known, part, openpose, S, pose, shape, has_smpl, gender
-(github.com/nkolot/SPIN, datasets/preprocess). 3DPW: a folder of pickles, one a sequence; frames, boxes and poses are
-taken as SPIN's pw3d.py takes them. EFT: pseudo-truth of COCO, MPII, LSPET and others (github.com/facebookresearch/eft).
+(github.com/nkolot/SPIN, datasets/preprocess). 3DPW: a folder with a pickle for each sequence; frames, boxes and poses
+are selected as in SPIN's pw3d.py. EFT: pseudo ground truth of COCO, MPII, LSPET and others
+(github.com/facebookresearch/eft).
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tcformer.body.files import NUM_JOINTS, NUM_SHAPES
-from tcformer.body.joints import NUM_OPENPOSE, OPENPOSE_18
+from tcformer.body.joints import NUM_JOINTS, NUM_OPENPOSE, NUM_SHAPES, OPENPOSE_18
 from tcformer.body.rotations import to_axis_angle, to_matrix
 from tcformer.body.unpickle import load_pickle
+from tcformer.checks import REPAIR, check_finite_rows, number_array, read_json, read_npz
 from tcformer.data.mesh.bodies import (
-    FETCH,
     NUM_KEYPOINTS,
     NUM_POINTS_3D,
     Bodies,
     boxes_around,
     check_bodies,
     genders,
-    numbers,
 )
 from tcformer.data.mesh.point_files import load_coco, load_lsp, load_mpii
 from tcformer.errors import UserError
 
 _POSE = 3 * NUM_JOINTS
 
-# The limb joints of SPIN's 24 (right ankle to left wrist) among OpenPose's 18 points.
+# Indices in OpenPose's 18 points of the first 12 of SPIN's 24 joints (right ankle to left wrist).
 _LIMBS_OF_OPENPOSE_18 = (10, 9, 8, 11, 12, 13, 4, 3, 2, 5, 6, 7)
 
 
 def load_bodies(path: Path) -> Bodies:
-    """Read a file or folder of any kind that is known, told apart by what it is and by what is in it.
+    """Read an annotation file or folder of any known kind. The kind is found from the suffix and the content.
 
-    .npz (SPIN), .json (EFT, COCO's person keypoints, MPII as HRNet lists it), .mat (LSP, LSP-Extended), or a folder of
-    sequences (3DPW).
+    Known kinds are .npz (SPIN), .json (EFT, COCO's person keypoints, HRNet's list of MPII), .mat (LSP, LSP-Extended)
+    and a folder of sequences (3DPW).
 
     Raises:
-        UserError: it is missing or breaks its format; names the file, the row or record, the field and what was
-            expected.
+        UserError: the file does not exist or breaks its format. The message gives the file, the row or record, the
+            field and what was expected.
     """
     if path.is_dir():
         return load_3dpw(path)
@@ -53,7 +51,7 @@ def load_bodies(path: Path) -> Bodies:
         return load_lsp(path)
     if path.suffix != ".json":
         return load_spin(path)
-    content = _read_json(path)
+    content = read_json(path, "get it, or take it out of the mixture")
     if isinstance(content, list):
         return load_mpii(path, content)
     if isinstance(content, dict) and isinstance(content.get("annotations"), list) and "images" in content:
@@ -61,36 +59,19 @@ def load_bodies(path: Path) -> Bodies:
     return load_eft(path, content)
 
 
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; get it, or take it out of the mixture") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error}); fetch the file again") from error
-
-
 def load_spin(path: Path) -> Bodies:
-    """Read an .npz with SPIN's fields. All but imgname, center and scale may be missing.
+    """Read an .npz with SPIN's fields. All fields except imgname, center and scale are optional.
 
-    A file with pose and without has_smpl has poses for all. A gender that is neither "m" nor "f" is neutral. Texts may
-    be bytes, as Python 2 wrote them.
+    If there is pose but not has_smpl, all poses are known. A gender other than "m" and "f" is neutral. Strings may be
+    bytes, as Python 2 wrote them.
 
     Raises:
         UserError: see `load_bodies`.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            data = {name: file[name] for name in file.files}
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{path}: no such file; run the prepare stage, or get SPIN's dataset_extras (github.com/nkolot/SPIN)"
-        ) from error
-    except Exception as error:  # zipfile and numpy raise many kinds for a broken file
-        raise UserError(f"{path}: cannot be read as .npz of plain arrays ({error}); fetch the file again") from error
+    data = read_npz(path, "run the prepare stage, or get SPIN's dataset_extras (github.com/nkolot/SPIN)")
     missing = [name for name in ("imgname", "center", "scale") if name not in data]
     if missing:
-        raise UserError(f"{path}: no field {', '.join(missing)}; expected one of SPIN's files; {FETCH}")
+        raise UserError(f"{path}: no field {', '.join(missing)}; expected one of SPIN's files; {REPAIR}")
     count = data["imgname"].size
     names = _texts(path, "imgname", data["imgname"], count)
 
@@ -118,32 +99,20 @@ def load_spin(path: Path) -> Bodies:
 
 
 def _rows(path: Path, name: str, array: NDArray | None, count: int, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """A field (count, *shape); zeros if the file lacks it."""
+    """Check a field (count, *shape). A missing field gives zeros."""
     if array is None:
         return np.zeros((count, *shape))
-    if array.shape != (count, *shape) or array.dtype.kind not in "fiub":
-        raise UserError(
-            f"{path}: field '{name}': expected numbers of shape {(count, *shape)}, found {array.dtype} of shape "
-            f"{array.shape}; {FETCH}"
-        )
-    wrong = ~_finite_rows(array)
-    if wrong.any():
-        raise UserError(
-            f"{path}: row {int(wrong.argmax())} (counted from 0): field '{name}': expected finite numbers; {FETCH} "
-            f"({int(wrong.sum())} rows are wrong)"
-        )
-    return array.astype(np.float64)
-
-
-def _finite_rows(array: NDArray) -> NDArray[np.bool_]:
-    return np.isfinite(array).all(axis=tuple(range(1, array.ndim)))
+    values = number_array(f"{path}: field '{name}'", array, (count, *shape), finite=False)
+    check_finite_rows(values, lambda row: f"{path}: row {row} (counted from 0): field '{name}'")
+    return values
 
 
 def _texts(path: Path, name: str, array: NDArray, count: int) -> list[str]:
-    """A field of one text a row."""
+    """Check a field with a string in each row."""
     if array.dtype.kind not in "US" or array.shape != (count,):
         raise UserError(
-            f"{path}: field '{name}': expected one text a row, found {array.dtype} of shape {array.shape}; {FETCH}"
+            f"{path}: field '{name}': expected a string for each of {count} rows, found {array.dtype} of shape "
+            f"{array.shape}; {REPAIR}"
         )
     return [text.decode("utf-8", "replace") if isinstance(text, bytes) else text for text in array.tolist()]
 
@@ -151,9 +120,9 @@ def _texts(path: Path, name: str, array: NDArray, count: int) -> list[str]:
 def load_3dpw(folder: Path) -> Bodies:
     """Read the sequences of a split of 3DPW, .../sequenceFiles/<split>/*.pkl, as SPIN does.
 
-    A row is a person in a frame with a valid camera pose. The box is that of the 2D points of a confidence above 0,
-    enlarged by 1.2; a frame with less than two such points has no box and is left out. The root's rotation is turned
-    from the world to the camera. The gender is male for "m" and else female. Image names are
+    A row is a person in a frame with a valid camera pose. The box is that of the 2D points with a confidence above 0,
+    enlarged by 1.2. A frame with less than two such points has no box and is dropped. The rotation of the root is
+    converted from world to camera axes. The gender is male for "m", else female. Image names are
     <sequence>/image_%05d.jpg, below 3DPW's imageFiles.
 
     Raises:
@@ -190,60 +159,51 @@ def load_3dpw(folder: Path) -> Bodies:
 
 
 class _Sequence:
-    """A sequence file of 3DPW, checked."""
+    """A checked sequence file of 3DPW."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         keys = ("sequence", "betas", "poses", "genders", "poses2d", "cam_poses", "campose_valid")
         content = load_pickle(path, keys)
         if not isinstance(content, dict):
-            raise UserError(f"{path}: expected a dict with {', '.join(keys)}, found {type(content).__name__}; {FETCH}")
+            raise UserError(f"{path}: expected a dict with {', '.join(keys)}, found {type(content).__name__}; {REPAIR}")
         missing = [key for key in keys if key not in content]
         if missing:
-            raise UserError(f"{path}: no field {', '.join(missing)}; expected a sequence of 3DPW; {FETCH}")
+            raise UserError(f"{path}: no field {', '.join(missing)}; expected a sequence of 3DPW; {REPAIR}")
         self.content = content
         self.people = len(content["poses"])
         for key in ("betas", "genders", "poses2d", "campose_valid"):
             if len(content[key]) != self.people:
                 raise UserError(
                     f"{path}: field '{key}': expected {self.people} people as in 'poses', found {len(content[key])}; "
-                    f"{FETCH}"
+                    f"{REPAIR}"
                 )
         cameras = content["cam_poses"]
-        self.camera = self._numbers("cam_poses", cameras, (len(cameras), 4, 4))
+        self.camera = self._numbers("cam_poses", cameras, (None, 4, 4))
 
-    def _numbers(self, field: str, values: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
-        array = np.asarray(values)
-        if array.dtype.kind not in "fiub" or array.shape != shape:
-            raise UserError(
-                f"{self.path}: field '{field}': expected finite numbers of shape {shape}, found {array.dtype} of shape "
-                f"{array.shape}; {FETCH}"
-            )
-        return array.astype(np.float64)
+    def _numbers(self, field: str, values: object, shape: tuple[int | None, ...]) -> NDArray[np.float64]:
+        return number_array(f"{self.path}: field '{field}'", np.asarray(values), shape, finite=False)
 
     def _check_finite(self, field: str, values: NDArray[np.float64], frames: NDArray[np.int64]) -> None:
-        """Raise UserError for the first of some frames with a NaN; what is in the others does not matter."""
-        wrong = ~_finite_rows(values[frames])
-        if wrong.any():
-            raise UserError(
-                f"{self.path}: frame {frames[wrong.argmax()]} (counted from 0): field '{field}': expected finite "
-                f"numbers; {FETCH} ({int(wrong.sum())} frames are wrong)"
-            )
+        """Raise UserError if a value of the given frames is not finite. Values of other frames are not used."""
+        check_finite_rows(
+            values[frames],
+            lambda row: f"{self.path}: frame {frames[row]} (counted from 0): field '{field}'",
+            rows="frames",
+        )
 
     def frames(self, person: int) -> dict[str, list[Any]]:
-        """Columns of the person's frames that count."""
+        """The rows of a person, as columns by name: image, pose, shape, points, gender."""
         content, count = self.content, len(self.camera)
         pose = self._numbers(f"poses[{person}]", content["poses"][person], (count, _POSE))
         points = self._numbers(f"poses2d[{person}]", content["poses2d"][person], (count, 3, 18)).transpose(0, 2, 1)
         valid = self._numbers(f"campose_valid[{person}]", content["campose_valid"][person], (count,)) > 0
-        betas = np.asarray(content["betas"][person])
-        betas = self._numbers(f"betas[{person}]", betas, (max(betas.size, NUM_SHAPES),))[:NUM_SHAPES]
+        betas = self._numbers(f"betas[{person}]", content["betas"][person], (None,))[:NUM_SHAPES]
+        number_array(f"{self.path}: field 'betas[{person}]'", betas, (NUM_SHAPES,))
         frames = np.flatnonzero(valid & ((points[:, :, 2] > 0).sum(1) > 1))
         self._check_finite("cam_poses", self.camera, frames)
         self._check_finite(f"poses[{person}]", pose, frames)
         self._check_finite(f"poses2d[{person}]", points, frames)
-        if not np.isfinite(betas).all():
-            raise UserError(f"{self.path}: field 'betas[{person}]': expected finite numbers; {FETCH}")
         turned = self.camera[frames, :3, :3] @ to_matrix(pose[frames, :3])
         pose = np.concatenate([to_axis_angle(turned), pose[frames, 3:]], 1)
         return {
@@ -255,31 +215,35 @@ class _Sequence:
         }
 
 
-def load_eft(path: Path, content: Any) -> Bodies:
-    """EFT's pseudo-truth; `content` is that of the JSON file `path`. Image names are below the data set's image folder.
+def load_eft(path: Path, content: object) -> Bodies:
+    """Read EFT's pseudo ground truth. Image names are below the image folder of the dataset.
+
+    Args:
+        path: the JSON file, for messages.
+        content: of the file.
 
     Raises:
         UserError: see `load_bodies`.
     """
     if not isinstance(content, dict) or not isinstance(content.get("data"), list):
-        raise UserError(f"{path}: expected an object with the list 'data'; {FETCH}")
+        raise UserError(f"{path}: expected an object with the list 'data'; {REPAIR}")
     records = content["data"]
     fields = {"parm_pose": (24, 3, 3), "parm_shape": (10,), "bbox_center": (2,), "bbox_scale": ()}
     columns: dict[str, list[NDArray]] = {name: [] for name in (*fields, "gt_keypoint_2d")}
     for number, record in enumerate(records):
         where = f"{path}: record {number} (counted from 0)"
         if not isinstance(record, dict):
-            raise UserError(f"{where}: expected an object; {FETCH}")
+            raise UserError(f"{where}: expected an object; {REPAIR}")
         where += f", annotId {record['annotId']}" if "annotId" in record else ""
         if not isinstance(record.get("imageName"), str):
-            raise UserError(f"{where}: field 'imageName': expected a text; {FETCH}")
+            raise UserError(f"{where}: field 'imageName': expected a string; {REPAIR}")
         for name, shape in fields.items():
-            columns[name].append(numbers(where, name, record.get(name), shape))
+            columns[name].append(number_array(f"{where}: field '{name}'", record.get(name), shape))
         points = record.get("gt_keypoint_2d", np.zeros((NUM_KEYPOINTS, 3)))
-        columns["gt_keypoint_2d"].append(numbers(where, "gt_keypoint_2d", points, (NUM_KEYPOINTS, 3)))
+        columns["gt_keypoint_2d"].append(number_array(f"{where}: field 'gt_keypoint_2d'", points, (NUM_KEYPOINTS, 3)))
         rotation = columns["parm_pose"][-1]
         if np.abs(rotation @ rotation.transpose(0, 2, 1) - np.eye(3)).max() > 0.01:
-            raise UserError(f"{where}: field 'parm_pose': expected rotation matrices; {FETCH}")
+            raise UserError(f"{where}: field 'parm_pose': expected rotation matrices; {REPAIR}")
     count = len(records)
     rotations = np.array(columns["parm_pose"]).reshape(-1, NUM_JOINTS, 3, 3)
     bodies = Bodies(

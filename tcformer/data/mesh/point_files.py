@@ -1,13 +1,11 @@
-"""Data sets that know 2D points alone, to the one form of `Bodies`: LSP, LSP-Extended, MPII, COCO.
+"""Read the official annotation files of datasets with 2D points only as `Bodies`: LSP, LSP-Extended, MPII, COCO.
 
-They are the official files, read without a conversion; who is taken follows SPIN (github.com/nkolot/SPIN,
-datasets/preprocess). Unlike there, points that are marked as invisible in LSP-Extended do not count: their places are
-made up.
+People are selected as in SPIN (github.com/nkolot/SPIN, datasets/preprocess). Unlike in SPIN, points that LSP-Extended
+marks as invisible are not used, because their positions are invented.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -15,11 +13,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from tcformer.body.files import NUM_JOINTS, NUM_SHAPES
-from tcformer.body.joints import NUM_OPENPOSE
+from tcformer.body.joints import NUM_JOINTS, NUM_OPENPOSE, NUM_SHAPES
+from tcformer.checks import REPAIR, check_finite_rows, number_array
+from tcformer.data.crops import SCALE_UNIT
 from tcformer.data.mesh.bodies import (
-    BOX_UNIT,
-    FETCH,
     MARGIN,
     NUM_KEYPOINTS,
     NUM_POINTS_3D,
@@ -27,11 +24,10 @@ from tcformer.data.mesh.bodies import (
     boxes_around,
     check_bodies,
     genders,
-    numbers,
 )
 from tcformer.errors import UserError
 
-#: Where the points of a data set are among SPIN's 24.
+#: Index among SPIN's 24 joints of each point of a dataset.
 LSP_14: Final = tuple(range(14))
 MPII_16: Final = (0, 1, 2, 3, 4, 5, 14, 15, 12, 13, 6, 7, 8, 9, 10, 11)
 COCO_17: Final = (19, 20, 21, 22, 23, 9, 8, 10, 7, 11, 6, 3, 2, 4, 1, 5, 0)
@@ -40,36 +36,39 @@ _LIMBS_OF_COCO = slice(5, 17)
 
 
 def load_lsp(path: Path) -> Bodies:
-    """Read LSP's or LSP-Extended's joints.mat, with the images' names from the folder beside it.
+    """Read joints.mat of LSP or LSP-Extended, with the image names from the folder beside it.
 
-    That is images/ or, where there is none (HR-LSPET), the folder of the file itself; names in ascending order belong
-    to the columns of the file. A person with less than two visible points has no box and is left out.
+    That folder is images/ or, if it does not exist (HR-LSPET), the folder of the file. The image names in ascending
+    order correspond to the columns of the file. A person with less than two visible points has no box and is dropped.
 
     Raises:
-        UserError: the file cannot be read, or its columns are not as many as the images.
+        UserError: the file cannot be read, or the number of its columns is not the number of images.
     """
     from scipy.io import loadmat
 
     if not path.is_file():
-        raise UserError(f"{path}: no such file; get LSP or LSP-Extended, or take it out of the mixture")
+        raise UserError(f"{path}: no such file; get LSP or LSP-Extended, or remove it from the mixture")
     try:
         joints = np.asarray(loadmat(path, variable_names=["joints"])["joints"], np.float64)
-    except Exception as error:  # scipy raises many kinds for a broken file
-        raise UserError(f"{path}: cannot be read as LSP's joints.mat ({error}); fetch the file again") from error
+    except Exception as error:  # scipy raises many types for a broken file
+        raise UserError(f"{path}: cannot be read as LSP's joints.mat ({error}); download the file again") from error
     extended = joints.shape[:2] == (14, 3)
     if not extended and joints.shape[:2] != (3, 14):
-        raise UserError(f"{path}: joints: expected (14, 3, N) or (3, 14, N) numbers, found {joints.shape}; {FETCH}")
+        raise UserError(f"{path}: joints: expected (14, 3, N) or (3, 14, N) numbers, found {joints.shape}; {REPAIR}")
     points = joints.transpose(2, 0, 1) if extended else joints.transpose(2, 1, 0)  # (N, 14, 3)
     folder = path.parent / "images"
     folder = folder if folder.is_dir() else path.parent
     names = sorted(each.name for each in folder.iterdir() if each.suffix.lower() in (".jpg", ".png"))
     if len(names) != len(points):
         raise UserError(
-            f"{path}: {len(points)} people, but {folder} holds {len(names)} images; expected one each; unpack all of it"
+            f"{path}: {len(points)} people, but {folder} contains {len(names)} images; expected one image for each "
+            f"person; unpack the whole archive"
         )
-    # LSP-Extended marks the visible points, LSP the invisible ones, which it places with care.
+    # LSP-Extended marks visible points. LSP marks invisible ones, whose positions are annotated as well.
     seen = points[:, :, 2] > 0 if extended else np.ones(points.shape[:2], bool)
-    _check_finite(path, points[:, :, :2], lambda row: f"column {row} (counted from 0), {names[row]}")
+    check_finite_rows(
+        points[:, :, :2], lambda row: f"{path}: column {row} (counted from 0), {names[row]}", rows="columns"
+    )
     kept = np.flatnonzero(seen.sum(1) > 1)
     labelled = np.concatenate([points[:, :, :2], seen[:, :, None]], 2)[kept]
     centre, scale = boxes_around(labelled)
@@ -77,10 +76,14 @@ def load_lsp(path: Path) -> Bodies:
 
 
 def load_mpii(path: Path, records: list[Any]) -> Bodies:
-    """MPII's people as HRNet's JSON lists them, those with all 16 points. `records` is the content of `path`.
+    """Read HRNet's JSON list of MPII: the people with all 16 points.
 
-    Boxes are a quarter larger than MPII's, and lie lower by 15 pixels for each unit of its scale, as Stacked
-    Hourglass and SPIN have them. Points are counted from 1 in the file.
+    Boxes are larger than MPII's by a quarter, and lower by 15 pixels for each unit of its scale, as in Stacked
+    Hourglass and SPIN. The coordinates in the file are counted from 1.
+
+    Args:
+        path: the file, for messages.
+        records: the content of the file.
 
     Raises:
         UserError: a field is missing or has the wrong form.
@@ -92,7 +95,7 @@ def load_mpii(path: Path, records: list[Any]) -> Bodies:
         joints, seen = field("joints", (16, 2)), field("joints_vis", (16,)) > 0
         centre, scale = field("center", (2,)), field("scale", ())
         if not isinstance(record.get("image"), str):
-            raise UserError(f"{where}: field 'image': expected a text; {FETCH}")
+            raise UserError(f"{where}: field 'image': expected a string; {REPAIR}")
         if not seen.all():
             continue
         names.append(record["image"])
@@ -103,9 +106,13 @@ def load_mpii(path: Path, records: list[Any]) -> Bodies:
 
 
 def load_coco(path: Path, content: dict[str, Any]) -> Bodies:
-    """COCO's people (person_keypoints_*.json) with all 12 limb joints labelled. `content` is that of `path`.
+    """Read the people of COCO (person_keypoints_*.json) whose 12 limb joints are all labelled.
 
-    Boxes are COCO's, enlarged by 1.2. Crowds are left out.
+    Boxes are COCO's, enlarged by 1.2. Crowds are dropped.
+
+    Args:
+        path: the file, for messages.
+        content: of the file.
 
     Raises:
         UserError: a field is missing or has the wrong form.
@@ -114,7 +121,7 @@ def load_coco(path: Path, content: dict[str, Any]) -> Bodies:
     for number, image in enumerate(content["images"]):
         where = f"{path}: image {number} (counted from 0)"
         if not isinstance(_record(where, image).get("file_name"), str) or "id" not in image:
-            raise UserError(f"{where}: expected an 'id' and a 'file_name'; {FETCH}")
+            raise UserError(f"{where}: expected an 'id' and a 'file_name'; {REPAIR}")
         files[image["id"]] = image["file_name"]
     names, points, centres, scales = [], [], [], []
     for number, record in enumerate(content["annotations"]):
@@ -127,28 +134,25 @@ def load_coco(path: Path, content: dict[str, Any]) -> Bodies:
         if not (flat[_LIMBS_OF_COCO, 2] > 0).all():
             continue
         if record.get("image_id") not in files:
-            raise UserError(f"{where}: field 'image_id': expected one of the images, found {record.get('image_id')!r}")
+            raise UserError(
+                f"{where}: field 'image_id': expected the id of an image of this file, found "
+                f"{record.get('image_id')!r}; {REPAIR}"
+            )
         names.append(files[record["image_id"]])
         points.append(np.concatenate([flat[:, :2], flat[:, 2:] > 0], 1))
         centres.append((left + width / 2, top + height / 2))
-        scales.append(MARGIN * max(width, height) / BOX_UNIT)
+        scales.append(MARGIN * max(width, height) / SCALE_UNIT)
     return _bodies(path, names, np.array(points), COCO_17, np.array(centres), np.array(scales))
 
 
 def _field(where: str, record: dict[str, Any], name: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    return numbers(where, name, record.get(name), shape)
+    return number_array(f"{where}: field '{name}'", record.get(name), shape)
 
 
-def _record(where: str, record: Any) -> dict[str, Any]:
+def _record(where: str, record: object) -> dict[str, Any]:
     if not isinstance(record, dict):
-        raise UserError(f"{where}: expected an object; {FETCH}")
+        raise UserError(f"{where}: expected an object; {REPAIR}")
     return record
-
-
-def _check_finite(path: Path, values: NDArray[np.float64], where: Callable[[int], str]) -> None:
-    wrong = ~np.isfinite(values).all(axis=(1, 2))
-    if wrong.any():
-        raise UserError(f"{path}: {where(int(wrong.argmax()))}: expected finite numbers; {FETCH}")
 
 
 def _bodies(
@@ -159,7 +163,16 @@ def _bodies(
     centre: NDArray[np.float64],
     scale: NDArray[np.float64],
 ) -> Bodies:
-    """Points (N, K, 3), the third 1 where they are labelled, at `places` of SPIN's 24; nothing else is known."""
+    """Make `Bodies` of people of whom only 2D points are known.
+
+    Args:
+        path: the file, for messages.
+        names: (N) images.
+        points: (N, K, 3) x, y in image pixels, and 1 for labelled points, else 0.
+        places: (K,) index of each point among SPIN's 24.
+        centre: (N, 2) of the boxes.
+        scale: (N,) of the boxes.
+    """
     count = len(names)
     keypoints = np.zeros((count, NUM_KEYPOINTS, 3), np.float32)
     points = points.reshape(count, len(places), 3)

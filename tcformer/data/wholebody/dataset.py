@@ -1,73 +1,79 @@
 """COCO-WholeBody V1.0: the official annotation and detection files, and top-down samples from them.
 
-Files under a data root:
+Files below a data root:
 
     annotations/coco_wholebody_{train,val}_v1.0.json
     {train,val}2017/%012d.jpg
     person_detection_results/COCO_val2017_detections_AP_H_56_person.json
 
-A point is labelled where its visibility is above 0. The file mixes whole numbers, 0.0 / 1.0 flags and
-confidences in that place, so nothing else is read from it.
+A point is labelled if its visibility is above 0. The files use integers, flags 0.0 and 1.0, and confidences as
+visibilities, so their other differences mean nothing.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, Final, Literal, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tcformer.checks import is_below_folder, numbers_of_list, read_json
 from tcformer.data.crops import centre_and_extent, crop_matrix, fit_aspect, transform_points
-from tcformer.data.images import missing_files, normalise, read_image
+from tcformer.data.images import check_images, normalise, read_image
 from tcformer.data.wholebody.keypoints import FLIP, NUM_KEYPOINTS, PART_FIELDS, PARTS, UPPER_BODY
-from tcformer.errors import UserError, listed
+from tcformer.errors import UserError
 from tcformer.parameters import parameters
 
 Split = Literal["train", "val"]
 
 DETECTIONS: Final = "COCO_val2017_detections_AP_H_56_person.json"
+_HINT = (
+    "expected the official COCO-WholeBody V1.0 layout under the data root; run the prepare stage, or set the data root "
+    "to where the files are"
+)
 _IS_UPPER = np.isin(np.arange(NUM_KEYPOINTS), UPPER_BODY)
 _TRIPLETS = {PART_FIELDS[part]: PARTS[part].stop - PARTS[part].start for part in PARTS}
 
 
 def annotation_file(root: Path, split: Split) -> Path:
-    """The annotation file of a split under a data root."""
+    """The annotation file of a split below a data root."""
     return root / "annotations" / f"coco_wholebody_{split}_v1.0.json"
 
 
 def image_folder(root: Path, split: Split) -> Path:
-    """The image folder of a split under a data root."""
+    """The image folder of a split below a data root."""
     return root / f"{split}2017"
 
 
 def detection_file(root: Path) -> Path:
-    """The person detections (boxes and scores) on the validation images under a data root."""
+    """The file of person detections (boxes and scores) on the validation images, below a data root."""
     return root / "person_detection_results" / DETECTIONS
 
 
 @dataclass(frozen=True, eq=False)
 class People:
-    """The persons of an annotation file as arrays, in the file's order."""
+    """The persons of an annotation file as arrays, in the order of the file.
 
-    #: image id -> (file name, width, height in pixels), for every image of the file
+    Attributes:
+        images: file name, width and height in pixels of every image of the file, by image id.
+        annotation_id: (N,) int64.
+        image_id: (N,) int64.
+        box: (N, 4) float64 x, y, width, height in pixels.
+        area: (N,) float64 area of the person's segment, pixels².
+        crowd: (N,) bool.
+        keypoints: (N, 133, 3) float64 x, y in pixels, visibility.
+    """
+
     images: Mapping[int, tuple[str, int, int]]
-    #: (N,) int64
     annotation_id: NDArray[np.int64]
-    #: (N,) int64
     image_id: NDArray[np.int64]
-    #: (N, 4) float64 x, y, width, height in pixels
     box: NDArray[np.float64]
-    #: (N,) float64 pixels², of the person's segment
     area: NDArray[np.float64]
-    #: (N,) bool
     crowd: NDArray[np.bool_]
-    #: (N, 133, 3) float64 x, y in pixels, visibility
     keypoints: NDArray[np.float64]
 
     def __len__(self) -> int:
@@ -78,18 +84,20 @@ def load_people(source: Path | str | Mapping[str, Any]) -> People:
     """Read and check an official annotation file.
 
     Args:
-        source: its path, or its content as parsed JSON.
+        source: the path of the file, or its parsed content.
 
     Raises:
-        UserError: the file is missing, no JSON, or breaks the format; the message gives the first wrong
-            record's id and field, what was expected, and how many other records are wrong.
+        UserError: the file does not exist, is not JSON or breaks the format. The message gives the id and the field of
+            the first wrong record, what was expected, and the number of other wrong records.
     """
     if isinstance(source, Mapping):
         name, content = "annotations", source
     else:
-        name, content = str(source), _read_json(Path(source), object_hook=_compact)
+        name, content = str(source), read_json(Path(source), _HINT, object_hook=_compact)
     if not isinstance(content, Mapping) or not all(isinstance(content.get(k), list) for k in ("images", "annotations")):
-        raise UserError(f"{name}: expected an object with the lists 'images' and 'annotations'; fetch the file again")
+        raise UserError(
+            f"{name}: expected an object with the lists 'images' and 'annotations'; download the file again"
+        )
     images: dict[int, tuple[str, int, int]] = {}
     problems = []
     for image in content["images"]:
@@ -110,7 +118,7 @@ def load_people(source: Path | str | Mapping[str, Any]) -> People:
             points.append(checked)
     if problems:
         rest = f" ({len(problems) - 1} more records are wrong)" if len(problems) > 1 else ""
-        raise UserError(f"{name}: {problems[0]}; correct the record or fetch the file again{rest}")
+        raise UserError(f"{name}: {problems[0]}; correct the record or download the file again{rest}")
     return People(
         images=images,
         annotation_id=np.array([a["id"] for a in annotations], np.int64),
@@ -122,72 +130,52 @@ def load_people(source: Path | str | Mapping[str, Any]) -> People:
     )
 
 
-def _read_json(path: Path, object_hook: Any = None) -> Any:
-    try:
-        with open(path, encoding="utf-8") as file:
-            return json.load(file, object_hook=object_hook)
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{path}: no such file; expected the official COCO-WholeBody V1.0 layout under the data root; "
-            f"run the prepare stage, or set the data root to where the files are"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error}); fetch the file again") from error
-
-
 def _compact(record: dict[str, Any]) -> dict[str, Any]:
-    """An annotation with arrays for its point lists and no outline; other records as they are.
+    """Convert the point lists of an annotation to arrays and drop its segmentation. Other records stay unchanged.
 
-    Applied as soon as a record is parsed: as Python lists the official training file would fill 10 GB.
+    This is done as soon as a record is parsed. With Python lists, the official training file would take 10 GB.
     """
     if "keypoints" in record and "image_id" in record:
         record.pop("segmentation", None)
         for field in _TRIPLETS:
-            record[field] = _numbers(record.get(field))
+            array = numbers_of_list(record.get(field))
+            if array is not None:
+                record[field] = array
     return record
 
 
-def _numbers(values: Any) -> Any:
-    """A list of numbers as a float64 array; anything else as it is."""
-    if isinstance(values, list):
-        with contextlib.suppress(ValueError):  # nested lists of different lengths
-            array = np.array(values)
-            if array.dtype.kind in "if":
-                return array.astype(np.float64)
-    return values
-
-
-def _is_number(value: object) -> bool:
-    # JSON's whole numbers have no end, a NaN is not below anything.
+def _is_number(value: object) -> TypeGuard[float]:
+    # Integers in JSON can be too large for a float. The comparison is false for NaN.
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
-def _is_count(value: object, least: int) -> bool:
+def _is_count(value: object, least: int) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**63
 
 
-def _image_problem(image: Any, images: Mapping[int, object]) -> str | None:
+def _image_problem(image: object, images: Mapping[int, object]) -> str | None:
+    """What is wrong with an image record, or None."""
     if not isinstance(image, dict) or not _is_count(image.get("id"), 0):
-        return f"image {image!r:.80}: field 'id': expected a whole number of at least 0"
+        return f"image {image!r:.80}: field 'id': expected an integer of at least 0"
     where = f"image {image['id']}: field"
     if image["id"] in images:
         return f"{where} 'id': expected each id once, found it again"
-    if not isinstance(image.get("file_name"), str) or not image["file_name"]:
-        return f"{where} 'file_name': expected a file name, found {image.get('file_name')!r}"
+    if not isinstance(image.get("file_name"), str) or not is_below_folder(image["file_name"]):
+        return f"{where} 'file_name': expected a path below the image folder, found {image.get('file_name')!r}"
     for field in ("width", "height"):
         if not _is_count(image.get(field), 1):
-            return f"{where} '{field}': expected a whole number of pixels above 0, found {image.get(field)!r}"
+            return f"{where} '{field}': expected an integer above 0 (pixels), found {image.get(field)!r}"
     return None
 
 
-def _checked_points(annotation: Any, images: Mapping[int, object], seen: set[int]) -> NDArray[np.float64] | str:
-    """The (133, 3) points of a good annotation, or what is wrong with it; adds its id to `seen`."""
+def _checked_points(annotation: object, images: Mapping[int, object], seen: set[int]) -> NDArray[np.float64] | str:
+    """The (133, 3) points of an annotation, or what is wrong with it. Adds its id to `seen`."""
     if not isinstance(annotation, dict):
         return f"annotation {annotation!r:.80}: expected an object"
-    number: Any = annotation.get("id")
+    number = annotation.get("id")
     where = f"annotation {number!r}: field"
     if not _is_count(number, 1):
-        return f"{where} 'id': expected a whole number above 0 (the evaluation takes 0 for 'no match')"
+        return f"{where} 'id': expected an integer above 0 (to the evaluation, 0 means 'no match')"
     if number in seen:
         return f"{where} 'id': expected each id once, found it again"
     seen.add(number)
@@ -202,10 +190,11 @@ def _checked_points(annotation: Any, images: Mapping[int, object], seen: set[int
         return f"{where} 'area': expected a number of pixels² of at least 0, found {annotation.get('area')!r}"
     parts = []
     for field, count in _TRIPLETS.items():
-        values = _numbers(annotation.get(field))
+        found = annotation.get(field)
+        values = found if isinstance(found, np.ndarray) else numbers_of_list(found)
         expected = f"{where} '{field}': expected {3 * count} numbers ({count} x, y, visibility)"
-        if not isinstance(values, np.ndarray):
-            return f"{expected}, found {values!r:.60}"
+        if values is None:
+            return f"{expected}, found {found!r:.60}"
         if values.shape != (3 * count,):
             return f"{expected}, found " + (f"{values.size}" if values.ndim == 1 else "nested lists")
         parts.append(values)
@@ -217,12 +206,13 @@ def _checked_points(annotation: Any, images: Mapping[int, object], seen: set[int
         return (
             f"{where} '{field}': expected finite numbers and visibilities of at least 0, found {points[first].tolist()}"
         )
-    # COCO's training annotations hold boxes without extent; on a person without points they do no harm.
+    # COCO's training annotations contain empty boxes. They do no harm for a person without points.
     used = bool((points[PARTS["body"], 2] > 0).any())
     return _box_problem(annotation.get("bbox"), where, allow_empty=not used) or points
 
 
-def _box_problem(box: Any, where: str, allow_empty: bool) -> str | None:
+def _box_problem(box: object, where: str, allow_empty: bool) -> str | None:
+    """What is wrong with a box, or None."""
     if not isinstance(box, list) or len(box) != 4 or not all(_is_number(v) for v in box):
         return f"{where} 'bbox': expected 4 finite numbers (x, y, width, height), found {box!r:.80}"
     if min(box[2:]) < 0 or (min(box[2:]) == 0 and not allow_empty):
@@ -232,19 +222,22 @@ def _box_problem(box: Any, where: str, allow_empty: bool) -> str | None:
 
 @dataclass(frozen=True, eq=False)
 class Crops:
-    """What a data set iterates over: one box to crop a row, and the points if they are known."""
+    """The boxes to crop, with their points if these are known.
 
-    #: image id -> (file name, width, height in pixels)
+    Attributes:
+        images: file name, width and height in pixels of the images, by image id.
+        image_id: (N,) int64.
+        annotation_id: (N,) int64; 0 for a detection.
+        box: (N, 4) float64 x, y, width, height in pixels.
+        score: (N,) float32 confidence of the box; 1 for an annotation.
+        keypoints: (N, 133, 3) float32 x, y in pixels, visibility; None for detections.
+    """
+
     images: Mapping[int, tuple[str, int, int]]
-    #: (N,) int64
     image_id: NDArray[np.int64]
-    #: (N,) int64; 0 for a detection
     annotation_id: NDArray[np.int64]
-    #: (N, 4) float64 x, y, width, height in pixels
     box: NDArray[np.float64]
-    #: (N,) float32 confidence of the box; 1 for an annotation
     score: NDArray[np.float32]
-    #: (N, 133, 3) float32 x, y in pixels, visibility; None for detections
     keypoints: NDArray[np.float32] | None
 
     def __len__(self) -> int:
@@ -252,10 +245,10 @@ class Crops:
 
 
 def annotated_crops(people: People) -> Crops:
-    """The persons that mmpose 0.x trains and tests on, with the boxes it takes.
+    """Select the persons, and compute the boxes, that mmpose 0.x trains and tests on.
 
-    Dropped are crowds, persons without a labelled body point and persons without area. A box is clipped to
-    the image as mmpose does (which takes one pixel from its width and height).
+    Crowds, persons without a labelled body point and persons without area are dropped. Boxes are clipped to the image
+    as in mmpose, which makes them smaller by one pixel in width and height.
     """
     size = np.array([people.images[i][1:] for i in people.image_id], np.float64).reshape(-1, 2)
     corner = np.maximum(people.box[:, :2], 0)
@@ -273,27 +266,27 @@ def annotated_crops(people: People) -> Crops:
 
 
 def detected_crops(path: Path, people: People, least_score: float) -> Crops:
-    """Person detections on the images of an annotation file.
+    """Read person detections on the images of an annotation file.
 
-    Boxes below `least_score`, of another category, without extent or on images that the annotation file does
-    not hold are left out.
+    Detections with a score below `least_score`, of another category, with an empty box, or on an image that is not in
+    the annotation file are dropped.
 
     Raises:
-        UserError: the file is missing or breaks the format; the message gives the record and the field.
+        UserError: the file does not exist or breaks the format. The message gives the record and the field.
     """
-    detections = _read_json(path)
+    detections = read_json(path, _HINT)
     if not isinstance(detections, list):
-        raise UserError(f"{path}: expected a list of detections; fetch the file again")
+        raise UserError(f"{path}: expected a list of detections; download the file again")
     rows = []
     for index, detection in enumerate(detections):
         where = f"{path}: detection {index} (counted from 0): field"
         if not isinstance(detection, dict):
-            raise UserError(f"{path}: detection {index} (counted from 0): expected an object; fetch the file again")
+            raise UserError(f"{path}: detection {index} (counted from 0): expected an object; download the file again")
         problem = _box_problem(detection.get("bbox"), where, allow_empty=True)
         if not _is_number(detection.get("score")):
             problem = f"{where} 'score': expected a finite number, found {detection.get('score')!r}"
         if problem:
-            raise UserError(f"{problem}; correct the record or fetch the file again")
+            raise UserError(f"{problem}; correct the record or download the file again")
         if (
             detection.get("category_id") == 1
             and detection.get("image_id") in people.images
@@ -311,38 +304,23 @@ def detected_crops(path: Path, people: People, least_score: float) -> Crops:
     )
 
 
-def check_images(crops: Crops, folder: Path) -> None:
-    """Make sure that every image of the crops is there.
-
-    Raises:
-        UserError: names the first ten missing files and their number.
-    """
-    wanted = {crops.images[int(i)][0] for i in np.unique(crops.image_id)}
-    missing = missing_files(folder, wanted)
-    if missing:
-        raise UserError(
-            f"{folder}: {len(missing)} of {len(wanted)} annotated images are missing: {listed(missing)}; "
-            f"unpack the image archive there or run the prepare stage"
-        )
-
-
 @parameters
 class WholebodyAugmentation:
-    """Random changes to a training crop, in the order in which they are drawn."""
+    """Random changes of a training crop, in the order in which they are drawn."""
 
-    #: probability of moving the box centre
+    #: probability of shifting the box centre
     shift_probability: float
-    #: largest move of the box centre along each axis, as a fraction of the padded box
+    #: largest shift of the box centre along each axis, as a fraction of the padded box
     shift: float
     #: probability of mirroring
     flip_probability: float
-    #: probability of cropping to the upper body or to the rest
+    #: probability of cropping only the upper body or only the other points
     half_body_probability: float
-    #: a half-body crop needs more labelled points than this
+    #: number of labelled points above which half-body crops are made
     half_body_points: int
-    #: standard deviation of the crop's relative size, also its largest deviation from 1
+    #: standard deviation of the relative size of the crop, and its largest difference from 1
     scale: float
-    #: standard deviation of the rotation in degrees; cut at twice this
+    #: standard deviation of the rotation in degrees; rotations are clipped to twice this
     rotation: float
     #: probability of rotating
     rotation_probability: float
@@ -351,20 +329,23 @@ class WholebodyAugmentation:
 class WholebodyDataset:
     """Crops of persons as samples for the network.
 
-    A sample holds
+    A sample contains
         image: (3, height, width) float32, RGB normalised by the ImageNet mean and standard deviation
-        points: (133, 2) float32 x, y in pixels of `image`; zeros where not labelled
-        weights: (133,) float32, 1 where labelled
-        centre, extent: (2,) float32, the crop in image pixels (with augmentation: after it)
+        points: (133, 2) float32 x, y in pixels of `image`; 0 if not labelled
+        weights: (133,) float32, 1 if labelled, else 0
+        centre, extent: (2,) float32, the crop in image pixels, after augmentation
         score: float, confidence of the box
         image_id, annotation_id, index: int
 
     Args:
-        crops: what to crop.
-        folder: where the images are.
+        crops: the boxes to crop.
+        folder: the image folder.
         input_size: (height, width) of the network's input.
-        padding: factor by which the crop exceeds the box.
-        augmentation: used where `sample` is given a generator; without it such a sample is the plain one.
+        padding: factor by which the crop is larger than the box.
+        augmentation: is applied if `sample` gets a generator; None for no augmentation.
+
+    Raises:
+        UserError: images are missing.
     """
 
     def __init__(
@@ -375,7 +356,7 @@ class WholebodyDataset:
         padding: float,
         augmentation: WholebodyAugmentation | None = None,
     ) -> None:
-        check_images(crops, folder)
+        check_images(folder, (crops.images[int(i)][0] for i in np.unique(crops.image_id)))
         self.crops = crops
         self.folder = folder
         self.input_size = input_size
@@ -387,11 +368,11 @@ class WholebodyDataset:
 
     @property
     def num_images(self) -> int:
-        """Image files among which the samples are; persons share some."""
+        """Number of image files. Several persons may be on one image."""
         return len(np.unique(self.crops.image_id))
 
     def sample(self, index: int, rng: np.random.Generator | None) -> dict[str, Any]:
-        """The crop `index`; augmented if a generator is given, from which alone all randomness comes."""
+        """Make the crop `index`. It is augmented if there is a generator, from which all randomness comes."""
         import cv2
 
         crops = self.crops
@@ -435,9 +416,19 @@ class WholebodyDataset:
         image_width: int,
         rng: np.random.Generator,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], float, bool]:
-        """A random crop: centre (in the flipped image, if flipped), extent, rotation in degrees, flip.
+        """Draw a random crop.
 
-        `points` (P, 2) are the labelled ones and `upper` (P,) says which belong to the upper body.
+        Args:
+            options: of the augmentation.
+            centre: (2,) of the crop without augmentation.
+            extent: (2,) of the crop without augmentation.
+            points: (P, 2) labelled points.
+            upper: (P,) whether each point belongs to the upper body.
+            image_width: in pixels.
+            rng: the only source of randomness.
+
+        Returns:
+            Centre (in the mirrored image, if mirrored), extent, rotation in degrees, and whether to mirror.
         """
         if rng.random() < options.shift_probability:
             centre = centre + rng.uniform(-1, 1, 2) * options.shift * extent
@@ -457,11 +448,10 @@ class WholebodyDataset:
     def _half_body(
         self, points: NDArray[np.float32], upper: NDArray[np.bool_], rng: np.random.Generator
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-        """Centre and extent around half of the labelled points.
+        """Centre and extent of a crop around half of the labelled points; None if that is not possible.
 
-        As in mmpose 0.x, everything but the upper body's own points (feet and legs, but also face and hands)
-        is the other half, and the upper half is chosen when a standard normal number is below 0.5, that is in
-        69 %.
+        As in mmpose 0.x, the other half is all points except the body points above the hips: legs and feet, but also
+        face and hands. The upper half is preferred if a standard normal number is below 0.5, which it is in 69 %.
         """
         prefer_upper = rng.standard_normal() < 0.5
         chosen = points[upper] if (prefer_upper and upper.sum() > 2) or (~upper).sum() <= 2 else points[~upper]

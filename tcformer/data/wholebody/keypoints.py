@@ -1,9 +1,9 @@
 """The 133 points of COCO-WholeBody V1.0: names, order, left/right pairs, OKS sigmas, skeleton.
 
-The order is body 17 | foot 6 | face 68 | left hand 21 | right hand 21. It is not the order in which the
-fields stand in an annotation. Left and right are the person's own.
+The order is body 17 | foot 6 | face 68 | left hand 21 | right hand 21. It is not the order of the fields in an
+annotation. Left and right are the person's own.
 
-Source: the data set's documentation and evaluation code (github.com/jin-s13/COCO-WholeBody).
+Source: the documentation and evaluation code of the dataset (github.com/jin-s13/COCO-WholeBody).
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from tcformer.data.mirror import flip_permutation
+
 NUM_KEYPOINTS: Final = 133
 
-#: Part name -> its slice of the 133 points.
+#: The slice of the 133 points of each part.
 PARTS: Final = MappingProxyType(
     {
         "body": slice(0, 17),
@@ -27,7 +29,7 @@ PARTS: Final = MappingProxyType(
     }
 )
 
-#: Part name -> the annotation's (and result's) field of x, y, v triplets.
+#: The field of annotations and results that contains the x, y, v triplets of each part.
 PART_FIELDS: Final = MappingProxyType(
     {
         "body": "keypoints",
@@ -53,7 +55,7 @@ _HAND = (
     ),
 )
 
-#: The 133 names. Face points are numbered as in 300-W / iBUG 68: the contour starts at the image's left.
+#: The 133 names. Face points are numbered as in 300-W / iBUG 68: the contour starts on the left of the image.
 NAMES: Final[tuple[str, ...]] = (
     *_BODY,
     *_FOOT,
@@ -64,12 +66,12 @@ NAMES: Final[tuple[str, ...]] = (
 
 
 def _mirrored(first: int, last: int) -> list[tuple[int, int]]:
-    """Pairs of a run of points whose mirror image is the run read backwards."""
+    """The pairs of a run of points whose mirror image is the reversed run."""
     return [(first + i, last - i) for i in range((last - first + 1) // 2)]
 
 
-#: The 61 left/right pairs. The other 11 points (nose, chin, nose bridge and tip, mouth centre) mirror
-#: themselves.
+#: The 61 left/right pairs. The other 11 points (nose, chin, bridge and tip of the nose, centres of the lips) are their
+#: own mirror images.
 FLIP_PAIRS: Final[tuple[tuple[int, int], ...]] = (
     *((i, i + 1) for i in range(1, 17, 2)),
     *((i, i + 3) for i in range(17, 20)),
@@ -85,16 +87,8 @@ FLIP_PAIRS: Final[tuple[tuple[int, int], ...]] = (
 )
 
 
-def _permutation() -> NDArray[np.int64]:
-    order = np.arange(NUM_KEYPOINTS)
-    for a, b in FLIP_PAIRS:
-        order[a], order[b] = b, a
-    order.setflags(write=False)
-    return order
-
-
 #: (133,) int64: point i of a mirrored image is point FLIP[i] of the original. Its own inverse.
-FLIP: Final = _permutation()
+FLIP: Final = flip_permutation(NUM_KEYPOINTS, FLIP_PAIRS)
 
 _HAND_SIGMAS = """
     .029 .022 .035 .037 .047 .026 .025 .024 .035 .018 .024 .022 .026 .017 .021 .021 .032 .020 .019 .022 .031
@@ -117,11 +111,11 @@ def _sigmas() -> NDArray[np.float64]:
     return values
 
 
-#: (133,) float64: per-point sigma of the object keypoint similarity, in units of the square root of the
-#: person's area. Foot and face values differ between left and right; that is how the data set publishes them.
+#: (133,) float64: sigma of each point in the object keypoint similarity, in units of the square root of the person's
+#: area. The published values of feet and face differ between left and right.
 SIGMAS: Final = _sigmas()
 
-#: Index pairs to draw as bones.
+#: Pairs of points that are drawn as bones.
 SKELETON: Final[tuple[tuple[int, int], ...]] = (
     *((15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12)),
     *((5, 6), (5, 7), (6, 8), (7, 9), (8, 10)),
@@ -139,7 +133,7 @@ SKELETON: Final[tuple[tuple[int, int], ...]] = (
 UPPER_BODY: Final = tuple(range(0, 11))
 LOWER_BODY: Final = tuple(range(11, 23))
 
-#: What a network can be asked for -> the parts that are.
+#: The parts of each set of keypoints that a network can predict.
 SUBSETS: Final = MappingProxyType(
     {
         "all": tuple(PARTS),
@@ -152,11 +146,18 @@ SUBSETS: Final = MappingProxyType(
 
 
 def subset(name: str) -> NDArray[np.int64]:
-    """(K,) which of the 133 points make up one of `SUBSETS`, ascending."""
+    """Indices (K,), ascending, of the points of one of `SUBSETS` among the 133."""
     return np.concatenate([np.arange(NUM_KEYPOINTS)[PARTS[part]] for part in SUBSETS[name]])
 
 
 def flip_within(points: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(K,) `FLIP` for some `points` (K,) of the 133: in a mirrored image, point i of them is point result[i]."""
+    """`FLIP` for a subset of points.
+
+    Args:
+        points: (K,) indices among the 133, as of `subset`.
+
+    Returns:
+        (K,): point i of the subset in a mirrored image is point `result[i]` of the subset in the original.
+    """
     place = {int(point): i for i, point in enumerate(points)}
     return np.array([place[int(FLIP[point])] for point in points])

@@ -10,19 +10,19 @@ from tcformer.parameters import parameters
 
 @parameters
 class FaceOptions:
-    """What determines the head and the training samples."""
+    """Options of the head and the training samples."""
 
-    #: from the stages to heat maps, see `tcformer.models.NECKS`
+    #: neck between the stages and the heat maps, see `tcformer.models.NECKS`
     neck: str
     #: stochastic depth: probability of dropping the last block, rising linearly from 0 at the first
     drop_path: float
     #: height, width of the crops in pixels
     input_size: tuple[int, int]
-    #: factor by which a crop exceeds the longer side of the box around the landmarks
+    #: factor by which a crop is larger than the longer side of the box around the landmarks
     box_padding: float
     #: standard deviation of the target Gaussians in heat-map pixels (a heat map is a quarter of the crop)
     sigma: float
-    #: random changes to training crops
+    #: random changes of training crops
     augmentation: FaceAugmentation
 
     def __post_init__(self) -> None:
@@ -31,9 +31,9 @@ class FaceOptions:
 
 @parameters
 class FaceEvaluation:
-    """How a trained network is measured."""
+    """Options of the evaluation."""
 
-    #: average with the mirrored image's prediction
+    #: average the predictions for an image and for its mirror image
     flip_test: bool
 
 

@@ -1,4 +1,4 @@
-"""Face alignment: 98 heat maps on face crops, trained and measured on WFLW."""
+"""Face alignment: 98 heat maps of face crops, trained and evaluated on WFLW."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class FaceTask:
     """See `tcformer.tasks.base.Task`.
 
     Args:
-        options: head and samples.
-        network: the backbone.
+        options: of the head and the samples.
+        network: options of the backbone.
         data_root: folder with the official files, see `tcformer.data.face.dataset`.
-        evaluation: needed by `predict` only.
+        evaluation: only needed by `predict`.
     """
 
     name = "face"
@@ -57,13 +57,17 @@ class FaceTask:
 
     @property
     def evaluation(self) -> FaceEvaluation:
-        """The evaluation options; a ValueError if the task was built without."""
+        """The options of the evaluation.
+
+        Raises:
+            ValueError: the task was built without them.
+        """
         if self._evaluation is None:
             raise ValueError("this FaceTask was built without evaluation options")
         return self._evaluation
 
     def build_model(self) -> Network:
-        """The network with a heat-map head."""
+        """Build the network with a heat-map head."""
         from tcformer import create_model
 
         return create_model(
@@ -79,7 +83,7 @@ class FaceTask:
         return self._dataset("train", self.options.augmentation)
 
     def val_set(self) -> FaceDataset:
-        """The faces of the test list; WFLW has no other to watch training on."""
+        """The faces of the test list, because WFLW has no validation list."""
         return self._dataset("test")
 
     test_set = val_set
@@ -98,17 +102,17 @@ class FaceTask:
 
     @torch.no_grad()
     def validate(self, model: Model, batch: Batch) -> dict[str, Tensor]:
-        """Sums of the loss and of the faces' normalised errors ("nme_sum", see `metrics.face_nme`)."""
+        """Sums of the loss and of the normalised errors of the faces ("nme_sum", see `metrics.face_nme`)."""
         heat_maps, targets, weights = self._forward(model, batch)
         points, _ = decode_heat_maps(heat_maps)
         height, width = self.options.input_size
         stride = points.new_tensor([width / heat_maps.shape[-1], height / heat_maps.shape[-2]])
-        wanted = batch["points"]
+        truth = batch["points"]
         right, left = EYE_CORNERS
-        distance = (points * stride - wanted).norm(dim=-1).mean(-1)
+        distance = (points * stride - truth).norm(dim=-1).mean(-1)
         return {
             "loss_sum": heat_map_loss(heat_maps, targets, weights).sum(),
-            "nme_sum": (distance / (wanted[:, right] - wanted[:, left]).norm(dim=-1)).sum(),
+            "nme_sum": (distance / (truth[:, right] - truth[:, left]).norm(dim=-1)).sum(),
             "count": distance.new_tensor(len(distance)),
         }
 
@@ -122,7 +126,7 @@ class FaceTask:
 
     @torch.no_grad()
     def predict(self, model: Model, batch: Batch) -> list[dict[str, Any]]:
-        """One record a face: its "index" in the list and its "points", 98 x, y in image pixels."""
+        """A prediction for each face: its "index" in the list and its "points", 98 x, y in image pixels."""
         images = batch["image"]
         heat_maps = flip_test(model, images, FLIP) if self.evaluation.flip_test else model(images)
         height, width = heat_maps.shape[-2:]
@@ -132,34 +136,34 @@ class FaceTask:
         return [{"index": index, "points": face.tolist()} for index, face in zip(batch["index"].tolist(), points)]
 
     def evaluate(self, predictions: list[dict[str, Any]]) -> dict[str, Any]:
-        """{"full" or attribute: {"NME", "FR10", "AUC10", "count"}} of `metrics.evaluate_face`.
+        """Compute {"full" or attribute: {"NME", "FR10", "AUC10", "count"}} of `metrics.evaluate_face`.
 
-        Under "baseline" the same measures of the training faces' mean shape placed in every crop, if there is a
-        training list.
+        "baseline" contains the same metrics of the mean shape of the training faces, placed in every crop. It is absent
+        if there is no training list.
 
         Raises:
             UserError: a face of the test list has no prediction.
         """
         faces = load_faces(list_file(self.root, "test"))
-        found = {record["index"]: record["points"] for record in predictions}
+        found = {prediction["index"]: prediction["points"] for prediction in predictions}
         missing = [index for index in range(len(faces)) if index not in found]
         if missing:
             raise UserError(
                 f"predictions: {len(missing)} of the {len(faces)} faces of {faces.source} have none, first face "
                 f"{missing[0]} (counted from 0); predict the whole test list"
             )
-        measures: dict[str, Any] = _measures(np.array([found[index] for index in range(len(faces))]), faces)
+        metrics: dict[str, Any] = _metrics(np.array([found[index] for index in range(len(faces))]), faces)
         training = list_file(self.root, "train")
-        if training.exists() and len(learned := load_faces(training)):
-            shape = mean_shape(learned.points, *self._crops(learned))
-            measures["baseline"] = _measures(place_shape(shape, *self._crops(faces)), faces)
-        return measures
+        if training.exists() and len(training_faces := load_faces(training)):
+            shape = mean_shape(training_faces.points, *self._crops(training_faces))
+            metrics["baseline"] = _metrics(place_shape(shape, *self._crops(faces)), faces)
+        return metrics
 
     def _crops(self, faces: Faces) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         return centre_and_extent(face_crops(faces.points), self.options.input_size, self.options.box_padding)
 
 
-def _measures(points: NDArray[np.float64], faces: Faces) -> dict[str, Any]:
+def _metrics(points: NDArray[np.float64], faces: Faces) -> dict[str, Any]:
     return dict(evaluate_face(face_nme(points, faces.points), faces.attributes))
 
 

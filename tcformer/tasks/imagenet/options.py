@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from tcformer.data.imagenet.folder import ImageAugmentation
+from tcformer.data.imagenet.dataset import ImageAugmentation
 from tcformer.parameters import parameters
 
 
 @parameters
 class ImagenetOptions:
-    """What determines the head and the samples."""
+    """Options of the head and the samples."""
 
     #: stochastic depth: probability of dropping the last block, rising linearly from 0 at the first
     drop_path: float
@@ -16,11 +16,11 @@ class ImagenetOptions:
     num_classes: int
     #: side of the network's input in pixels
     input_size: int
-    #: share of the resized image's short side that the centre crop takes where images are not augmented
+    #: side of the centre crop of an image that is not augmented, as a fraction of the short side of the resized image
     crop_fraction: float
-    #: random changes to training images
+    #: random changes of training images
     augmentation: ImageAugmentation
 
 
 OPTIONS = ImagenetOptions
-EVALUATION = None  # nothing to choose
+EVALUATION = None  # the evaluation has no options

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tcformer.data.imagenet.folder import ImageAugmentation, ImageFolderDataset, find_classes
+from tcformer.data.imagenet.dataset import ImageAugmentation, ImageFolderDataset, find_classes
 from tcformer.metrics.classification import accuracy, rank_of_label
 from tcformer.models import Network, NetworkOptions
 from tcformer.tasks.base import Batch, Model
@@ -20,8 +20,8 @@ class ImagenetTask:
     """See `tcformer.tasks.base.Task`.
 
     Args:
-        options: head and samples.
-        network: the backbone.
+        options: of the head and the samples.
+        network: options of the backbone.
         data_root: folder with train/<class>/ and val/<class>/.
     """
 
@@ -33,7 +33,7 @@ class ImagenetTask:
         self.root = Path(data_root)
 
     def build_model(self) -> Network:
-        """The network with a classification head."""
+        """Build the network with a classification head."""
         from tcformer import create_model
 
         options = self.options
@@ -63,12 +63,12 @@ class ImagenetTask:
         return ImageFolderDataset(self.root, split, classes, options.input_size, options.crop_fraction, augmentation)
 
     def loss(self, model: Model, batch: Batch) -> dict[str, Tensor]:
-        """Cross entropy with the batch's soft targets."""
+        """Cross entropy with the soft targets of the batch."""
         return {"loss": F.cross_entropy(model(batch["image"]).float(), batch["targets"])}
 
     @torch.no_grad()
     def validate(self, model: Model, batch: Batch) -> dict[str, Tensor]:
-        """Sums of the cross entropy with the labels and of the correct answers."""
+        """Sums of the cross entropy with the labels, and numbers of correct predictions."""
         logits, labels = model(batch["image"]).float(), batch["label"]
         rank = rank_of_label(logits, labels)
         return {
@@ -80,14 +80,14 @@ class ImagenetTask:
 
     @torch.no_grad()
     def predict(self, model: Model, batch: Batch) -> list[dict[str, Any]]:
-        """One record an image: its index, its label, the class answered and the label's rank (0 is top-1)."""
+        """A prediction for each image: its index, its label, the predicted class ("answer") and the label's rank."""
         logits = model(batch["image"]).float()
         columns = (batch["index"], batch["label"], logits.argmax(1), rank_of_label(logits, batch["label"]))
         names = ("index", "label", "answer", "rank")
         return [dict(zip(names, row)) for row in zip(*(column.tolist() for column in columns))]
 
     def evaluate(self, predictions: list[dict[str, Any]]) -> dict[str, Any]:
-        """{"top1", "top5"} in [0, 1] and "count"; under "baseline" the accuracies of guessing."""
+        """Compute "top1" and "top5" in [0, 1], and "count". "baseline" contains the accuracies of guessing."""
         classes = self.options.num_classes
         chance = {"top1": 1 / classes, "top5": min(5, classes) / classes}
         return {**accuracy(predictions), "baseline": chance}

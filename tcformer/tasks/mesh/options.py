@@ -10,17 +10,17 @@ from tcformer.parameters import parameters
 
 @parameters
 class MeshSource:
-    """Annotations and the images they speak of."""
+    """An annotation file and its images."""
 
-    #: below the data root: SPIN's .npz, EFT's .json, or the folder of a split's sequences of 3DPW
+    #: file or folder below the data root that `tcformer.data.load_bodies` reads: SPIN's .npz, EFT's .json, ...
     annotations: str
-    #: below the data root: the folder that image names are relative to
+    #: folder below the data root that image names are relative to
     images: str
 
 
 @parameters
 class MeshGroup:
-    """Training sets that share a part of the samples, each by its size."""
+    """Training sets among which a part of the samples is divided by their sizes."""
 
     #: part of the training samples, in any unit
     weight: float
@@ -29,15 +29,15 @@ class MeshGroup:
 
 @parameters
 class MeshTest:
-    """A test set and how its truth is made."""
+    """A test set and its protocol."""
 
-    #: what the results call it
+    #: its name in the results
     name: str
-    #: as of `MeshSource`
+    #: see `MeshSource`
     annotations: str
-    #: as of `MeshSource`
+    #: see `MeshSource`
     images: str
-    #: 3dpw: the body of the person's gender in the true pose; h36m: the file's 3D joints
+    #: ground truth: the body of the person's gender in the annotated pose (3dpw), or the file's 3D joints (h36m)
     protocol: Literal["3dpw", "h36m"]
 
 
@@ -47,21 +47,21 @@ class MeshLoss:
 
     #: of the projected joints
     keypoints: float
-    #: of OpenPose's points among them, relative to annotated ones
+    #: of OpenPose's points among them, relative to annotated points
     openpose: float
-    #: of the joints in space, relative to the middle of the hips
+    #: of the 3D joints relative to the centre of the hips
     joints: float
     #: of the rotation matrices
     pose: float
     #: of the shape coefficients
     shape: float
-    #: of the whole
+    #: of the sum of all losses
     overall: float
 
 
 @parameters
 class MeshOptions:
-    """What determines the head and the training samples."""
+    """Options of the head, the training samples and the losses."""
 
     #: stochastic depth: probability of dropping the last block, rising linearly from 0 at the first
     drop_path: float
@@ -69,16 +69,17 @@ class MeshOptions:
     input_size: int
     #: the training sets
     mixture: tuple[MeshGroup, ...]
-    #: on what training is watched
+    #: the validation set
     validation: MeshTest
-    #: random changes to training crops
+    #: random changes of training crops
     augmentation: MeshAugmentation
+    #: weights of the losses
     loss: MeshLoss
 
 
 @parameters
 class MeshEvaluation:
-    """How a trained network is measured."""
+    """Options of the evaluation."""
 
     #: the test sets
     tests: tuple[MeshTest, ...]

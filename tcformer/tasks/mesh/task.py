@@ -1,7 +1,7 @@
-"""Body meshes: pose, shape and camera of an SMPL-format body from a crop, measured on 3DPW and Human3.6M.
+"""Body mesh recovery: pose, shape and camera of a body in SMPL's format, evaluated on 3DPW and Human3.6M.
 
-Losses, their weights and the camera are SPIN's (github.com/nkolot/SPIN, train/trainer.py), which EFT shares. The data
-root holds, beside the files that the options name, the folder `body` with the body models (`tcformer.body.files`).
+Losses, their weights and the camera are those of SPIN (github.com/nkolot/SPIN, train/trainer.py) and EFT. The data root
+contains the files that the options name, and the folder `body` with the body models (`tcformer.body.files`).
 """
 
 from __future__ import annotations
@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tcformer.body.files import GENDERS, NUM_JOINTS, NUM_SHAPES, Gender
-from tcformer.body.joints import NUM_OPENPOSE
+from tcformer.body.camera import MEAN_CAMERA, project
+from tcformer.body.files import GENDERS, Gender
+from tcformer.body.joints import NUM_JOINTS, NUM_OPENPOSE, NUM_SHAPES, SPIN_NAMES
 from tcformer.body.model import Body, BodyJoints, Joints, load_body, load_joints
 from tcformer.body.rotations import nearest_rotation, to_6d, to_matrix
 from tcformer.data.mesh.bodies import Bodies
@@ -25,32 +26,30 @@ from tcformer.data.mesh.dataset import MeshDataset, MeshMixture, MeshTests
 from tcformer.data.mesh.files import load_bodies
 from tcformer.errors import UserError
 from tcformer.metrics.mesh import common_joints, human36m_truth, joint_errors, procrustes, threedpw_truth
-from tcformer.models import Network, NetworkOptions
+from tcformer.models import MeshPrediction, Network, NetworkOptions
 from tcformer.tasks.base import Batch
 from tcformer.tasks.mesh.options import MeshEvaluation, MeshOptions, MeshTest
 
 #: Folder of the body models below the data root.
 BODY_FOLDER = "body"
 
-#: HMR's camera of a person who fills the crop: scale and shift in half crops.
-MEAN_CAMERA = (0.9, 0.0, 0.0)
+# Among the last 24 of SPIN's joints.
+_RIGHT_HIP, _LEFT_HIP = (SPIN_NAMES.index(f"{side} hip") - NUM_OPENPOSE for side in ("right", "left"))
+_POSING_BATCH = 512  # bodies posed at once when ground truth is computed
+_MOST_PEOPLE_OF_MEAN = 20_000
 
-# SPIN's camera: a focal length of 5000 pixels for a crop of 224.
-_FOCAL_OVER_SIDE = 5000 / 224
-
-_RIGHT_HIP, _LEFT_HIP = 2, 3  # among the last 24 of SPIN's joints
-_POSING_BATCH = 512
-_MOST_ROWS_OF_A_MEAN = 20_000
+#: A network, or a wrapper of one, that maps images (B, 3, H, W) to body parameters.
+MeshModel: TypeAlias = Callable[[Tensor], MeshPrediction]
 
 
 class MeshTask:
     """See `tcformer.tasks.base.Task`.
 
     Args:
-        options: head, samples and losses.
-        network: the backbone.
+        options: of the head, the samples and the losses.
+        network: options of the backbone.
         data_root: folder with the files that the options name, and the body models.
-        evaluation: needed by `test_set`, `predict` and `evaluate` only.
+        evaluation: only needed by `test_set`, `predict` and `evaluate`.
     """
 
     name = "mesh"
@@ -76,13 +75,17 @@ class MeshTask:
 
     @property
     def evaluation(self) -> MeshEvaluation:
-        """The evaluation options; a ValueError if the task was built without."""
+        """The options of the evaluation.
+
+        Raises:
+            ValueError: the task was built without them.
+        """
         if self._evaluation is None:
             raise ValueError("this MeshTask was built without evaluation options")
         return self._evaluation
 
     def build_model(self) -> Network:
-        """The network with a mesh head that starts from the training set's mean pose and shape."""
+        """Build the network with a mesh head that starts from the mean pose and shape of the training set."""
         from tcformer import create_model
 
         model = create_model(
@@ -106,11 +109,11 @@ class MeshTask:
         return MeshMixture(sets, weights)
 
     def val_set(self) -> MeshDataset:
-        """The people on whom training is watched."""
+        """The validation set of the options."""
         return self._test_dataset(self.options.validation)
 
     def test_set(self) -> MeshTests:
-        """All test sets, one after the other."""
+        """All test sets, concatenated."""
         return MeshTests([self._test_dataset(test) for test in self.evaluation.tests])
 
     @cached_property
@@ -123,17 +126,17 @@ class MeshTask:
         return MeshDataset(bodies, self.root / test.images, self.options.input_size, truth=truth)
 
     def _truth(self, test: MeshTest, bodies: Bodies) -> NDArray[np.float64]:
-        """(N, 14, 3) the joints that count, metres from the pelvis."""
+        """The evaluated joints (N, 14, 3), metres from the pelvis."""
         if test.protocol == "h36m":
             if not (bodies.joints[:, :, 3] > 0).any(1).all():
                 raise UserError(
-                    f"{self.root / test.annotations}: field 'S': the protocol h36m needs 3D joints of every row; "
+                    f"{self.root / test.annotations}: field 'S': the protocol h36m needs 3D joints in every row; "
                     f"use h36m_valid_protocol2.npz"
                 )
             return human36m_truth(bodies.joints)
         if not bodies.has_smpl.all():
             raise UserError(
-                f"{self.root / test.annotations}: the protocol 3dpw needs pose and shape of every row; use 3DPW's "
+                f"{self.root / test.annotations}: the protocol 3dpw needs pose and shape in every row; use 3DPW's "
                 f"sequences or 3dpw_test.npz"
             )
         rotations = to_matrix(bodies.pose.reshape(-1, NUM_JOINTS, 3))
@@ -151,7 +154,7 @@ class MeshTask:
     @staticmethod
     @torch.no_grad()
     def _posed(body: BodyJoints, rotations: NDArray[Any], shape: NDArray[Any]) -> NDArray[np.float64]:
-        """Human3.6M's joints (N, 17, 3) of bodies."""
+        """Human3.6M's joints (N, 17, 3) of posed bodies."""
         parts = []
         for start in range(0, len(rotations), _POSING_BATCH):
             rows = slice(start, start + _POSING_BATCH)
@@ -161,35 +164,35 @@ class MeshTask:
 
     @cached_property
     def body(self) -> BodyJoints:
-        """The neutral body model, which predictions pose."""
+        """The joints of the neutral body model, which is posed by predictions."""
         return load_joints(self.root / BODY_FOLDER)
 
     @cached_property
     def surface(self) -> Body:
-        """The neutral body model with all its vertices, to be drawn."""
+        """The neutral body model with all its vertices, for drawing."""
         return load_body(self.root / BODY_FOLDER)
 
     def pose(self, rotations: Tensor, shape: Tensor) -> Joints:
-        """Joints of predicted bodies, on the prediction's device, in float32."""
+        """Joints of predicted bodies, in float32, on the device of the prediction."""
         return self.body.to(rotations.device)(rotations.float(), shape.float())
 
     @cached_property
     def mean_body(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Mean rotations (24, 3, 3) and shape (10,) of the training people whose pose is known.
+        """Mean rotations (24, 3, 3) and shape (10,) of the people in the training set whose pose is known.
 
-        The mean of rotations is the rotation nearest to the mean of their matrices. Of more than 20,000 people, evenly
-        spread ones are taken.
+        The mean of rotations is the rotation nearest to the mean of their matrices. Of more than 20,000 people, an
+        evenly spaced subset is used.
         """
         every = [bodies for group in self._training_bodies for bodies in group]
         pose = np.concatenate([bodies.pose[bodies.has_smpl] for bodies in every])
         shape = np.concatenate([bodies.shape[bodies.has_smpl] for bodies in every])
         if not len(pose):
             return np.tile(np.eye(3), (NUM_JOINTS, 1, 1)), np.zeros(NUM_SHAPES)
-        step = -(-len(pose) // _MOST_ROWS_OF_A_MEAN)
+        step = -(-len(pose) // _MOST_PEOPLE_OF_MEAN)
         matrices = to_matrix(pose[::step].reshape(-1, NUM_JOINTS, 3)).mean(0)
         return nearest_rotation(matrices), shape[::step].mean(0, dtype=np.float64)
 
-    def loss(self, model: Callable[[Tensor], Any], batch: Batch) -> dict[str, Tensor]:
+    def loss(self, model: MeshModel, batch: Batch) -> dict[str, Tensor]:
         """The weighted sum of the losses, and each of them (see `mesh_losses`)."""
         prediction = model(batch["image"])
         joints = self.pose(prediction.rotations, prediction.shape)
@@ -206,8 +209,8 @@ class MeshTask:
         return weights.overall * total
 
     @torch.no_grad()
-    def validate(self, model: Callable[[Tensor], Any], batch: Batch) -> dict[str, Tensor]:
-        """Sums of the loss and of the errors in millimetres. What is not known of a person adds nothing."""
+    def validate(self, model: MeshModel, batch: Batch) -> dict[str, Tensor]:
+        """Sums of the loss and of the errors in millimetres. Unknown joints, poses and shapes contribute 0."""
         prediction = model(batch["image"])
         joints = self.pose(prediction.rotations, prediction.shape)
         losses = mesh_losses(joints.spin, prediction, batch, self.options.loss.openpose)
@@ -220,8 +223,8 @@ class MeshTask:
         }
 
     @torch.no_grad()
-    def predict(self, model: Callable[[Tensor], Any], batch: Batch) -> list[dict[str, Any]]:
-        """One record a person: index, number of the test set, MPJPE and PA-MPJPE in millimetres."""
+    def predict(self, model: MeshModel, batch: Batch) -> list[dict[str, Any]]:
+        """A prediction for each person: index, number of the test set, MPJPE and PA-MPJPE in millimetres."""
         prediction = model(batch["image"])
         errors = _errors(self.pose(prediction.rotations, prediction.shape).h36m, batch["truth"])
         columns = (batch["index"].tolist(), batch["test"].tolist(), errors[0].tolist(), errors[1].tolist())
@@ -229,74 +232,58 @@ class MeshTask:
         return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
     def evaluate(self, predictions: list[dict[str, Any]]) -> dict[str, Any]:
-        """{test set: {"mpjpe", "pa_mpjpe", "count"}}, millimetres; under "baseline" the same of the mean body.
+        """Compute {test set: {"mpjpe", "pa_mpjpe", "count"}} in millimetres.
 
-        The mean body has the training set's mean pose, its direction included, and mean shape in every picture.
+        "baseline" contains the same metrics of the mean body, which has in every image the mean pose of the training
+        set, including its orientation, and the mean shape.
         """
         rotations, shape = self.mean_body
         mean = common_joints(self._posed(self.body.cpu(), rotations[None], shape[None]))
-        measures: dict[str, Any] = {}
+        metrics: dict[str, Any] = {}
         baseline: dict[str, Any] = {}
         for number, (test, data) in enumerate(zip(self.evaluation.tests, self.test_set().sets, strict=True)):
-            records = sorted((r for r in predictions if r["test"] == number), key=lambda record: record["index"])
-            found = [[record["mpjpe"], record["pa_mpjpe"]] for record in records]
-            measures[test.name] = _summary(np.array(found).reshape(-1, 2))
+            of_test = sorted((p for p in predictions if p["test"] == number), key=lambda p: p["index"])
+            found = [[prediction["mpjpe"], prediction["pa_mpjpe"]] for prediction in of_test]
+            metrics[test.name] = _summary(np.array(found).reshape(-1, 2))
             assert data.truth is not None
             truth = data.truth.astype(np.float64)
             same = np.repeat(mean, len(truth), 0)
             errors = np.stack([joint_errors(same, truth), joint_errors(procrustes(same, truth), truth)], 1)
             baseline[test.name] = _summary(errors)
-        return {**measures, "baseline": baseline}
+        return {**metrics, "baseline": baseline}
 
 
-def mesh_losses(spin: Tensor, prediction: Any, batch: Batch, openpose_weight: float) -> dict[str, Tensor]:
-    """SPIN's losses of each person, before weighting.
+def mesh_losses(spin: Tensor, prediction: MeshPrediction, batch: Batch, openpose_weight: float) -> dict[str, Tensor]:
+    """Compute SPIN's losses of each person, without their weights.
 
     Args:
         spin: (B, 49, 3) joints of the predicted bodies.
-        prediction: a `MeshPrediction` of the batch.
+        prediction: of the network.
         batch: samples of `tcformer.data.mesh.dataset.MeshDataset`.
-        openpose_weight: of OpenPose's points relative to annotated ones.
+        openpose_weight: weight of OpenPose's points relative to annotated ones.
 
     Returns:
-        Each (B,) float32: "keypoints", "joints", "pose", "shape" (mean squared errors; 0 where nothing is known) and
-        "camera", which keeps the scale from turning negative.
+        (B,) float32 for each of "keypoints", "joints", "pose", "shape" (mean squared errors, 0 if the ground truth is
+        unknown) and "camera", which penalises negative scales.
     """
     rotations, shape, camera = prediction.rotations.float(), prediction.shape.float(), prediction.camera.float()
     confidence = batch["keypoints"][:, :, 2:]
     weight = torch.ones_like(confidence)
     weight[:, :NUM_OPENPOSE] = openpose_weight
     wrong = project(spin, camera) - batch["keypoints"][:, :, :2]
-    in_space = spin[:, NUM_OPENPOSE:]
-    difference = _from_mid_hip(in_space) - _from_mid_hip(batch["joints"][:, :, :3])
+    difference = _from_mid_hip(spin[:, NUM_OPENPOSE:]) - _from_mid_hip(batch["joints"][:, :, :3])
     known = batch["has_smpl"]
     return {
         "keypoints": (weight * confidence * wrong.square()).mean((1, 2)),
         "joints": (batch["joints"][:, :, 3:] * difference.square()).mean((1, 2)),
         "pose": known * (rotations - batch["rotations"]).square().mean((1, 2, 3)),
         "shape": known * (shape - batch["shape"]).square().mean(1),
-        "camera": _against_negative(camera[:, 0]),
+        "camera": _penalty_of_scale(camera[:, 0]),
     }
 
 
-def project(points: Tensor, camera: Tensor) -> Tensor:
-    """Where points of a body appear in the crop.
-
-    Args:
-        points: (B, N, 3) metres.
-        camera: (B, 3) scale s and shift x, y of a weak perspective; as SPIN, it stands for a camera of a focal length
-            of 5000 pixels (for a crop of 224) at the distance where the scale is s.
-
-    Returns:
-        (B, N, 2) in half crops from the crop's centre.
-    """
-    # The distance is 2 f / s; multiplied by s, so that a scale of 0 is no division by 0.
-    s = camera[:, None, :1]
-    return s * (points[..., :2] + camera[:, None, 1:]) / (1 + s * points[..., 2:] / (2 * _FOCAL_OVER_SIDE))
-
-
-def _against_negative(scale: Tensor) -> Tensor:
-    """SPIN's exp(-10 s)², continued below 0 by its tangent: there it soon exceeds what a float32 holds."""
+def _penalty_of_scale(scale: Tensor) -> Tensor:
+    """SPIN's exp(-10 s)², continued below 0 by its tangent, because it would soon overflow float32 there."""
     return (-20 * scale.clamp(min=0)).exp() - 20 * scale.clamp(max=0)
 
 
@@ -309,12 +296,12 @@ def _has_joints(batch: Batch) -> Tensor:
 
 
 def _mean_of_known(values: Tensor, known: Tensor | None) -> Tensor:
-    """Mean over the people for whom something is known, as SPIN takes it; 0 if there is none."""
+    """Mean over the people with a known ground truth, as in SPIN; 0 if there are none. None: it is always known."""
     return values.mean() if known is None else values.sum() / known.sum().clamp(min=1)
 
 
 def _errors(h36m: Tensor, truth: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """MPJPE and PA-MPJPE of each person (B,), millimetres."""
+    """MPJPE and PA-MPJPE (B,) of each person, millimetres."""
     predicted, true = common_joints(h36m.cpu().numpy()), truth.cpu().double().numpy()
     return joint_errors(predicted, true), joint_errors(procrustes(predicted, true), true)
 

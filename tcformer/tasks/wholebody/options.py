@@ -13,21 +13,21 @@ from tcformer.parameters import parameters
 
 @parameters
 class WholebodyOptions:
-    """What determines the head and the training samples."""
+    """Options of the head and the training samples."""
 
-    #: which points are learned: all 133, or those of the body, feet, face or hands alone
+    #: which points are predicted: all 133, or only those of the body, feet, face or hands
     keypoints: str
-    #: from the stages to heat maps, see `tcformer.models.NECKS`
+    #: neck between the stages and the heat maps, see `tcformer.models.NECKS`
     neck: str
     #: stochastic depth: probability of dropping the last block, rising linearly from 0 at the first
     drop_path: float
     #: height, width of the crops in pixels
     input_size: tuple[int, int]
-    #: factor by which a crop exceeds the person's box
+    #: factor by which a crop is larger than the box of the person
     box_padding: float
     #: standard deviation of the target Gaussians in heat-map pixels (a heat map is a quarter of the crop)
     sigma: float
-    #: random changes to training crops
+    #: random changes of training crops
     augmentation: WholebodyAugmentation
 
     def __post_init__(self) -> None:
@@ -37,17 +37,17 @@ class WholebodyOptions:
 
 @parameters
 class WholebodyEvaluation:
-    """How a trained network is measured."""
+    """Options of the evaluation."""
 
     #: boxes to crop: the annotated ones or those of the detection file
     boxes: Literal["ground_truth", "detections"]
-    #: detections below this score are left out
+    #: detections with a lower score are dropped
     least_box_score: float
-    #: average with the mirrored image's prediction
+    #: average the predictions for an image and for its mirror image
     flip_test: bool
-    #: point scores above this count for the instance score
+    #: point scores above this count in the score of a result
     keypoint_threshold: float
-    #: of two results on an image with an OKS above this, the one of lower score is dropped
+    #: of two results on an image with an OKS above this, the one with the lower score is removed
     oks_nms: float
 
 

@@ -1,4 +1,4 @@
-"""Whole-body pose: 133 heat maps on person crops, trained and measured on COCO-WholeBody."""
+"""Whole-body pose: 133 heat maps of person crops, trained and evaluated on COCO-WholeBody."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from tcformer.data.wholebody.keypoints import NUM_KEYPOINTS, SUBSETS, flip_withi
 from tcformer.errors import UserError
 from tcformer.heatmaps import check_input_size, decode_heat_maps, flip_test, gaussian_heat_maps, heat_map_loss
 from tcformer.metrics.oks import oks_nms
-from tcformer.metrics.results import results
 from tcformer.metrics.wholebody import evaluate_wholebody, mean_pose, mean_pose_results, wholebody_oks
+from tcformer.metrics.wholebody_results import make_results
 from tcformer.models import Network, NetworkOptions
 from tcformer.tasks.base import Batch, Model
 from tcformer.tasks.wholebody.options import WholebodyEvaluation, WholebodyOptions
@@ -38,10 +38,10 @@ class WholebodyTask:
     """See `tcformer.tasks.base.Task`.
 
     Args:
-        options: head and samples.
-        network: the backbone.
+        options: of the head and the samples.
+        network: options of the backbone.
         data_root: folder with the official files, see `tcformer.data.wholebody.dataset`.
-        evaluation: needed by `test_set`, `predict` and `evaluate` only.
+        evaluation: only needed by `test_set`, `predict` and `evaluate`.
     """
 
     name = "wholebody"
@@ -62,13 +62,17 @@ class WholebodyTask:
 
     @property
     def evaluation(self) -> WholebodyEvaluation:
-        """The evaluation options; a ValueError if the task was built without."""
+        """The options of the evaluation.
+
+        Raises:
+            ValueError: the task was built without them.
+        """
         if self._evaluation is None:
             raise ValueError("this WholebodyTask was built without evaluation options")
         return self._evaluation
 
     def build_model(self) -> Network:
-        """The network with a heat-map head."""
+        """Build the network with a heat-map head."""
         from tcformer import create_model
 
         options = self.options
@@ -91,7 +95,7 @@ class WholebodyTask:
         return self._dataset(annotated_crops(load_people(annotation_file(self.root, "val"))), "val")
 
     def test_set(self) -> WholebodyDataset:
-        """The validation split's persons, from annotated boxes or detections."""
+        """The persons of the validation split, in annotated boxes or in detections."""
         if self.evaluation.boxes == "ground_truth":
             return self.val_set()
         people = load_people(annotation_file(self.root, "val"))
@@ -113,18 +117,19 @@ class WholebodyTask:
 
     @torch.no_grad()
     def validate(self, model: Model, batch: Batch) -> dict[str, Tensor]:
-        """Sums of the loss and of each person's share of points predicted within 5 % of the crop ("pck_sum").
+        """Sums of the loss and of the fraction of each person's points that are correct ("pck_sum").
 
-        The distance is measured in crop heights and widths. A person without a point in the crop counts as 1.
+        A point is correct if its distance is below 5 % of the crop, with x measured in widths of the crop and y in
+        heights. A person without a point in the crop counts as 1.
         """
         heat_maps, targets, weights = self._forward(model, batch)
         points, _ = decode_heat_maps(heat_maps)
         size = points.new_tensor([heat_maps.shape[-1], heat_maps.shape[-2]])
         crop = points.new_tensor([self.options.input_size[1], self.options.input_size[0]])
-        wanted = batch["points"][:, self._points] / crop
-        hit = ((points / size - wanted).norm(dim=-1) < 0.05) * weights
+        truth = batch["points"][:, self._points] / crop
+        correct = ((points / size - truth).norm(dim=-1) < 0.05) * weights
         labelled = weights.sum(-1)
-        share = torch.where(labelled > 0, hit.sum(-1) / labelled.clamp(min=1), 1.0)
+        share = torch.where(labelled > 0, correct.sum(-1) / labelled.clamp(min=1), 1.0)
         return {
             "loss_sum": heat_map_loss(heat_maps, targets, weights).sum(),
             "pck_sum": share.sum(),
@@ -145,46 +150,46 @@ class WholebodyTask:
 
     @torch.no_grad()
     def predict(self, model: Model, batch: Batch) -> list[dict[str, Any]]:
-        """Results in the COCO-WholeBody format (`metrics.results.results`), doubles not yet suppressed."""
+        """A result in the COCO-WholeBody format for each crop (see `make_results`), duplicates not yet removed."""
         images, chosen = batch["image"], self._points
         heat_maps = flip_test(model, images, flip_within(chosen)) if self.evaluation.flip_test else model(images)
         height, width = heat_maps.shape[-2:]
         points, scores = decode_heat_maps(heat_maps)
-        return results(points, scores, (height, width), batch, self.evaluation.keypoint_threshold, chosen)
+        return make_results(points, scores, (height, width), batch, self.evaluation.keypoint_threshold, chosen)
 
     def complete(self, points: NDArray[np.floating]) -> NDArray[np.floating]:
-        """(K, 3) x, y, score of the learned points to (133, 3); the others are 0."""
+        """Extend x, y, score (K, 3) of the predicted points to all points (133, 3). The others are 0."""
         whole = np.zeros((NUM_KEYPOINTS, 3), points.dtype)
         whole[self._points] = points
         return whole
 
     def suppress(self, predictions: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The results to publish: all predictions of the test set without doubles of one person."""
+        """Remove duplicates of the same person from the predictions for the whole test set."""
         return oks_nms(predictions, self.evaluation.oks_nms, self._points)
 
     def evaluate(self, predictions: list[dict[str, Any]]) -> dict[str, Any]:
-        """{part: {measure: value}} of `metrics.evaluate_wholebody`, doubles suppressed, for the learned parts.
+        """Compute {part: {metric: value}} of `metrics.evaluate_wholebody` for the predicted parts, without duplicates.
 
-        With annotated boxes, and if all points are learned, also "oks", the mean OKS over all 133 points of
-        `metrics.wholebody_oks`. Under "baseline" the same measures of the training persons' mean pose placed in
-        every box, if there are training annotations.
+        With annotated boxes, and if all points are predicted, "oks" is the mean OKS of `metrics.wholebody_oks`.
+        "baseline" contains the same metrics of the mean pose of the training persons, placed in every box. It is absent
+        if there are no training annotations.
         """
         people = load_people(annotation_file(self.root, "val"))
-        measures = self._measures(people, predictions)
+        metrics = self._metrics(people, predictions)
         training = annotation_file(self.root, "train")
         if training.exists():
             pose = mean_pose(load_people(training))
-            measures["baseline"] = self._measures(people, mean_pose_results(pose, self.test_set().crops))
-        return measures
+            metrics["baseline"] = self._metrics(people, mean_pose_results(pose, self.test_set().crops))
+        return metrics
 
-    def _measures(self, people: People, predictions: list[dict[str, Any]]) -> dict[str, Any]:
-        # Of hands alone also the published figure, the mean of left and right.
+    def _metrics(self, people: People, predictions: list[dict[str, Any]]) -> dict[str, Any]:
+        # For "hand" also the published value, the mean of left and right.
         shown, everything = (*SUBSETS[self.options.keypoints], self.options.keypoints), self.options.keypoints == "all"
         found = evaluate_wholebody(people, self.suppress(predictions))
-        measures: dict[str, Any] = {part: found[part] for part in found if part in shown or everything}
+        metrics: dict[str, Any] = {part: found[part] for part in found if part in shown or everything}
         if self.evaluation.boxes == "ground_truth" and everything:
-            measures["oks"] = wholebody_oks(people, predictions)
-        return measures
+            metrics["oks"] = wholebody_oks(people, predictions)
+        return metrics
 
 
 TASK = WholebodyTask

@@ -24,7 +24,7 @@ from pipelines.params import Params
 from pipelines.training.loading import BrokenImages, training_batches, validation_batches
 from pipelines.training.sampling import BatchPlan, steps_in
 from tcformer.data import BrokenImage
-from tcformer.data.imagenet.folder import ImageAugmentation, ImageFolderDataset
+from tcformer.data.imagenet.dataset import ImageAugmentation, ImageFolderDataset
 from tcformer.errors import UserError
 from tcformer.tasks import TASKS
 from tests.conftest import Workplace

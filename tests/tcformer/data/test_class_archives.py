@@ -9,12 +9,31 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tcformer.data.imagenet.class_archives import index_file, read_index, scan, sort_validation, validation_classes, write_index
-from tcformer.data.imagenet.folder import ImageAugmentation, ImageFolderDataset, find_classes
+from tcformer.data.imagenet.class_archives import (
+    index_file,
+    read_index,
+    scan,
+    sort_validation,
+    validation_classes,
+    write_index,
+)
+from tcformer.data.imagenet.dataset import ImageAugmentation, ImageFolderDataset, find_classes
 from tcformer.data.images import ImageError
 from tcformer.errors import UserError
 
-STRONG = ImageAugmentation((0.1, 1.0), (0.75, 4 / 3), 0.5, 9.0, 0.5, 0.4, 0.25, 0.8, 1.0, 0.5, 0.1)
+STRONG = ImageAugmentation(
+    crop_area=(0.1, 1.0),
+    crop_aspect=(0.75, 4 / 3),
+    flip_probability=0.5,
+    rand_augment=9.0,
+    rand_augment_std=0.5,
+    color_jitter=0.4,
+    random_erasing=0.25,
+    mixup=0.8,
+    cutmix=1.0,
+    cutmix_probability=0.5,
+    label_smoothing=0.1,
+)
 
 
 def jpeg(seed: int) -> bytes:
@@ -56,7 +75,9 @@ def as_tars(folders: Path, target: Path, indexed: bool = True) -> Path:
 
 
 def samples_of(root: Path, classes: int, split: Any = "train") -> list[dict[str, Any]]:
-    data = ImageFolderDataset(root, split, find_classes(root, classes), 32, 0.875, STRONG)
+    data = ImageFolderDataset(
+        root, split, find_classes(root, num_classes=classes), size=32, crop_fraction=0.875, augmentation=STRONG
+    )
     plain = [data.sample(i, None) for i in range(len(data))]
     return plain + [data.sample(i, np.random.default_rng(i)) for i in range(len(data))]
 
@@ -71,7 +92,11 @@ def same(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> bool:
 def test_tars_give_the_samples_of_folders(folders: Path, tmp_path: Path, indexed: bool) -> None:
     tars = as_tars(folders, tmp_path / "tars", indexed)
     assert index_file(tars / "train/n00000001.tar").exists() == indexed
-    assert find_classes(tars, 3) == find_classes(folders, 3) == ["n00000001", "n00000002", "n00000010"]
+    assert (
+        find_classes(tars, num_classes=3)
+        == find_classes(folders, num_classes=3)
+        == ["n00000001", "n00000002", "n00000010"]
+    )
     for split in ("train", "val"):
         assert same(samples_of(folders, 3, split), samples_of(tars, 3, split))
     assert not same(samples_of(folders, 3, "train"), samples_of(tars, 3, "val"))
@@ -97,7 +122,7 @@ def read_all(data: ImageFolderDataset) -> list[bytes]:
 
 def test_tars_are_read_in_other_processes(folders: Path, tmp_path: Path) -> None:
     tars = as_tars(folders, tmp_path / "tars")
-    data = ImageFolderDataset(tars, "train", find_classes(tars, 3), 32, 0.875)
+    data = ImageFolderDataset(tars, "train", find_classes(tars, num_classes=3), size=32, crop_fraction=0.875)
     expected = read_all(data)  # whatever reading opens is open now
     assert read_all(pickle.loads(pickle.dumps(data))) == expected
     with multiprocessing.get_context("fork").Pool(2) as pool:
@@ -114,11 +139,11 @@ def test_a_changed_tar_is_read_without_its_old_index(tmp_path: Path) -> None:
     assert read_index(path) == scan(path)
 
 
-def test_a_truncated_tar_is_told(tmp_path: Path) -> None:
+def test_a_truncated_tar_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "train/n00000001.tar"
     path.parent.mkdir()
     write_tar(path, {"a.JPEG": jpeg(0), "b.JPEG": jpeg(1) * 20})
-    data = ImageFolderDataset(tmp_path, "train", ["n00000001"], 32, 0.875)
+    data = ImageFolderDataset(tmp_path, "train", ["n00000001"], size=32, crop_fraction=0.875)
     assert data.path(1) == path / "b.JPEG"
     path.write_bytes(path.read_bytes()[:3000])
     with pytest.raises(UserError, match="uncompressed tar"):
@@ -178,7 +203,7 @@ def test_validation_images_go_to_the_classes_that_the_devkit_says(tmp_path: Path
     assert {name: data for names in found.values() for name, data in names.items()} == images
 
 
-def test_a_wrong_validation_archive_or_devkit_is_told(tmp_path: Path) -> None:
+def test_a_wrong_validation_archive_or_devkit_is_reported(tmp_path: Path) -> None:
     folder = devkit(tmp_path / "devkit", {1: "n00000001"}, [1, 2])
     with pytest.raises(UserError, match=r"ground_truth.txt: expected a line with an ILSVRC2012_ID .* found 2"):
         validation_classes(folder)

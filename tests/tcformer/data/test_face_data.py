@@ -10,14 +10,13 @@ from tcformer.data import collate
 from tcformer.data.face.dataset import (
     FaceAugmentation,
     FaceDataset,
-    check_face_images,
     face_crops,
     face_image_folder,
     list_file,
     load_faces,
 )
-from tcformer.data.images import denormalise, read_image
 from tcformer.data.face.landmarks import FLIP
+from tcformer.data.images import denormalise, read_image
 from tcformer.errors import UserError
 
 PAPER = FaceAugmentation(scale=0.25, rotation=30.0, rotation_probability=0.6, flip_probability=0.5)
@@ -70,7 +69,7 @@ def test_fields_of_a_line(tmp_path: Path) -> None:
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, line: str, message: str) -> None:
-    with pytest.raises(UserError, match=rf"faces\.txt: {message}.*; correct the line or fetch the file again"):
+    with pytest.raises(UserError, match=rf"faces\.txt: {message}.*; correct the line or download the file again"):
         load_faces(written(tmp_path, face_line(), line, face_line()))
 
 
@@ -95,7 +94,7 @@ def test_a_missing_or_unreadable_file_is_named(tmp_path: Path) -> None:
 def test_an_empty_list_gives_nobody(tmp_path: Path) -> None:
     faces = load_faces(written(tmp_path))
     assert len(faces) == 0 and faces.points.shape == (0, 98, 2) and faces.attributes.shape == (0, 6)
-    assert len(FaceDataset(faces, tmp_path, (64, 64), 1.25)) == 0
+    assert len(FaceDataset(faces, tmp_path, input_size=(64, 64), padding=1.25)) == 0
 
 
 def test_missing_images_are_listed(tmp_path: Path) -> None:
@@ -106,9 +105,9 @@ def test_missing_images_are_listed(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"13 of 14 images that .*faces\.txt names .*: 0--Parade/1\.jpg \(face 2\).*\.\.\."
     ):
-        check_face_images(faces, tmp_path)
+        FaceDataset(faces, tmp_path, input_size=(64, 64), padding=1.25)
     with pytest.raises(UserError, match="14 of 14"):
-        FaceDataset(faces, tmp_path / "nowhere", (64, 64), 1.25)
+        FaceDataset(faces, tmp_path / "nowhere", input_size=(64, 64), padding=1.25)
 
 
 def test_real_crops_are_those_of_hrnet_and_mmpose(samples: Path) -> None:
@@ -121,7 +120,7 @@ def test_real_crops_are_those_of_hrnet_and_mmpose(samples: Path) -> None:
         annotation: dict[str, Any] = wanted[tuple(np.round(points[0], 3))]
         assert (box[:2] + box[2:] / 2).tolist() == annotation["center"]
         assert box[2:].max() / 200 == pytest.approx(annotation["scale"])
-    data = FaceDataset(faces, face_image_folder(samples / "wflw"), (256, 256), 1.25)
+    data = FaceDataset(faces, face_image_folder(samples / "wflw"), input_size=(256, 256), padding=1.25)
     assert data.extent == pytest.approx(1.25 * np.repeat(boxes[:, 2:].max(1, keepdims=True), 2, 1))
 
 
@@ -134,7 +133,9 @@ def dataset(tmp_path: Path) -> FaceDataset:
     for i in range(3):
         Image.fromarray(image).save(tmp_path / f"{i}.png")
         lines.append(face_line(f"{i}.png", seed=i))
-    return FaceDataset(load_faces(written(tmp_path, *lines)), tmp_path, (64, 64), 1.25, PAPER)
+    return FaceDataset(
+        load_faces(written(tmp_path, *lines)), tmp_path, input_size=(64, 64), padding=1.25, augmentation=PAPER
+    )
 
 
 def test_a_plain_sample_holds_the_face_in_its_middle(dataset: FaceDataset) -> None:
@@ -172,7 +173,7 @@ def test_points_follow_the_image_through_every_augmentation(dataset: FaceDataset
 
 
 def test_a_flipped_sample_is_the_mirror_image(dataset: FaceDataset) -> None:
-    dataset.augmentation = FaceAugmentation(0.0, 0.0, 0.0, 1.0)
+    dataset.augmentation = FaceAugmentation(scale=0.0, rotation=0.0, rotation_probability=0.0, flip_probability=1.0)
     plain, flipped = dataset.sample(0, None), dataset.sample(0, np.random.default_rng(0))
     expected = np.stack([64 - plain["points"][:, 0], plain["points"][:, 1]], -1)[FLIP]
     assert flipped["points"] == pytest.approx(expected, abs=1e-3)
@@ -181,7 +182,7 @@ def test_a_flipped_sample_is_the_mirror_image(dataset: FaceDataset) -> None:
 
 
 def test_rotation_stays_in_its_range(dataset: FaceDataset) -> None:
-    dataset.augmentation = FaceAugmentation(0.0, 30.0, 0.6, 0.0)
+    dataset.augmentation = FaceAugmentation(scale=0.0, rotation=30.0, rotation_probability=0.6, flip_probability=0.0)
     plain = dataset.sample(0, None)["points"]
     angles = []
     for seed in range(60):
@@ -205,7 +206,9 @@ def test_a_sample_depends_on_its_generator_alone(dataset: FaceDataset) -> None:
 
 def test_real_faces_are_cropped(samples: Path) -> None:
     faces = load_faces(list_file(samples / "wflw", "test"))
-    data = FaceDataset(faces, face_image_folder(samples / "wflw"), (256, 256), 1.25, PAPER)
+    data = FaceDataset(
+        faces, face_image_folder(samples / "wflw"), input_size=(256, 256), padding=1.25, augmentation=PAPER
+    )
     assert len(data) == 4 and len(set(faces.names)) == 2
     for i in range(4):
         sample = data.sample(i, None)

@@ -12,8 +12,8 @@ import torch
 
 from tcformer.body import BodyJoints, load_joints
 from tcformer.body.joints import SPIN_FLIP
-from tcformer.data.mesh.bodies import Bodies
 from tcformer.data.images import denormalise
+from tcformer.data.mesh.bodies import Bodies
 from tcformer.data.mesh.dataset import MeshAugmentation, MeshDataset, MeshMixture, MeshTests
 from tcformer.errors import UserError
 from tcformer.synthetic.smpl_body import write_smpl_body
@@ -69,7 +69,7 @@ def bodies(joints: BodyJoints, tmp_path_factory: pytest.TempPathFactory) -> tupl
 
 
 def dataset(bodies: tuple[Bodies, Path], augmentation: MeshAugmentation | None = None) -> MeshDataset:
-    return MeshDataset(*bodies, SIZE, augmentation)
+    return MeshDataset(*bodies, input_size=SIZE, augmentation=augmentation)
 
 
 def test_plain_sample(bodies: tuple[Bodies, Path]) -> None:
@@ -156,19 +156,19 @@ def test_points_without_confidence_are_zero(bodies: tuple[Bodies, Path]) -> None
     keypoints = bodies[0].keypoints.copy()
     keypoints[:, 5] = 0
     changed = replace(bodies[0], keypoints=keypoints)
-    sample = MeshDataset(changed, bodies[1], SIZE, SPIN).sample(0, None)
+    sample = MeshDataset(changed, bodies[1], input_size=SIZE, augmentation=SPIN).sample(0, None)
     assert not sample["keypoints"][5].any() and sample["keypoints"][6].any()
 
 
 def test_missing_images_and_empty_sets(bodies: tuple[Bodies, Path], tmp_path: Path) -> None:
     many = replace(bodies[0], image=("a/1.jpg", "a/2.jpg", "0.png", "0.png"))
     with pytest.raises(UserError, match=r"2 of 3 annotated images are missing: a/1\.jpg, a/2\.jpg; unpack"):
-        MeshDataset(many, bodies[1], SIZE)
+        MeshDataset(many, bodies[1], input_size=SIZE)
     with pytest.raises(UserError, match=r"4 of 4 annotated images are missing: 0\.png"):
-        MeshDataset(bodies[0], tmp_path / "nothing", SIZE)
+        MeshDataset(bodies[0], tmp_path / "nothing", input_size=SIZE)
     empty = Bodies((), *(getattr(bodies[0], name)[:0] for name in list(Bodies.__dataclass_fields__)[1:]))
     with pytest.raises(UserError, match="nobody to crop"):
-        MeshDataset(empty, bodies[1], SIZE)
+        MeshDataset(empty, bodies[1], input_size=SIZE)
 
 
 def test_mixture_draws_by_weight_and_is_a_function_of_its_arguments(bodies: tuple[Bodies, Path]) -> None:
@@ -176,9 +176,9 @@ def test_mixture_draws_by_weight_and_is_a_function_of_its_arguments(bodies: tupl
     part = MeshDataset(
         Bodies(bodies[0].image[3:], *(getattr(bodies[0], n)[3:] for n in list(Bodies.__dataclass_fields__)[1:])),
         bodies[1],
-        SIZE,
+        input_size=SIZE,
     )
-    mixture = MeshMixture([whole, part], [3.0, 1.0])
+    mixture = MeshMixture([whole, part], weights=[3.0, 1.0])
     assert len(mixture) == 4
     known = [mixture.sample(0, np.random.default_rng(seed))["has_smpl"] for seed in range(400)]
     assert 0.68 < np.mean(known) < 0.82  # only the second set's person has no pose
@@ -188,8 +188,8 @@ def test_mixture_draws_by_weight_and_is_a_function_of_its_arguments(bodies: tupl
     assert mixture.sample(1, None)["index"] == 1
     for weights in ([1.0], [1.0, 0.0]):
         with pytest.raises(ValueError, match="expected a weight above 0"):
-            MeshMixture([whole, part], weights)
-    one = MeshMixture([whole], [0.3])
+            MeshMixture([whole, part], weights=weights)
+    one = MeshMixture([whole], weights=[0.3])
     np.testing.assert_array_equal(one.sample(3, None)["keypoints"], whole.sample(3, None)["keypoints"])
 
 

@@ -89,14 +89,14 @@ def test_spin_fields_that_are_missing(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"scale": None}, "no field scale; expected one of SPIN's files"),
-        ({"pose": np.zeros((COUNT, 71))}, r"field 'pose': expected numbers of shape \(5, 72\), found"),
+        ({"pose": np.zeros((COUNT, 71))}, r"field 'pose': expected finite numbers of shape \(5, 72\), found"),
         ({"part": np.full((COUNT, 24, 3), np.nan)}, r"row 0 .*field 'part': expected finite numbers.*5 rows are wrong"),
         ({"scale": np.array([1, 1, 0, 1, 1.0])}, r"row 2 .*box: expected a scale above 0, found 0"),
         ({"scale": np.array([1, 1, 1, -2, 1.0])}, r"row 3 .*found -2"),
         ({"imgname": np.array(["a.jpg", "../b.jpg", "c", "d", "e"])}, r"row 1 .*expected a path below"),
         ({"imgname": np.array(["a.jpg", "b.jpg", "c", "/d", "e"])}, r"row 3 .*expected a path below"),
-        ({"imgname": np.arange(5)}, "field 'imgname': expected one text a row"),
-        ({"shape": np.array(["a"] * 5)}, "field 'shape': expected numbers"),
+        ({"imgname": np.arange(5)}, "field 'imgname': expected a string for each of 5 rows"),
+        ({"shape": np.array(["a"] * 5)}, "field 'shape': expected finite numbers"),
     ],
 )
 def test_bad_spin_files_are_named(changes: dict[str, Any], message: str, tmp_path: Path) -> None:

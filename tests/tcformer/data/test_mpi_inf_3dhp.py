@@ -132,7 +132,7 @@ def test_frames_come_from_the_videos_where_they_are_missing(tmp_path: Path, monk
         extract_frames(tmp_path, replace(lacking[-1], numbers=(22,)))
 
 
-def test_wrong_annotations_are_told(tmp_path: Path) -> None:
+def test_wrong_annotations_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "S1/Seq1/annot.mat"
     path.parent.mkdir(parents=True)
     with pytest.raises(UserError, match=r"annot.mat: cannot be read as MPI-INF-3DHP's annotations"):

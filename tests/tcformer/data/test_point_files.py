@@ -98,11 +98,11 @@ def test_coco_people_have_all_limbs(tmp_path: Path) -> None:
         (coco(keypoints=[1, 2]), r"annotation 7: field 'keypoints': expected finite numbers of shape \(51,\)"),
         (coco(bbox=[1, 2, float("nan"), 4]), "annotation 7: field 'bbox'"),
         (coco(bbox=[1, 2, 0, 0]), "image a.jpg: box: expected a scale above 0"),
-        (coco(image_id=4), "annotation 7: field 'image_id': expected one of the images, found 4"),
+        (coco(image_id=4), "annotation 7: field 'image_id': expected the id of an image of this file, found 4"),
         ({**coco(), "annotations": ["text"]}, r"annotation number 0 .*expected an object"),
         ({**coco(), "images": [{"id": 3}]}, r"image 0 .*expected an 'id' and a 'file_name'"),
         (mpii(joints=[[1, 2]]), r"record 0 .*field 'joints': expected finite numbers of shape \(16, 2\)"),
-        (mpii(image=None), "record 0 .*field 'image': expected a text"),
+        (mpii(image=None), "record 0 .*field 'image': expected a string"),
         (mpii(image="../b.jpg"), "expected a path below the image folder"),
         (["text"], "record 0 .*expected an object"),
     ],
@@ -124,7 +124,7 @@ def test_bad_matrices_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"found \(13, 3, 2\)"):
         load_bodies(path)
     savemat(path, {"joints": np.zeros((14, 3, 2))})
-    with pytest.raises(UserError, match=r"2 people, but .* holds 0 images"):
+    with pytest.raises(UserError, match=r"2 people, but .* contains 0 images"):
         load_bodies(path)
     images(tmp_path / "images", "a.jpg", "b.jpg")
     savemat(path, {"joints": np.full((14, 3, 2), np.nan)})

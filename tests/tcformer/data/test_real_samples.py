@@ -15,7 +15,7 @@ import torch
 
 from tcformer.body.joints import NUM_OPENPOSE
 from tcformer.data.face.dataset import FaceDataset, face_image_folder, list_file, load_faces
-from tcformer.data.imagenet.folder import ImageFolderDataset, find_classes
+from tcformer.data.imagenet.dataset import ImageFolderDataset, find_classes
 from tcformer.data.images import denormalise, read_image
 from tcformer.data.mesh.dataset import MeshDataset
 from tcformer.data.mesh.files import load_bodies
@@ -67,7 +67,7 @@ def test_people_with_points_alone(samples: Path, file: str, images: str, people:
         outside += int(((x < -1) | (y < -1) | (x > width) | (y > height)).sum())
     assert outside <= (1 if "lspet" in file else 0), "one point of LSP-Extended lies outside, as its authors have it"
 
-    data = MeshDataset(bodies, samples / images, 112)
+    data = MeshDataset(bodies, samples / images, input_size=112)
     crops = []
     for index in range(min(24, len(data))):
         sample = data.sample(index, None)
@@ -83,7 +83,7 @@ def test_persons(samples: Path) -> None:
     assert len(people) == 26 and len(people.images) == 5
     crops = annotated_crops(people)
     assert len(crops) == 24, "those with a labelled point"
-    data = WholebodyDataset(crops, root / "val2017", (256, 192), 1.25)
+    data = WholebodyDataset(crops, root / "val2017", input_size=(256, 192), padding=1.25)
     pages = []
     for index in range(len(data)):
         sample = data.sample(index, None)
@@ -96,7 +96,7 @@ def test_faces(samples: Path) -> None:
     root = samples / "wflw"
     faces = load_faces(list_file(root, "test"))
     assert len(faces) == 4 and len(set(faces.names)) == 2
-    data = FaceDataset(faces, face_image_folder(root), (128, 128), 1.25)
+    data = FaceDataset(faces, face_image_folder(root), input_size=(128, 128), padding=1.25)
     pages = []
     for index in range(4):
         sample = data.sample(index, None)
@@ -109,7 +109,7 @@ def test_classes(samples: Path) -> None:
     root = samples / "imagenet"
     pages = []
     for split, count in (("train", 96), ("val", 24)):
-        data = ImageFolderDataset(root, split, find_classes(root, 120), 112, 0.875)
+        data = ImageFolderDataset(root, split, find_classes(root, num_classes=120), size=112, crop_fraction=0.875)
         assert len(data) == count
         pages += [denormalise(data.sample(index, None)["image"]) for index in range(0, count, 8)]
     write_sheet("imagenet", pages)

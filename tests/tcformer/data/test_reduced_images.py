@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from tcformer.data import BrokenImage, MeshAugmentation, MeshDataset, load_bodies
-from tcformer.data.mesh import dataset as mesh
-from tcformer.data.imagenet.folder import random_crop_box, resize
+from tcformer.data.imagenet.dataset import random_crop_box, resize
 from tcformer.data.images import ReducedImage, denormalise, read_image, read_reduced
+from tcformer.data.mesh import dataset as mesh
 from tests.tcformer.data.test_mesh_files import COUNT, write_spin
 
 SIZE = 64
@@ -31,7 +31,7 @@ def dots(width: int, height: int, places: np.ndarray) -> Image.Image:
 def test_factors_and_sizes(ratio: float, factor: int, tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     Image.new("RGB", (323, 201), (10, 200, 90)).save(path)
-    image = read_reduced(path, ratio)
+    image = read_reduced(path, ratio=ratio)
     assert image.factor == factor and image.size == (201, 323)
     assert image.pixels.shape == (-(-201 // factor), -(-323 // factor), 3)
     assert np.abs(image.pixels.astype(int) - [10, 200, 90]).max() <= 2
@@ -45,7 +45,7 @@ def test_a_pixel_is_the_mean_of_those_it_stands_for(factor: int, subsampling: st
     Image.fromarray(np.stack([x, 200 - x, 60 + x / 2], -1).astype(np.uint8)).save(
         path, quality=98, subsampling=subsampling
     )
-    whole, reduced = read_image(path).astype(float), read_reduced(path, factor)
+    whole, reduced = read_image(path).astype(float), read_reduced(path, ratio=factor)
     means = whole.reshape(160 // factor, factor, 240 // factor, factor, 3).mean((1, 3))
     assert np.abs(reduced.pixels - means).mean() < 0.6
     # The middle of the first pixel is the middle of the first `factor` pixels.
@@ -55,7 +55,7 @@ def test_a_pixel_is_the_mean_of_those_it_stands_for(factor: int, subsampling: st
 def test_other_files_are_read_whole(tmp_path: Path) -> None:
     for name, mode, kind in (("a.png", "RGB", "PNG"), ("b.jpg", "CMYK", "JPEG")):
         Image.new("RGB", (64, 48), (1, 2, 3)).convert(mode).save(tmp_path / name, kind)
-        image = read_reduced(tmp_path / name, 4.0)
+        image = read_reduced(tmp_path / name, ratio=4.0)
         assert image.factor == 1 and image.pixels.shape == (48, 64, 3) and (image.to_full() == np.eye(3)).all()
 
 
@@ -66,7 +66,7 @@ def test_a_broken_file_is_broken_at_any_size(tmp_path: Path) -> None:
     for data in (stream.getvalue()[: len(stream.getvalue()) // 2], b"", b"\xff\xd8\xff"):
         path.write_bytes(data)
         with pytest.raises(BrokenImage, match=r"a\.jpg: cannot be decoded"):
-            read_reduced(path, 2.0)
+            read_reduced(path, ratio=2.0)
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def people(tmp_path: Path) -> MeshDataset:
         dots(613, 599, part[row, :3, :2]).save(tmp_path / f"images/{row}.jpg", quality=95)
     changes: dict[str, Any] = {"part": part, "openpose": None, "scale": np.full(COUNT, 6 * SIZE / 200)}
     bodies = load_bodies(write_spin(tmp_path, center=np.full((COUNT, 2), 300.0), **changes))
-    return MeshDataset(bodies, tmp_path, SIZE, MOVED)
+    return MeshDataset(bodies, tmp_path, input_size=SIZE, augmentation=MOVED)
 
 
 def whole(path: Path, ratio: float) -> ReducedImage:
@@ -100,7 +100,7 @@ def test_points_and_pixels_of_a_reduced_crop(people: MeshDataset, monkeypatch: p
     factors = []
 
     def watched(path: Path, ratio: float) -> ReducedImage:
-        image = read_reduced(path, ratio)
+        image = read_reduced(path, ratio=ratio)
         factors.append(image.factor)
         return image
 
@@ -137,7 +137,7 @@ def test_crops_of_real_photographs(samples: Path, tmp_path: Path, monkeypatch: p
             **dict.fromkeys(("part", "openpose", "S", "pose", "shape", "has_smpl")),
         )
     )  # fmt: skip
-    data = MeshDataset(bodies, samples, 224)
+    data = MeshDataset(bodies, samples, input_size=224)
     for row, size in enumerate(sizes):
         monkeypatch.setattr(mesh, "read_reduced", read_reduced)
         reduced = denormalise(data.sample(row, None)["image"]).astype(int)
@@ -152,7 +152,9 @@ def test_pytorchs_resizing_is_pillows(samples: Path) -> None:
     differences = []
     for path in sorted(samples.glob("imagenet/*/*/*.JPEG"))[::4]:
         pixels = read_image(path)
-        left, top, right, bottom = random_crop_box(pixels.shape[1::-1], (0.08, 1.0), (3 / 4, 4 / 3), rng)
+        left, top, right, bottom = random_crop_box(
+            pixels.shape[1::-1], area=(0.08, 1.0), aspect=(3 / 4, 4 / 3), rng=rng
+        )
         crop = pixels[top:bottom, left:right]
         expected = Image.fromarray(crop).resize((224, 224), Image.Resampling.BICUBIC)
         differences.append(np.abs(resize(crop, 224).astype(int) - np.asarray(expected)))

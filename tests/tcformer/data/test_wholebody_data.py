@@ -8,21 +8,29 @@ import pytest
 
 from tcformer.data import collate
 from tcformer.data.images import denormalise
-from tcformer.data.wholebody.keypoints import FLIP, PARTS
 from tcformer.data.wholebody.dataset import (
     WholebodyAugmentation,
     WholebodyDataset,
     annotated_crops,
     annotation_file,
-    check_images,
     detected_crops,
     detection_file,
     image_folder,
     load_people,
 )
+from tcformer.data.wholebody.keypoints import FLIP, PARTS
 from tcformer.errors import UserError
 
-NONE = WholebodyAugmentation(0, 0, 0, 0, 8, 0, 0, 0)
+NONE = WholebodyAugmentation(
+    shift_probability=0,
+    shift=0,
+    flip_probability=0,
+    half_body_probability=0,
+    half_body_points=8,
+    scale=0,
+    rotation=0,
+    rotation_probability=0,
+)
 PAPER = WholebodyAugmentation(
     shift_probability=0.3,
     shift=0.16,
@@ -37,9 +45,7 @@ LENGTHS = {"keypoints": 51, "foot_kpts": 18, "face_kpts": 204, "lefthand_kpts": 
 
 
 def person(number: int = 1, **changes: Any) -> dict[str, Any]:
-    points = {
-        field: [float(20 + i % 30) if i % 3 < 2 else 1 for i in range(n)] for field, n in LENGTHS.items()
-    }
+    points = {field: [float(20 + i % 30) if i % 3 < 2 else 1 for i in range(n)] for field, n in LENGTHS.items()}
     common = {"image_id": 7, "category_id": 1, "iscrowd": 0, "area": 900.0, "num_keypoints": 17}
     return {"id": number, "bbox": [10.0, 12.0, 30.0, 40.0], "segmentation": [], **common, **points, **changes}
 
@@ -83,7 +89,7 @@ def with_value(field: str, position: int, value: float) -> dict[str, Any]:
         ([person(bbox=[1, 2, 3])], r"'bbox': expected 4 finite numbers"),
         ([person(bbox=[1, 2, 3, float("inf")])], r"'bbox': expected 4 finite numbers"),
         ([person(5), person(5)], r"annotation 5: field 'id': expected each id once"),
-        ([person(0)], r"annotation 0: field 'id': expected a whole number above 0"),
+        ([person(0)], r"annotation 0: field 'id': expected an integer above 0"),
         (
             [person(1, image_id=8)],
             r"annotation 1: field 'image_id': expected the id of an image of this file, found 8",
@@ -108,8 +114,8 @@ def test_a_bad_annotation_is_named(tmp_path: Path, people: list[dict[str, Any]],
     ("change", "message"),
     [
         ({"id": -1}, "image .* field 'id'"),
-        ({"file_name": ""}, "image 7: field 'file_name': expected a file name"),
-        ({"width": 0}, "image 7: field 'width': expected a whole number of pixels above 0, found 0"),
+        ({"file_name": "../7.jpg"}, "image 7: field 'file_name': expected a path below the image folder"),
+        ({"width": 0}, "image 7: field 'width': expected an integer above 0 .pixels., found 0"),
         ({"height": 1.5}, "image 7: field 'height'"),
     ],
 )
@@ -185,12 +191,10 @@ def test_missing_images_are_listed(tmp_path: Path) -> None:
     many["images"] = [{"id": i, "file_name": f"{i:012d}.jpg", "width": 80, "height": 60} for i in range(14)]
     many["annotations"] = [person(i + 1, image_id=i) for i in range(14)]
     (tmp_path / "000000000000.jpg").touch()
-    with pytest.raises(
-        UserError, match=r"13 of 14 annotated images are missing: 000000000001.*10\.jpg, \.\.\.;"
-    ):
-        check_images(annotated_crops(load_people(many)), tmp_path)
+    with pytest.raises(UserError, match=r"13 of 14 annotated images are missing: 000000000001.*10\.jpg, \.\.\.;"):
+        WholebodyDataset(annotated_crops(load_people(many)), tmp_path, input_size=(64, 48), padding=1.25)
     with pytest.raises(UserError, match="14 of 14"):
-        check_images(annotated_crops(load_people(many)), tmp_path / "nowhere")
+        WholebodyDataset(annotated_crops(load_people(many)), tmp_path / "away", input_size=(64, 48), padding=1.25)
 
 
 def test_detections_are_selected(tmp_path: Path) -> None:
@@ -198,7 +202,7 @@ def test_detections_are_selected(tmp_path: Path) -> None:
     good = {"bbox": [1.0, 2.0, 3.0, 4.0], "category_id": 1, "image_id": 7, "score": 0.5}
     others = [{"score": 0.1}, {"category_id": 2}, {"image_id": 9}, {"bbox": [0, 0, 5, 0]}]
     path.write_text(json.dumps([good, *({**good, **other} for other in others)]))
-    crops = detected_crops(path, load_people(content()), 0.2)
+    crops = detected_crops(path, load_people(content()), least_score=0.2)
     assert crops.box.tolist() == [[1, 2, 3, 4]] and crops.score.tolist() == [0.5]
     assert crops.keypoints is None
 
@@ -216,7 +220,7 @@ def test_a_bad_detection_is_named(tmp_path: Path, change: dict[str, Any], messag
     good = {"bbox": [1.0, 2.0, 3.0, 4.0], "category_id": 1, "image_id": 7, "score": 0.5}
     path.write_text(json.dumps([good, {**good, **change}]))
     with pytest.raises(UserError, match=message):
-        detected_crops(path, load_people(content()), 0.0)
+        detected_crops(path, load_people(content()), least_score=0.0)
 
 
 @pytest.fixture
@@ -228,7 +232,7 @@ def real(samples: Path) -> Path:
 @pytest.fixture
 def dataset(real: Path) -> WholebodyDataset:
     crops = annotated_crops(load_people(annotation_file(real, "val")))
-    return WholebodyDataset(crops, image_folder(real, "val"), (128, 96), 1.25, PAPER)
+    return WholebodyDataset(crops, image_folder(real, "val"), input_size=(128, 96), padding=1.25, augmentation=PAPER)
 
 
 def test_counts_of_the_real_sample(real: Path) -> None:
@@ -238,7 +242,7 @@ def test_counts_of_the_real_sample(real: Path) -> None:
     counts = {part: int(labelled[:, rows].any(1).sum()) for part, rows in PARTS.items()}
     assert counts == {"body": 24, "foot": 16, "face": 13, "lefthand": 12, "righthand": 13}
     assert len(annotated_crops(people)) == 24
-    assert len(detected_crops(detection_file(real), people, 0.0)) == 118
+    assert len(detected_crops(detection_file(real), people, least_score=0.0)) == 118
 
 
 def test_a_plain_sample_holds_the_person(dataset: WholebodyDataset) -> None:
@@ -273,7 +277,16 @@ def test_a_generator_without_augmentation_changes_nothing(dataset: WholebodyData
 
 
 def test_a_flipped_sample_is_the_mirror_image(dataset: WholebodyDataset) -> None:
-    dataset.augmentation = WholebodyAugmentation(0, 0, 1, 0, 8, 0, 0, 0)
+    dataset.augmentation = WholebodyAugmentation(
+        shift_probability=0,
+        shift=0,
+        flip_probability=1,
+        half_body_probability=0,
+        half_body_points=8,
+        scale=0,
+        rotation=0,
+        rotation_probability=0,
+    )
     for i in range(0, len(dataset), 5):
         plain, flipped = dataset.sample(i, None), dataset.sample(i, np.random.default_rng(0))
         assert (plain["weights"] == flipped["weights"][FLIP]).all()
@@ -303,9 +316,7 @@ def test_points_follow_the_image_through_every_augmentation(dataset: WholebodyDa
         seen = crop[tuple(np.rint(points[inside]).astype(int).T[::-1])].astype(int)
         limit = np.array(image.shape[1::-1]) - 1
         there = image[tuple(np.clip(np.rint(original[inside]), 0, limit).astype(int).T[::-1])].astype(int)
-        flipped = image[tuple(np.clip(np.rint(original[FLIP][inside]), 0, limit).astype(int).T[::-1])].astype(
-            int
-        )
+        flipped = image[tuple(np.clip(np.rint(original[FLIP][inside]), 0, limit).astype(int).T[::-1])].astype(int)
         differences += np.minimum(np.abs(seen - there).mean(1), np.abs(seen - flipped).mean(1)).tolist()
         shuffled += np.abs(seen - np.roll(there, 7, 0)).mean(1).tolist()
     assert len(differences) > 500
@@ -314,7 +325,16 @@ def test_points_follow_the_image_through_every_augmentation(dataset: WholebodyDa
 
 def test_augmentation_stays_in_its_ranges(dataset: WholebodyDataset) -> None:
     plain = dataset.sample(0, None)
-    dataset.augmentation = WholebodyAugmentation(1, 0.16, 0, 0, 8, 0.5, 40.0, 1)
+    dataset.augmentation = WholebodyAugmentation(
+        shift_probability=1,
+        shift=0.16,
+        flip_probability=0,
+        half_body_probability=0,
+        half_body_points=8,
+        scale=0.5,
+        rotation=40.0,
+        rotation_probability=1,
+    )
     rngs = [np.random.default_rng(i) for i in range(60)]
     extents, centres = [], []
     for rng in rngs:
@@ -326,7 +346,16 @@ def test_augmentation_stays_in_its_ranges(dataset: WholebodyDataset) -> None:
 
 
 def test_half_body_crops_to_one_half(dataset: WholebodyDataset) -> None:
-    dataset.augmentation = WholebodyAugmentation(0, 0, 0, 1, 8, 0, 0, 0)
+    dataset.augmentation = WholebodyAugmentation(
+        shift_probability=0,
+        shift=0,
+        flip_probability=0,
+        half_body_probability=1,
+        half_body_points=8,
+        scale=0,
+        rotation=0,
+        rotation_probability=0,
+    )
     plain = dataset.sample(0, None)
     upper = 0
     for i in range(40):
@@ -340,8 +369,8 @@ def test_half_body_crops_to_one_half(dataset: WholebodyDataset) -> None:
 
 def test_samples_of_detections_have_no_points(real: Path) -> None:
     people = load_people(annotation_file(real, "val"))
-    crops = detected_crops(detection_file(real), people, 0.5)
-    data = WholebodyDataset(crops, image_folder(real, "val"), (64, 48), 1.25)
+    crops = detected_crops(detection_file(real), people, least_score=0.5)
+    data = WholebodyDataset(crops, image_folder(real, "val"), input_size=(64, 48), padding=1.25)
     batch = collate([data.sample(i, None) for i in range(2)])
     assert batch["weights"].sum() == 0 and batch["annotation_id"].tolist() == [0, 0]
     assert batch["image"].shape == (2, 3, 64, 48)

@@ -135,7 +135,7 @@ def test_a_missing_field_or_file_is_named(truth: dict[str, Any], tmp_path: Path)
     del found[0]["foot_kpts"]
     with pytest.raises(UserError, match=r"record 0 .* has no 'foot_kpts'"):
         evaluate_wholebody(truth, found)
-    with pytest.raises(UserError, match=r"gone\.json: cannot be read"):
+    with pytest.raises(UserError, match=r"gone\.json: no such file; give the path of a result file"):
         evaluate_wholebody(truth, tmp_path / "gone.json")
 
 

@@ -11,13 +11,13 @@ import torch
 from tcformer import create_model
 from tcformer.errors import UserError
 from tcformer.models.accounting import DOCUMENT, Entry, build, count_flops, count_parameters, main, with_table
-from tcformer.models.kernel_choice import kernels_named
+from tcformer.models.kernel_choice import use_kernels
 
 IMAGENET, POSE = (224, 224), (256, 192)
 
 
 def count(variant: str, task: str, size: tuple[int, int], **options: Any) -> tuple[int, Any]:
-    model = build(Entry(variant, task, size, options))
+    model = build(Entry(variant, task, size, options=options))
     return count_parameters(model), count_flops(model, size)
 
 
@@ -37,7 +37,7 @@ def count(variant: str, task: str, size: tuple[int, int], **options: Any) -> tup
     ],
 )
 def test_parameters(variant: str, task: str, options: dict[str, Any], millions: float) -> None:
-    assert round(count_parameters(build(Entry(variant, task, IMAGENET, options))) / 1e6, 3) == millions
+    assert round(count_parameters(build(Entry(variant, task, IMAGENET, options=options))) / 1e6, 3) == millions
 
 
 def test_a_tcformer_on_a_fixed_grid_is_pvt() -> None:
@@ -73,7 +73,7 @@ def test_counts_depend_on_shapes_alone(kernels: str) -> None:
     torch.manual_seed(0)
     model = create_model("tcformer_nano", "wholebody")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with kernels_named(kernels):
+    with use_kernels(kernels):
         assert count_flops(model, POSE) == count("tcformer_nano", "wholebody", POSE)[1]
     assert model.training
     for name, tensor in model.state_dict().items():
@@ -81,7 +81,7 @@ def test_counts_depend_on_shapes_alone(kernels: str) -> None:
 
 
 def test_small_images() -> None:
-    with pytest.raises(UserError, match="at least 29x29"):
+    with pytest.raises(UserError, match="at least 29 x 29"):
         count("tcformer_nano", "imagenet", (28, 64))
 
 
@@ -89,7 +89,7 @@ def test_table_needs_its_place(tmp_path: Path, capsys: pytest.CaptureFixture[str
     document = tmp_path / "page.md"
     document.write_text("nothing")
     assert main(["--document", str(document)]) == 2
-    assert "no place for the table" in capsys.readouterr().err
+    assert "lacks the marks of the table" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -236,9 +236,9 @@ def test_config_rebuilds_the_network() -> None:
         (("tcformer_lite", "imagenet"), {}, "did you mean 'tcformer_light'"),
         (("tcformer", "wholebodies"), {}, "did you mean 'wholebody'"),
         (("tcformer", "imagenet"), {"num_class": 5}, "did you mean 'num_classes'"),
-        (("tcformer", "imagenet"), {"num_classes": 0}, "num_classes must be a whole number"),
-        (("tcformer", "wholebody"), {"num_keypoints": 1.5}, "num_keypoints must be a whole number"),
-        (("tcformer", "wholebody"), {"drop_path_rate": 1.0}, "drop_path_rate must be a number"),
+        (("tcformer", "imagenet"), {"num_classes": 0}, "num_classes: expected an integer"),
+        (("tcformer", "wholebody"), {"num_keypoints": 1.5}, "num_keypoints: expected an integer"),
+        (("tcformer", "wholebody"), {"drop_path_rate": 1.0}, "drop_path_rate: expected a number"),
     ],
 )
 def test_wrong_names_and_options(arguments: tuple[str, str], options: dict[str, float], message: str) -> None:
@@ -252,7 +252,7 @@ def test_wrong_names_and_options(arguments: tuple[str, str], options: dict[str, 
         ((0, 3, 64, 64), "B of at least 1"),
         ((3, 64, 64), "B, 3, H, W"),
         ((1, 1, 64, 64), "B, 3, H, W"),
-        ((1, 3, 28, 64), "at least 29x29 pixels, but got 28x64"),
+        ((1, 3, 28, 64), "at least 29 x 29 pixels, found 28 x 64"),
     ],
 )
 def test_wrong_images(shape: tuple[int, ...], message: str) -> None:

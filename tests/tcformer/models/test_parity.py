@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tcformer.models import Network, Tokens, create_model
-from tcformer.models.released import from_released_name
+from tcformer.models.released_weights import from_released_name
 from tests.tcformer.models import released_arithmetic
 
 FOLDER = Path(__file__).resolve().parents[2] / "data/parity"

@@ -71,7 +71,7 @@ def test_what_does_not_fit_is_listed() -> None:
     ):
         assert part in str(caught.value)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items()), "nothing was copied"
-    with pytest.raises(UserError, match=r"62 missing: .*keypoint_head\.final_layer\.bias, .* and 52 more; "):
+    with pytest.raises(UserError, match=r"62 missing: .*keypoint_head\.final_layer\.bias, .*, \.\.\.; "):
         tcformer.load_released_weights(network("wholebody", 1), weights)
 
 
@@ -88,16 +88,17 @@ class Attack:
 def test_files_that_are_no_data(tmp_path: Path) -> None:
     model = network("imagenet", 1)
     torch.save({"model": published(model), "args": Attack(tmp_path / "attacked")}, tmp_path / "attack.pth")
-    with pytest.raises(UserError, match="holds code rather than data"):
+    with pytest.raises(UserError, match="contains code") as caught:
         tcformer.load_released_weights(model, tmp_path / "attack.pth")
+    assert "weights_only" not in str(caught.value), "torch's advice to execute the code is not passed on"
     assert not (tmp_path / "attacked").exists()
     (tmp_path / "text.pth").write_text("hello")
-    with pytest.raises(UserError, match="is damaged, no PyTorch checkpoint"):
+    with pytest.raises(UserError, match="is damaged, is not a PyTorch checkpoint"):
         tcformer.load_released_weights(model, tmp_path / "text.pth")
-    with pytest.raises(UserError, match="There is no checkpoint"):
+    with pytest.raises(UserError, match=r"missing\.pth: no such file"):
         tcformer.load_released_weights(model, tmp_path / "missing.pth")
     torch.save({"epoch": 3}, tmp_path / "empty.pth")
-    with pytest.raises(UserError, match="holds no weights"):
+    with pytest.raises(UserError, match=r"empty\.pth: contains no weights"):
         tcformer.load_released_weights(model, tmp_path / "empty.pth")
 
 

@@ -129,7 +129,7 @@ def test_local_clusters_stay_within_their_parts() -> None:
         for token_of_cell in tokens.token_of_cell:
             pairs = set(zip(token_of_cell.tolist(), part_of_cell.tolist()))
             assert len(pairs) == tokens.features.shape[1], "a token lies in one part alone"
-        part = part_of_token(tokens, parts)
+        part = part_of_token(tokens, parts=parts)
         assert torch.equal(part, part.sort()[0]), "clusters are numbered part by part"
 
 
@@ -137,14 +137,14 @@ def test_the_most_important_tokens_become_centres() -> None:
     g = torch.Generator().manual_seed(0)
     x, importance = torch.randn(2, 20, 3, generator=g), torch.randn(2, 20, generator=g)
     importance[:, 3] = importance[:, 11] = 5.0  # a tie
-    assign = nearest_important(x, importance, 5)
+    assign = nearest_important(x, importance, num_clusters=5)
     for i in range(2):
         centres = importance[i].sort(descending=True, stable=True)[1][:5].sort()[0]
         expected = torch.cdist(x[i : i + 1].double(), x[i : i + 1, centres].double())[0].argmin(1)
         assert torch.equal(assign[i], expected)
         assert assign[i, centres].tolist() == list(range(5))
     assert torch.equal(
-        nearest_important(torch.zeros(1, 6, 2), torch.zeros(1, 6), 3)[0], torch.tensor([0, 1, 2, 0, 0, 0])
+        nearest_important(torch.zeros(1, 6, 2), torch.zeros(1, 6), num_clusters=3)[0], torch.tensor([0, 1, 2, 0, 0, 0])
     )
 
 
@@ -216,19 +216,19 @@ def test_subsets_of_keypoints() -> None:
         ((TCFORMER, "wholebody"), {"neck": "finest_map"}, "is for HRNet, not for tcformer"),
         (("timm/resnet50", "wholebody"), {"neck": "mta"}, "is for TCFormer, not for timm/resnet50"),
         ((TCFORMER, "wholebody"), {"keypoints": "hands"}, "did you mean 'hand'"),
-        ((TCFORMER, "imagenet"), {"local_parts": (4, 3, 1)}, "each dividing the one before"),
+        ((TCFORMER, "imagenet"), {"local_parts": (4, 3, 1)}, "each a divisor of the one before"),
         ((TCFORMER, "imagenet"), {"pretrained": True}, "no option for tcformer"),
         (("timm/resnet5", "imagenet"), {}, "timm has no model 'resnet5'"),
         (("timm/hrnet_w18", "imagenet"), {"drop_path_rate": 0.1}, "set drop_path to 0"),
     ],
 )
-def test_mistakes_are_told(arguments: tuple[str, str], options: dict[str, Any], message: str) -> None:
+def test_mistakes_are_reported(arguments: tuple[str, str], options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         create_model(*arguments, **options)
 
 
 def test_hrnet_tells_the_sizes_it_takes() -> None:
-    with pytest.raises(UserError, match=r"sides 32 divides, but got 100x64"):
+    with pytest.raises(UserError, match=r"sides are multiples of 32, found 100 x 64"):
         create_model("timm/hrnet_w18_small", "wholebody")(torch.zeros(1, 3, 100, 64))
 
 
@@ -236,14 +236,32 @@ def test_pretrained_weights_offline(monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(UserError, match=r"pretrained weights of timm/resnet18 could not be had"):
+    with pytest.raises(UserError, match=r"pretrained weights of timm/resnet18 cannot be downloaded"):
         create_model("timm/resnet18", "imagenet", pretrained=True)
 
 
 def test_network_options() -> None:
-    options = NetworkOptions("tcformer", "local_ctm", (4, 2, 1), False, True)
+    options = NetworkOptions(
+        backbone="tcformer",
+        token_reduction="local_ctm",
+        local_parts=(4, 2, 1),
+        pretrained=False,
+        activation_checkpointing=True,
+    )
     assert parameters(options.backbone, "imagenet", **options.model_options) == 25_594_731
     with pytest.raises(ValueError, match="did you mean 'tcformer_light'"):
-        NetworkOptions("tcformer_lite", "ctm", (4, 2, 1), False, False)
+        NetworkOptions(
+            backbone="tcformer_lite",
+            token_reduction="ctm",
+            local_parts=(4, 2, 1),
+            pretrained=False,
+            activation_checkpointing=False,
+        )
     with pytest.raises(ValueError, match="give a weights file as initial"):
-        NetworkOptions("tcformer", "ctm", (4, 2, 1), True, False)
+        NetworkOptions(
+            backbone="tcformer",
+            token_reduction="ctm",
+            local_parts=(4, 2, 1),
+            pretrained=True,
+            activation_checkpointing=False,
+        )

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from tcformer import create_model, load_backbone, load_model, save_model
 from tcformer.errors import UserError
 from tcformer.models import Network, read_about
-from tcformer.models.released import from_released_name
+from tcformer.models.released_weights import from_released_name
 
 ROOT = Path(__file__).resolve().parents[3]
 METADATA = {"run": "7", "data": "abc", "recipe": "sample"}
@@ -61,12 +61,12 @@ def test_backbone_of_another_task(tmp_path: Path) -> None:
 
 def test_backbone_of_another_variant(tmp_path: Path) -> None:
     save_model(nano(), tmp_path / "nano")
-    with pytest.raises(UserError, match=r"variant 'tcformer_nano', but the model is 'tcformer_light'"):
+    with pytest.raises(UserError, match=r"variant 'tcformer_light', found those of 'tcformer_nano'"):
         load_backbone(create_model("tcformer_light", "wholebody"), tmp_path / "nano")
 
 
 def test_files_that_are_not_ours(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no weights file"):
+    with pytest.raises(UserError, match="no such weights file"):
         load_model(tmp_path / "missing")
     (tmp_path / "text").write_text("hello")
     with pytest.raises(UserError, match=r"tcformer\.save_model"):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tcformer.data.imagenet.folder import (
+from tcformer.data.imagenet.dataset import (
     ImageAugmentation,
     ImageFolderDataset,
     centre_crop,
@@ -52,7 +52,9 @@ def root(tmp_path: Path) -> Path:
 
 
 def dataset(root: Path, augmentation: ImageAugmentation | None = PAPER) -> ImageFolderDataset:
-    return ImageFolderDataset(root, "train", find_classes(root, 3), 32, 0.875, augmentation)
+    return ImageFolderDataset(
+        root, "train", find_classes(root, num_classes=3), size=32, crop_fraction=0.875, augmentation=augmentation
+    )
 
 
 def test_labels_are_the_ranks_of_the_folder_names(root: Path) -> None:
@@ -62,19 +64,19 @@ def test_labels_are_the_ranks_of_the_folder_names(root: Path) -> None:
     assert data.path(4) == root / "train" / "n02" / "n02_1.JPEG"
 
 
-def test_a_wrong_number_of_classes_is_told(root: Path) -> None:
+def test_a_wrong_number_of_classes_is_reported(root: Path) -> None:
     with pytest.raises(UserError, match="3 class folders in train and val, expected num_classes = 5"):
-        find_classes(root, 5)
+        find_classes(root, num_classes=5)
     (root / "val" / "n99").mkdir()
     with pytest.raises(UserError, match="only in one of the two: n99"):
-        find_classes(root, 3)
+        find_classes(root, num_classes=3)
     with pytest.raises(UserError, match="0 class folders"):
-        find_classes(root / "nowhere", 3)
+        find_classes(root / "nowhere", num_classes=3)
 
 
-def test_a_split_without_images_is_told(tmp_path: Path) -> None:
+def test_a_split_without_images_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no images found"):
-        ImageFolderDataset(tmp_path, "train", ["n01"], 32, 0.875)
+        ImageFolderDataset(tmp_path, "train", ["n01"], size=32, crop_fraction=0.875)
 
 
 def test_a_sample_depends_on_its_generator_alone(root: Path) -> None:
@@ -97,12 +99,35 @@ def test_a_pair_is_mixed_the_same_in_any_batch(root: Path) -> None:
     for key in whole:
         assert torch.equal(whole[key], torch.cat([part[key] for part in parts]))
     assert torch.allclose(whole["targets"].sum(1), torch.ones(8))
-    with pytest.raises(ValueError, match="even number"):
+    with pytest.raises(ValueError, match="expected a multiple of 2 samples in a batch, found 3"):
         data.collate(samples[:3])
-    data.augmentation = replace(PAPER, mixup=0.0, cutmix=0.0)
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "group"),
+    [
+        (PAPER, 2),
+        (replace(PAPER, mixup=0.0), 2),
+        (replace(PAPER, cutmix=0.0), 2),
+        (replace(PAPER, mixup=0.0, cutmix=0.0), 1),
+        (None, 1),
+    ],
+)
+def test_groups_are_pairs_where_samples_are_mixed(
+    root: Path, augmentation: ImageAugmentation | None, group: int
+) -> None:
+    data = dataset(root, augmentation)
+    assert data.samples_per_group == group
+    samples = [data.sample(i, np.random.default_rng(i)) for i in range(group)]
+    assert len(data.collate(samples)["image"]) == group
+
+
+def test_without_mixing_any_number_of_samples_is_a_batch(root: Path) -> None:
+    data = dataset(root, replace(PAPER, mixup=0.0, cutmix=0.0))
+    samples = [data.sample(i, np.random.default_rng(i)) for i in range(3)]
     unmixed = data.collate(samples[:3])
     assert torch.equal(unmixed["image"][2], torch.from_numpy(samples[2]["image"]))
-    assert torch.equal(unmixed["targets"], smooth_targets(unmixed["label"], 3, 0.1))
+    assert torch.equal(unmixed["targets"], smooth_targets(unmixed["label"], num_classes=3, smoothing=0.1))
 
 
 def test_plain_samples_are_only_stacked(root: Path) -> None:
@@ -121,14 +146,14 @@ def test_centre_crop_is_torchvisions() -> None:
                 transforms.CenterCrop(size),
             ]
         )(image)
-        assert (np.asarray(centre_crop(image, size, 0.875)) == np.asarray(expected)).all()
+        assert (np.asarray(centre_crop(image, size=size, crop_fraction=0.875)) == np.asarray(expected)).all()
 
 
 def test_random_crops_keep_area_and_aspect() -> None:
     rng = np.random.default_rng(0)
     areas, aspects = [], []
     for _ in range(300):
-        left, top, right, bottom = random_crop_box((200, 150), (0.08, 1.0), (0.75, 4 / 3), rng)
+        left, top, right, bottom = random_crop_box((200, 150), area=(0.08, 1.0), aspect=(0.75, 4 / 3), rng=rng)
         assert 0 <= left < right <= 200 and 0 <= top < bottom <= 150
         areas.append((right - left) * (bottom - top) / 30000)
         aspects.append((right - left) / (bottom - top))
@@ -138,7 +163,9 @@ def test_random_crops_keep_area_and_aspect() -> None:
 
 @pytest.mark.parametrize("size", [(400, 10), (10, 400), (1, 1)])
 def test_extreme_images_fall_back_to_the_middle(size: tuple[int, int]) -> None:
-    left, top, right, bottom = random_crop_box(size, (0.9, 1.0), (0.75, 4 / 3), np.random.default_rng(0))
+    left, top, right, bottom = random_crop_box(
+        size, area=(0.9, 1.0), aspect=(0.75, 4 / 3), rng=np.random.default_rng(0)
+    )
     assert 0 <= left < right <= size[0] and 0 <= top < bottom <= size[1]
 
 
@@ -182,15 +209,15 @@ def test_operations_are_timms() -> None:
 def test_rand_augment_and_jitter_change_images() -> None:
     image = photo()
     rngs = [np.random.default_rng(i) for i in range(40)]
-    changed = [np.asarray(rand_augment(image, 9, 0.5, rng) != image) for rng in rngs]
+    changed = [np.asarray(rand_augment(image, magnitude=9, magnitude_std=0.5, rng=rng) != image) for rng in rngs]
     assert 20 < sum(bool(c.any()) for c in changed) < 40  # a quarter is left alone
-    jittered = np.asarray(color_jitter(image, 0.4, np.random.default_rng(0)))
+    jittered = np.asarray(color_jitter(image, strength=0.4, rng=np.random.default_rng(0)))
     assert (jittered != np.asarray(image)).any()
-    assert (np.asarray(color_jitter(image, 0.0, np.random.default_rng(0))) == np.asarray(image)).all()
+    assert (np.asarray(color_jitter(image, strength=0.0, rng=np.random.default_rng(0))) == np.asarray(image)).all()
 
 
 def test_smoothed_targets() -> None:
-    targets = smooth_targets(torch.tensor([2, 0]), 4, 0.1)
+    targets = smooth_targets(torch.tensor([2, 0]), num_classes=4, smoothing=0.1)
     assert torch.allclose(targets, torch.tensor([[0.025, 0.025, 0.925, 0.025], [0.925, 0.025, 0.025, 0.025]]))
 
 
@@ -199,7 +226,9 @@ def test_targets_tell_what_share_of_the_pixels_is_whose(mixup: float, cutmix: fl
     images = torch.stack([torch.zeros(3, 40, 40), torch.ones(3, 40, 40)])
     targets = torch.eye(2)
     for seed in range(20):
-        mixed, soft = mix_pair(images, targets, mixup, cutmix, 0.5, np.random.default_rng(seed))
+        mixed, soft = mix_pair(
+            images, targets, mixup=mixup, cutmix=cutmix, cutmix_probability=0.5, rng=np.random.default_rng(seed)
+        )
         assert torch.allclose(mixed.mean((1, 2, 3)), soft[:, 1], atol=1e-5)
         assert torch.allclose(soft.sum(1), torch.ones(2))
         values = mixed.unique()
@@ -209,10 +238,9 @@ def test_targets_tell_what_share_of_the_pixels_is_whose(mixup: float, cutmix: fl
 
 
 def test_all_real_images_give_samples(samples: Path) -> None:
-    root = samples / "imagenet"
-    classes = find_classes(root, 120)
-    train = ImageFolderDataset(root, "train", classes, 64, 0.875, PAPER)
-    val = ImageFolderDataset(root, "val", classes, 64, 0.875)
+    classes = find_classes(samples / "imagenet", num_classes=120)
+    train = ImageFolderDataset(samples / "imagenet", "train", classes, size=64, crop_fraction=0.875, augmentation=PAPER)
+    val = ImageFolderDataset(samples / "imagenet", "val", classes, size=64, crop_fraction=0.875)
     assert len(train) == 96 and len(val) == 24
     for data in (train, val):
         for i in range(len(data)):

@@ -1,4 +1,4 @@
-"""Decoded keypoints as results in the COCO-WholeBody result format, as mmpose 0.x writes them."""
+"""Results in the COCO-WholeBody result format, from decoded heat maps, as mmpose 0.x writes them."""
 
 from __future__ import annotations
 
@@ -9,23 +9,27 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from tcformer.data.crops import to_image
+from tcformer.data.crops import SCALE_UNIT, to_image
 from tcformer.data.wholebody.keypoints import NUM_KEYPOINTS, PART_FIELDS, PARTS
 
 
 def instance_score(scores: NDArray, box_score: ArrayLike, threshold: float) -> NDArray[np.float64]:
-    """Box score x mean of the point scores above the threshold (0 if there is none).
+    """Score of each person: the box score times the mean of the point scores above the threshold.
 
     Args:
         scores: (B, K) scores of the points.
-        box_score: (B,).
+        box_score: (B,) scores of the boxes.
+        threshold: point scores above it count.
+
+    Returns:
+        (B,); 0 if no point score is above the threshold.
     """
     counted = scores > threshold
     mean = np.where(counted, scores, 0).sum(-1, dtype=np.float64) / np.maximum(counted.sum(-1), 1)
     return mean * np.asarray(box_score, np.float64)
 
 
-def results(
+def make_results(
     positions: Tensor,
     scores: Tensor,
     map_size: tuple[int, int],
@@ -33,20 +37,20 @@ def results(
     threshold: float,
     predicted: NDArray[np.int64] | None = None,
 ) -> list[dict[str, Any]]:
-    """Result records of a batch of decoded crops.
+    """Make the results of a batch of decoded crops.
 
-    A record has the fields of an official result (image_id, category_id, the five lists of x, y, score
-    triplets in image pixels, score) and as mmpose writes them center and scale (the crop, in pixels and in
-    200 pixels). It has no bbox, since pycocotools would then take its area instead of that of the body
-    points. annotation_id is the ground-truth person whose box was used, 0 for a detection.
+    A result has the fields of the official format (image_id, category_id, the five lists of x, y, score triplets in
+    image pixels, score). It also has, as in mmpose, the crop as center (pixels) and scale (units of 200 pixels). It has
+    no bbox, because pycocotools would use the area of the bbox instead of that of the body points. annotation_id is the
+    annotated person whose box was cropped, or 0 for a detection.
 
     Args:
         positions: (B, K, 2) x, y in heat-map pixels.
         scores: (B, K).
         map_size: (H, W) of the heat maps.
         batch: the samples: centre, extent, score, image_id, annotation_id.
-        threshold: point scores above it count for the instance score.
-        predicted: (K,) which of the 133 points these are; all if None. The others are (0, 0) with score 0.
+        threshold: point scores above it count in the score of the result.
+        predicted: (K,) indices of the points among the 133; all if None. The others are (0, 0) with the score 0.
     """
     centre, extent = (batch[key].cpu().numpy().astype(np.float64) for key in ("centre", "extent"))
     points = to_image(positions.cpu().numpy(), centre, extent, map_size)
@@ -55,7 +59,7 @@ def results(
     triplets = np.zeros((len(points), NUM_KEYPOINTS, 3))
     triplets[:, slice(None) if predicted is None else predicted] = np.concatenate([points, values[..., None]], -1)
     return [
-        result_record(
+        make_result(
             triplets[i],
             float(totals[i]),
             image_id=int(batch["image_id"][i]),
@@ -67,7 +71,7 @@ def results(
     ]
 
 
-def result_record(
+def make_result(
     triplets: NDArray,
     score: float,
     *,
@@ -76,7 +80,16 @@ def result_record(
     centre: NDArray,
     extent: NDArray,
 ) -> dict[str, Any]:
-    """One result record (see `results`) from (133, 3) x, y, score in image pixels."""
+    """Make one result (see `make_results`) from (133, 3) x, y, score in image pixels.
+
+    Args:
+        triplets: (133, 3) x, y in image pixels, score.
+        score: of the result.
+        image_id: of the image.
+        annotation_id: of the annotated person whose box was cropped; 0 for a detection.
+        centre: (2,) x, y of the crop's centre in image pixels.
+        extent: (2,) width, height of the crop in image pixels.
+    """
     return {
         "image_id": image_id,
         "category_id": 1,
@@ -84,10 +97,10 @@ def result_record(
         **{PART_FIELDS[part]: triplets[PARTS[part]].ravel().tolist() for part in PARTS},
         "score": score,
         "center": centre.tolist(),
-        "scale": (extent / 200).tolist(),
+        "scale": (extent / SCALE_UNIT).tolist(),
     }
 
 
-def keypoints_of(record: Mapping[str, Any]) -> NDArray[np.float64]:
-    """The (133, 3) triplets of a result record or an annotation."""
-    return np.concatenate([record[PART_FIELDS[part]] for part in PARTS], dtype=np.float64).reshape(NUM_KEYPOINTS, 3)
+def keypoints_of(result: Mapping[str, Any]) -> NDArray[np.float64]:
+    """The (133, 3) triplets of a result or an annotation."""
+    return np.concatenate([result[PART_FIELDS[part]] for part in PARTS], dtype=np.float64).reshape(NUM_KEYPOINTS, 3)

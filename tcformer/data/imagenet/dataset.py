@@ -1,14 +1,16 @@
-"""Classification images in ImageNet's folder layout, <root>/{train,val}/<wnid>/<image>, or with a tar a class,
-<root>/{train,val}/<wnid>.tar: the samples are the same."""
+"""ImageNet's images and samples from them.
+
+Images are in folders, <root>/{train,val}/<wnid>/<image>, or in a tar for each class, <root>/{train,val}/<wnid>.tar. The
+samples are the same.
+"""
 
 from __future__ import annotations
 
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import torch
@@ -18,9 +20,9 @@ from torch.nn import functional as F
 
 from tcformer.data.batch import collate
 from tcformer.data.imagenet.class_archives import SUFFIX, Member, read_index, read_member
-from tcformer.data.images import ImageError, decode_image, normalise, read_image
 from tcformer.data.imagenet.mixing import mix_pair, smooth_targets
 from tcformer.data.imagenet.randaugment import color_jitter, rand_augment
+from tcformer.data.images import ImageError, decode_image, normalise, read_image
 from tcformer.errors import UserError, listed
 from tcformer.parameters import parameters
 
@@ -28,24 +30,24 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _EXTENSIONS: Final = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-_A_FILE: Final = -1  # in place of the offset in a tar
+_NO_TAR: Final = -1  # instead of an offset, for an image that is a file of its own
 
 
 @parameters
 class ImageAugmentation:
-    """Random changes to a training image, in the order in which they are drawn."""
+    """Random changes of a training image, in the order in which they are drawn."""
 
-    #: smallest and largest share of the image's area that a crop takes
+    #: smallest and largest area of a crop, as a fraction of the image's
     crop_area: tuple[float, float]
     #: smallest and largest width over height of a crop
     crop_aspect: tuple[float, float]
     #: probability of mirroring
     flip_probability: float
-    #: mean severity of RandAugment's operations in [0, 10]; 0 for none
+    #: mean magnitude of RandAugment's operations in [0, 10]; 0 for no RandAugment
     rand_augment: float
-    #: standard deviation of the severity
+    #: standard deviation of the magnitude
     rand_augment_std: float
-    #: largest relative change of brightness, contrast and saturation; as in timm not beside RandAugment
+    #: largest relative change of brightness, contrast and saturation; as in timm, not used with RandAugment
     color_jitter: float
     #: probability of overwriting a rectangle with noise
     random_erasing: float
@@ -55,15 +57,15 @@ class ImageAugmentation:
     cutmix: float
     #: probability of CutMix instead of mixup if both are on
     cutmix_probability: float
-    #: share of the target spread evenly over all classes
+    #: fraction of the target that is spread evenly over all classes
     label_smoothing: float
 
 
 def find_classes(root: Path, num_classes: int) -> list[str]:
-    """The sorted names of the class folders or tars of train and val; a class's index is its rank.
+    """List the names of the class folders or tars of train and val, sorted. The index of a class is its label.
 
     Raises:
-        UserError: there are not `num_classes` of them.
+        UserError: their number is not `num_classes`.
     """
     found = {split: class_names(root / split) for split in ("train", "val")}
     classes = sorted(found["train"] | found["val"])
@@ -76,7 +78,7 @@ def find_classes(root: Path, num_classes: int) -> list[str]:
 
 
 def class_names(folder: Path) -> set[str]:
-    """The names of the class folders and class tars of a split."""
+    """List the names of the class folders and class tars of a split."""
     try:
         with os.scandir(folder) as entries:
             return {
@@ -89,18 +91,22 @@ def class_names(folder: Path) -> set[str]:
 class ImageFolderDataset:
     """The images of a split as samples.
 
-    A sample holds
+    A sample contains
         image: (3, size, size) float32, RGB normalised by the ImageNet mean and standard deviation
         label, index: int
-        mix: int, with augmentation only: the seed of what `collate` does to the pair that this sample begins
+        mix: int, only with augmentation: seed for mixing the pair whose first sample this is, see `collate`
 
     Args:
         root: data root.
         split: "train" or "val".
         classes: folder names in the order of the labels.
         size: side of the network's input in pixels.
-        crop_fraction: share of the resized image's short side that the plain sample's centre crop takes.
-        augmentation: used where `sample` is given a generator; without it such a sample is the plain one.
+        crop_fraction: side of the centre crop of an image that is not augmented, as a fraction of the short side of the
+            resized image.
+        augmentation: is applied if `sample` gets a generator; None for no augmentation.
+
+    Raises:
+        UserError: there is no image, or a class folder or tar without an image.
     """
 
     def __init__(
@@ -117,7 +123,7 @@ class ImageFolderDataset:
         self.size = size
         self.crop_fraction = crop_fraction
         self.augmentation = augmentation
-        # A numpy array of bytes, since a list of a million strings is copied in every loader process.
+        # A numpy array of bytes, because a list of a million strings would be copied in every loader process.
         members: list[Member] = []
         labels: list[int] = []
         for label, name in enumerate(classes):
@@ -130,11 +136,11 @@ class ImageFolderDataset:
             )
         labelled = set(labels)
         empty = [name for label, name in enumerate(classes) if label not in labelled]
-        # A split may lack a class; a folder or tar of one without an image was not unpacked or copied whole.
+        # A split may lack a class. But a class folder or tar without an image was not unpacked or copied completely.
         if broken := sorted(class_names(self.folder) & set(empty)):
             raise UserError(
-                f"{self.folder}: {len(broken)} of {len(classes)} classes hold no image: {listed(broken)}; unpack them "
-                f"again, or take them away"
+                f"{self.folder}: {len(broken)} of {len(classes)} classes contain no image: {listed(broken)}; unpack "
+                f"them again, or remove them"
             )
         self._names: NDArray[np.bytes_] = np.array([os.fsencode(member.name) for member in members])
         self._places: NDArray[np.int64] = np.array([member[1:] for member in members], np.int64)  # offset, size
@@ -144,15 +150,19 @@ class ImageFolderDataset:
         return len(self.labels)
 
     def path(self, index: int) -> Path:
-        """The file of sample `index`; in a class's tar, that of the tar with the image's name below it."""
-        tar = SUFFIX if self._places[index, 0] != _A_FILE else ""
+        """The file of sample `index`. For an image in a tar, the path of the tar followed by the name of the image."""
+        tar = SUFFIX if self._places[index, 0] != _NO_TAR else ""
         return self.folder / f"{self.classes[self.labels[index]]}{tar}" / os.fsdecode(self._names[index])
 
     def read(self, index: int) -> NDArray[np.uint8]:
-        """The image of sample `index`, (H, W, 3) RGB. Raises ImageError."""
+        """Read the image of sample `index` as (H, W, 3) RGB.
+
+        Raises:
+            ImageError: the image cannot be read or decoded.
+        """
         path = self.path(index)
         offset, size = self._places[index].tolist()
-        if offset == _A_FILE:
+        if offset == _NO_TAR:
             return read_image(path)
         try:
             data = read_member(path.parent, Member(path.name, offset, size))
@@ -161,7 +171,7 @@ class ImageFolderDataset:
         return decode_image(data, path)
 
     def sample(self, index: int, rng: np.random.Generator | None) -> dict[str, Any]:
-        """The image `index`; augmented if a generator is given, from which alone all randomness comes."""
+        """Make sample `index`. It is augmented if there is a generator, from which all randomness comes."""
         from PIL.Image import fromarray
 
         pixels = self.read(index)
@@ -192,15 +202,21 @@ class ImageFolderDataset:
             erase_rectangle(out, rng)
         return out
 
+    @property
+    def samples_per_group(self) -> int:
+        """How many consecutive samples `collate` combines: 2 with mixup or CutMix, else 1."""
+        options = self.augmentation
+        return 2 if options is not None and (options.mixup > 0 or options.cutmix > 0) else 1
+
     def collate(self, samples: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         """Stack samples to a batch: image (B, 3, size, size), label (B,), index (B,).
 
-        Augmented samples further get soft targets (B, classes), smoothed; with mixup or CutMix the samples 2i
-        and 2i + 1 are mixed. A pair's randomness comes from its first sample, not from how a global batch is
-        divided.
+        Augmented samples also get soft targets (B, classes), smoothed. With mixup or CutMix the samples 2i and 2i + 1
+        are mixed. The randomness of a pair comes from its first sample, so it does not depend on how a global batch
+        is divided.
 
         Raises:
-            ValueError: an odd number of samples to mix.
+            ValueError: the number of augmented samples is not a multiple of `samples_per_group`.
         """
         batch = collate(samples)
         options = self.augmentation
@@ -208,26 +224,37 @@ class ImageFolderDataset:
             return batch
         images, seeds = batch["image"], batch.pop("mix").tolist()
         targets = smooth_targets(batch["label"], len(self.classes), options.label_smoothing)
-        if options.mixup > 0 or options.cutmix > 0:
-            if len(samples) % 2:
-                raise ValueError(f"expected an even number of samples to mix in pairs, got {len(samples)}")
+        group = self.samples_per_group
+        if group > 1:
+            if len(samples) % group:
+                raise ValueError(
+                    f"mixup and CutMix mix groups of {group} samples: expected a multiple of {group} samples in a "
+                    f"batch, found {len(samples)}"
+                )
             strength = (options.mixup, options.cutmix, options.cutmix_probability)
-            for i in range(0, len(samples), 2):
-                pair, rng = slice(i, i + 2), np.random.default_rng(seeds[i])
+            for i in range(0, len(samples), group):
+                pair, rng = slice(i, i + group), np.random.default_rng(seeds[i])
                 images[pair], targets[pair] = mix_pair(images[pair], targets[pair], *strength, rng)
         return {**batch, "image": images, "targets": targets}
 
 
 def class_images(folder: Path, name: str) -> list[Member]:
-    """The images of a class of a split, sorted by name: of the folder `name`, else of the tar; offset -1 for files.
+    """List the images of a class, sorted by name: those of the folder `name`, or else of the tar.
+
+    Args:
+        folder: of a split.
+        name: of the class.
+
+    Returns:
+        The images; those that are files of their own have the offset -1.
 
     Raises:
-        UserError: the tar is no whole tar of plain files.
+        UserError: the tar is not a complete tar of plain files.
     """
     try:
         with os.scandir(folder / name) as entries:
             names = sorted(entry.name for entry in entries if entry.name.lower().endswith(_EXTENSIONS))
-        return [Member(image, _A_FILE, 0) for image in names]
+        return [Member(image, _NO_TAR, 0) for image in names]
     except FileNotFoundError:
         archive = folder / f"{name}{SUFFIX}"
     members = read_index(archive) if archive.exists() else []
@@ -235,7 +262,7 @@ def class_images(folder: Path, name: str) -> list[Member]:
 
 
 def centre_crop(image: Image, size: int, crop_fraction: float) -> Image:
-    """Resize so that `size` is `crop_fraction` of the short side (bicubic), and cut out the middle.
+    """Resize (bicubic) so that `size` is `crop_fraction` of the short side, and crop the centre.
 
     The rounding is torchvision's.
     """
@@ -252,10 +279,10 @@ def centre_crop(image: Image, size: int, crop_fraction: float) -> Image:
 
 
 def resize(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """(H, W, 3) to (size, size, 3), bicubic with antialiasing.
+    """Resize (H, W, 3) to (size, size, 3), bicubic with antialiasing.
 
-    PyTorch's for bytes, which takes a quarter of Pillow's time and differs from it in 2 % of the values, seldom by more
-    than one; test images are resized by Pillow itself.
+    PyTorch's function for bytes takes a quarter of Pillow's time. Its result differs from Pillow's in 2 % of the
+    values, rarely by more than 1. Test images are resized by Pillow.
     """
     planes = torch.from_numpy(pixels).permute(2, 0, 1)[None]
     resized = F.interpolate(planes, (size, size), mode="bicubic", antialias=True)
@@ -268,12 +295,13 @@ def random_crop_box(
     aspect: tuple[float, float],
     rng: np.random.Generator,
 ) -> tuple[int, int, int, int]:
-    """A random crop as torchvision and timm draw it: ten trials, then a central one as large as allowed.
+    """Draw a random crop as torchvision and timm do: ten trials, then the largest allowed central crop.
 
     Args:
         image_size: width, height in pixels.
-        area: smallest and largest share of the image's area.
-        aspect: smallest and largest width over height; its logarithm is uniform.
+        area: smallest and largest fraction of the image's area.
+        aspect: smallest and largest width over height; its logarithm is uniformly distributed.
+        rng: the only source of randomness.
 
     Returns:
         left, top, right, bottom in pixels.
@@ -294,7 +322,8 @@ def random_crop_box(
 def erase_rectangle(image: NDArray[np.float32], rng: np.random.Generator) -> None:
     """Overwrite a rectangle of a normalised (3, H, W) image with standard normal noise, in place.
 
-    As timm's random erasing of mode "pixel": 2 % to 33 % of the area, aspect in [0.3, 1 / 0.3], ten trials.
+    This is timm's random erasing in the mode "pixel": 2 % to 33 % of the area, aspect ratio in [0.3, 1 / 0.3], ten
+    trials.
     """
     height, width = image.shape[1:]
     for _ in range(10):

@@ -1,0 +1,122 @@
+"""Checks of files that people bring: JSON, .npz archives, arrays of numbers, names of images.
+
+Every fault is a `UserError` that says where it is, what was expected and what was found.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcformer.errors import UserError
+
+#: What to do about a wrong value in a downloaded file.
+REPAIR: Final = "correct it or download the file again"
+
+
+def read_json(path: Path, hint: str, object_hook: Callable[[dict[str, Any]], object] | None = None) -> Any:
+    """Read a JSON file.
+
+    Args:
+        path: the file.
+        hint: what to do if it does not exist.
+        object_hook: is applied to each object as soon as it is parsed, see `json.load`.
+
+    Raises:
+        UserError: the file does not exist, cannot be read or is not JSON.
+    """
+    try:
+        with path.open(encoding="utf-8") as stream:
+            return json.load(stream, object_hook=object_hook)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; {hint}") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as JSON ({error}); download the file again") from error
+
+
+def read_npz(path: Path, hint: str) -> dict[str, NDArray]:
+    """Read all arrays of an .npz file; arrays of Python objects are refused.
+
+    Args:
+        path: the file.
+        hint: what to do if it does not exist.
+
+    Raises:
+        UserError: the file does not exist or is not an .npz of plain arrays.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; {hint}") from error
+    except Exception as error:  # zipfile and numpy raise many kinds for a broken file
+        raise UserError(
+            f"{path}: cannot be read as .npz of plain arrays ({error}); download or make the file again"
+        ) from error
+
+
+def numbers_of_list(values: object) -> NDArray[np.float64] | None:
+    """A JSON list of numbers, or of equally long lists of them, as float64; None if it is anything else."""
+    if isinstance(values, list):
+        with contextlib.suppress(ValueError):  # nested lists of different lengths
+            array = np.array(values)
+            if array.dtype.kind in "if":
+                return array.astype(np.float64)
+    return None
+
+
+def number_array(where: str, values: object, shape: tuple[int | None, ...], finite: bool = True) -> NDArray[np.float64]:
+    """Numbers of a file as a float64 array.
+
+    Args:
+        where: the file and the field, for the message.
+        values: an array, or a number or nested lists of a JSON file; None for a missing field.
+        shape: the expected shape; None stands for any length.
+        finite: False leaves it to the caller to look for NaN and infinity (`check_finite_rows`).
+
+    Raises:
+        UserError: `values` are not numbers of that shape.
+    """
+    if isinstance(values, np.ndarray):
+        array, kinds, found = values, "fiub", f"{values.dtype} of shape {values.shape}"
+    else:
+        kinds, found = "fi", "nothing" if values is None else f"{values!r:.60}"
+        try:
+            array = np.array(values)
+        except ValueError:  # lists of different lengths
+            array = np.empty(0, object)
+    fits = array.ndim == len(shape) and all(n in (None, m) for n, m in zip(shape, array.shape, strict=True))
+    good = array.dtype.kind in kinds and fits
+    if good and not (finite and not np.isfinite(array).all()):
+        return array.astype(np.float64)
+    if good and isinstance(values, np.ndarray):
+        found = "NaN or infinity"
+    wanted = str(shape).replace("None", "any")
+    raise UserError(f"{where}: expected finite numbers of shape {wanted}, found {found}; {REPAIR}")
+
+
+def check_finite_rows(values: NDArray[np.float64], where: Callable[[int], str], rows: str = "rows") -> None:
+    """Raise UserError if a row of `values` (N, ...) holds NaN or infinity.
+
+    Args:
+        values: the numbers.
+        where: the file, row and field of a row's index, for the message.
+        rows: what the rows are, in the plural.
+    """
+    wrong = ~np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
+    if wrong.any():
+        raise UserError(
+            f"{where(int(wrong.argmax()))}: expected finite numbers; {REPAIR} ({int(wrong.sum())} {rows} are wrong)"
+        )
+
+
+def is_below_folder(name: str) -> bool:
+    """Whether an image name of an annotation file stays below the image folder."""
+    path = PurePosixPath(name)
+    return bool(name) and not path.is_absolute() and ".." not in path.parts
