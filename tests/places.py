@@ -32,6 +32,9 @@ def forgotten_places(task: str, root: Path) -> list[str]:
         place = f"tcformer/tasks/{task}/{part}.py"
         defined = _defined(root / place) if (root / place).is_file() else set()
         missing += [f"{place}: {name}" for name in names if name not in defined]
+    if task != PRETRAINING:
+        rooms = (f"tcformer/data/{task}", f"tcformer/metrics/{task}.py")
+        missing += [f"{place}, which dvc.yaml names" for place in rooms if not (root / place).exists()]
     params = YAML(typ="safe").load((root / "params.yaml").read_text(encoding="utf-8"))
     sections = [f"data.{task}", training_section(task), f"evaluate.{task}"]
     sections += [] if task == PRETRAINING else [f"visualize.{task}"]

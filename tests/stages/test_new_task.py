@@ -1,4 +1,4 @@
-"""A new task: its own folder, one name in the table, its sections in params.yaml and dvc.yaml, and nothing else."""
+"""A new task: its own files, one name in the table, its sections in params.yaml and dvc.yaml, and nothing else."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.conftest import Workplace
 from tests.imports import ROOT
 from tests.places import forgotten_places
 
-TOY = Path(__file__).resolve().parents[1] / "toy_task" / "toy"
+TOY = Path(__file__).resolve().parents[1] / "toy_task"
 REGISTRY, LAST = "tcformer/tasks/registry.py", f'"{FINETUNED[-1]}")'
 
 DATA = {"source": "generated", "root": None, "generate": {"seed": 5, "train_images": 64, "val_images": 16}}
@@ -28,7 +28,7 @@ def test_no_place_of_a_task_is_forgotten(task: str) -> None:
 
 
 def add_parts(root: Path) -> None:
-    shutil.copytree(TOY, root / "tcformer/tasks/toy", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(TOY, root, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
 
 
 def add_to_the_table(root: Path) -> None:
@@ -91,11 +91,13 @@ def test_a_forgotten_part_is_named(workplace: Workplace) -> None:
     assert forgotten_places("toy", workplace.folder) == []
     (workplace.folder / "tcformer/tasks/toy/drawing.py").unlink()
     assert forgotten_places("toy", workplace.folder) == ["tcformer/tasks/toy/drawing.py: draw"]
+    (workplace.folder / "tcformer/metrics/toy.py").unlink()
+    assert forgotten_places("toy", workplace.folder)[1:] == ["tcformer/metrics/toy.py, which dvc.yaml names"]
 
 
 @pytest.mark.slow
 @pytest.mark.pipeline
-def test_a_toy_task_from_its_own_folder_runs_through_every_stage(
+def test_a_toy_task_from_its_own_files_runs_through_every_stage(
     workplace: Workplace, shared_ray: dict[str, str]
 ) -> None:
     for step in STEPS:

@@ -7,34 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from tcformer.data.toy.dataset import SIZE, Discs
+from tcformer.metrics.toy import evaluate_toy
 from tcformer.tasks.toy.options import ToyEvaluation, ToyOptions
 from torch import Tensor
 
-from tcformer.data.images import normalise
 from tcformer.heatmaps import decode_heat_maps, gaussian_heat_maps, heat_map_loss
 from tcformer.models import Network, NetworkOptions
 from tcformer.tasks.base import Batch, Model
-
-SIZE = (64, 64)
-
-
-class Discs:
-    """The pictures of a split."""
-
-    def __init__(self, folder: Path) -> None:
-        self.files = sorted(folder.glob("*.npz"))
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def sample(self, index: int, rng: np.random.Generator | None) -> dict[str, Any]:
-        """See `tcformer.tasks.base.Dataset`; an augmented one is mirrored top to bottom half of the time."""
-        with np.load(self.files[index]) as content:
-            image, points = content["image"], content["points"]
-        if rng is not None and rng.random() < 0.5:
-            image, points = image[::-1].copy(), points * [1, -1] + [0, 63]
-        points = points.astype(np.float32)
-        return {"image": normalise(image), "points": points, "weights": np.ones(2, np.float32), "index": index}
 
 
 class ToyTask:
@@ -86,10 +66,8 @@ class ToyTask:
         assert self.evaluation is not None
         data = self.test_set()
         truth = np.stack([data.sample(record["index"], None)["points"] for record in predictions])
-        errors = np.linalg.norm(np.array([record["points"] for record in predictions]) - truth, axis=-1)
-        middle = np.linalg.norm(truth - truth.mean(0), axis=-1)
-        found = {"error": float(errors.mean()), "found": float((errors < self.evaluation.tolerance).mean())}
-        return {**found, "baseline": {"error": float(middle.mean())}}
+        found = np.array([record["points"] for record in predictions])
+        return evaluate_toy(found, truth, self.evaluation.tolerance)
 
 
 TASK = ToyTask
