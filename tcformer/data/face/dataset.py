@@ -16,14 +16,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tcformer.data.crops import centre_and_extent, crop_matrix, transform_points
-from tcformer.data.images import missing_files, normalise, read_image
 from tcformer.data.face.landmarks import ATTRIBUTES, EYE_CORNERS, FLIP, NUM_LANDMARKS
+from tcformer.data.images import missing_files, normalise, read_image
 from tcformer.errors import UserError
 from tcformer.parameters import parameters
 

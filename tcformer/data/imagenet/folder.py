@@ -6,9 +6,8 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import torch
@@ -18,9 +17,9 @@ from torch.nn import functional as F
 
 from tcformer.data.batch import collate
 from tcformer.data.imagenet.class_archives import SUFFIX, Member, read_index, read_member
-from tcformer.data.images import ImageError, decode_image, normalise, read_image
 from tcformer.data.imagenet.mixing import mix_pair, smooth_targets
 from tcformer.data.imagenet.randaugment import color_jitter, rand_augment
+from tcformer.data.images import ImageError, decode_image, normalise, read_image
 from tcformer.errors import UserError, listed
 from tcformer.parameters import parameters
 

@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from tcformer.body.files import NUM_JOINTS
 from tcformer.body.joints import NUM_OPENPOSE, SPIN_FLIP
 from tcformer.body.rotations import flip_pose, to_matrix
-from tcformer.data.mesh.bodies import BOX_UNIT, Bodies
 from tcformer.data.crops import crop_matrix, transform_points
 from tcformer.data.images import missing_files, normalise, read_reduced
+from tcformer.data.mesh.bodies import BOX_UNIT, Bodies
 from tcformer.errors import UserError
 from tcformer.parameters import parameters
 

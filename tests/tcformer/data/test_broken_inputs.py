@@ -25,7 +25,6 @@ from tests.tcformer.data.test_mesh_files import eft, write_eft, write_spin
 from tests.tcformer.data.test_wholebody_data import content, person
 
 
-
 @pytest.fixture
 def ramp() -> np.ndarray:
     """(24, 32) uint8, every value its own brightness."""

@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tcformer.data.imagenet.class_archives import index_file, read_index, scan, sort_validation, validation_classes, write_index
+from tcformer.data.imagenet.class_archives import (
+    index_file,
+    read_index,
+    scan,
+    sort_validation,
+    validation_classes,
+    write_index,
+)
 from tcformer.data.imagenet.folder import ImageAugmentation, ImageFolderDataset, find_classes
 from tcformer.data.images import ImageError
 from tcformer.errors import UserError

@@ -35,9 +35,7 @@ def test_a_point_goes_to_the_crop_and_back() -> None:
     rng = np.random.default_rng(0)
     points = rng.uniform(0, 300, (2, 7, 2))
     centre, extent = centre_and_extent(rng.uniform(20, 200, (2, 4)), SIZE, 1.25)
-    inside = np.stack(
-        [transform_points(p, crop_matrix(c, e, 0, SIZE)) for p, c, e in zip(points, centre, extent)]
-    )
+    inside = np.stack([transform_points(p, crop_matrix(c, e, 0, SIZE)) for p, c, e in zip(points, centre, extent)])
     assert np.allclose(to_image(inside, centre, extent, SIZE), points)
     assert np.allclose(to_image(inside / 4, centre, extent, (32, 24)), points)
 

@@ -16,8 +16,8 @@ from tcformer.data.face.dataset import (
     list_file,
     load_faces,
 )
-from tcformer.data.images import denormalise, read_image
 from tcformer.data.face.landmarks import FLIP
+from tcformer.data.images import denormalise, read_image
 from tcformer.errors import UserError
 
 PAPER = FaceAugmentation(scale=0.25, rotation=30.0, rotation_probability=0.6, flip_probability=0.5)

@@ -7,7 +7,6 @@ from PIL import Image
 from tcformer.data.images import ImageError, denormalise, normalise, read_image
 
 
-
 @pytest.fixture
 def pixels() -> np.ndarray:
     ramp = np.linspace(0, 255, 24)
@@ -68,9 +67,7 @@ def test_an_undecodable_file_is_named(tmp_path: Path, pixels: np.ndarray, damage
     path = tmp_path / "some image.jpg"
     Image.fromarray(pixels).save(path)
     data = path.read_bytes()
-    path.write_bytes(
-        {"half": data[: len(data) // 2], "empty": b"", "text": b"hello", "header": data[:2]}[damage]
-    )
+    path.write_bytes({"half": data[: len(data) // 2], "empty": b"", "text": b"hello", "header": data[:2]}[damage])
     with pytest.raises(ImageError, match=r"some image\.jpg: cannot be decoded"):
         read_image(path)
 

@@ -2,7 +2,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from tcformer.data.wholebody.keypoints import (
     FLIP,
@@ -16,7 +15,6 @@ from tcformer.data.wholebody.keypoints import (
     SKELETON,
     UPPER_BODY,
 )
-
 
 
 def test_the_parts_follow_one_another() -> None:

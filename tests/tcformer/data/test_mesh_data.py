@@ -12,8 +12,8 @@ import torch
 
 from tcformer.body import BodyJoints, load_joints
 from tcformer.body.joints import SPIN_FLIP
-from tcformer.data.mesh.bodies import Bodies
 from tcformer.data.images import denormalise
+from tcformer.data.mesh.bodies import Bodies
 from tcformer.data.mesh.dataset import MeshAugmentation, MeshDataset, MeshMixture, MeshTests
 from tcformer.errors import UserError
 from tcformer.synthetic.smpl_body import write_smpl_body

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from tcformer.data import BrokenImage, MeshAugmentation, MeshDataset, load_bodies
-from tcformer.data.mesh import dataset as mesh
 from tcformer.data.imagenet.folder import random_crop_box, resize
 from tcformer.data.images import ReducedImage, denormalise, read_image, read_reduced
+from tcformer.data.mesh import dataset as mesh
 from tests.tcformer.data.test_mesh_files import COUNT, write_spin
 
 SIZE = 64

@@ -8,7 +8,6 @@ import pytest
 
 from tcformer.data import collate
 from tcformer.data.images import denormalise
-from tcformer.data.wholebody.keypoints import FLIP, PARTS
 from tcformer.data.wholebody.dataset import (
     WholebodyAugmentation,
     WholebodyDataset,
@@ -20,6 +19,7 @@ from tcformer.data.wholebody.dataset import (
     image_folder,
     load_people,
 )
+from tcformer.data.wholebody.keypoints import FLIP, PARTS
 from tcformer.errors import UserError
 
 NONE = WholebodyAugmentation(0, 0, 0, 0, 8, 0, 0, 0)
@@ -37,9 +37,7 @@ LENGTHS = {"keypoints": 51, "foot_kpts": 18, "face_kpts": 204, "lefthand_kpts": 
 
 
 def person(number: int = 1, **changes: Any) -> dict[str, Any]:
-    points = {
-        field: [float(20 + i % 30) if i % 3 < 2 else 1 for i in range(n)] for field, n in LENGTHS.items()
-    }
+    points = {field: [float(20 + i % 30) if i % 3 < 2 else 1 for i in range(n)] for field, n in LENGTHS.items()}
     common = {"image_id": 7, "category_id": 1, "iscrowd": 0, "area": 900.0, "num_keypoints": 17}
     return {"id": number, "bbox": [10.0, 12.0, 30.0, 40.0], "segmentation": [], **common, **points, **changes}
 
@@ -185,9 +183,7 @@ def test_missing_images_are_listed(tmp_path: Path) -> None:
     many["images"] = [{"id": i, "file_name": f"{i:012d}.jpg", "width": 80, "height": 60} for i in range(14)]
     many["annotations"] = [person(i + 1, image_id=i) for i in range(14)]
     (tmp_path / "000000000000.jpg").touch()
-    with pytest.raises(
-        UserError, match=r"13 of 14 annotated images are missing: 000000000001.*10\.jpg, \.\.\.;"
-    ):
+    with pytest.raises(UserError, match=r"13 of 14 annotated images are missing: 000000000001.*10\.jpg, \.\.\.;"):
         check_images(annotated_crops(load_people(many)), tmp_path)
     with pytest.raises(UserError, match="14 of 14"):
         check_images(annotated_crops(load_people(many)), tmp_path / "nowhere")
@@ -303,9 +299,7 @@ def test_points_follow_the_image_through_every_augmentation(dataset: WholebodyDa
         seen = crop[tuple(np.rint(points[inside]).astype(int).T[::-1])].astype(int)
         limit = np.array(image.shape[1::-1]) - 1
         there = image[tuple(np.clip(np.rint(original[inside]), 0, limit).astype(int).T[::-1])].astype(int)
-        flipped = image[tuple(np.clip(np.rint(original[FLIP][inside]), 0, limit).astype(int).T[::-1])].astype(
-            int
-        )
+        flipped = image[tuple(np.clip(np.rint(original[FLIP][inside]), 0, limit).astype(int).T[::-1])].astype(int)
         differences += np.minimum(np.abs(seen - there).mean(1), np.abs(seen - flipped).mean(1)).tolist()
         shuffled += np.abs(seen - np.roll(there, 7, 0)).mean(1).tolist()
     assert len(differences) > 500
