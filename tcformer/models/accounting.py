@@ -300,6 +300,7 @@ def with_table(document: str) -> str:
     Raises:
         UserError: the marks are missing.
     """
+    replace_between(document, BEGIN, END, "")  # missing marks are reported before the table is made, in half a minute
     return replace_between(document, BEGIN, END, f"\n\n{table()}\n\n")
 
 

@@ -13,16 +13,17 @@ import pytest
 TESTS = Path(__file__).with_name("test_triton.py")
 ROOT = Path(__file__).resolve().parents[2]
 
-# One case of each kind, which takes seconds; all cases take a minute or two.
+# One case of each kind, which takes ten seconds; all cases take a minute or two.
 FEW = (
     "(random_features and shape0) or image_without_tokens or segment_sum or row_dots or (token_conv and 512 and case1)"
 )
 
 
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter is already on in this process")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("selected", "min_passed"),
-    [pytest.param(FEW, 15, id="few"), pytest.param("test", 60, id="all", marks=[pytest.mark.slow, pytest.mark.long])],
+    [pytest.param(FEW, 15, id="few"), pytest.param("test", 60, id="all", marks=pytest.mark.long)],
 )
 def test_kernels_in_the_interpreter(selected: str, min_passed: int) -> None:
     pytest.importorskip("triton")
