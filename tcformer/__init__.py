@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from tcformer.models.export import export_onnx, export_program
 
 _MODULES = {
-    "Tokens": "models",
+    "Tokens": "models.tokens",
     "count_flops": "models.accounting",
     "count_parameters": "models.accounting",
-    "create_model": "models",
+    "create_model": "models.factory",
     "export_onnx": "models.export",
     "export_program": "models.export",
-    "list_models": "models",
-    "load_backbone": "models",
-    "load_model": "models",
-    "load_released_weights": "models",
-    "save_model": "models",
+    "list_models": "models.factory",
+    "load_backbone": "models.weights",
+    "load_model": "models.weights",
+    "load_released_weights": "models.released_weights",
+    "save_model": "models.weights",
 }
 
 __all__ = [

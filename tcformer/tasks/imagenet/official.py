@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from tcformer.data.imagenet.class_archives import SUFFIX, WNID, sort_validation, validation_classes, write_index
-from tcformer.data.imagenet.folder import class_images, class_names
+from tcformer.data.imagenet.dataset import class_images, class_names
 from tcformer.data.official import (
     Archive,
     Inventory,

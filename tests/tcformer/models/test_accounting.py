@@ -89,7 +89,7 @@ def test_table_needs_its_place(tmp_path: Path, capsys: pytest.CaptureFixture[str
     document = tmp_path / "page.md"
     document.write_text("nothing")
     assert main(["--document", str(document)]) == 2
-    assert "lacks the marks of the table" in capsys.readouterr().err
+    assert "has no place for the table" in capsys.readouterr().err
 
 
 @pytest.mark.slow
