@@ -1,4 +1,4 @@
-"""What a training tells the process that started it. Plain data: importing this module imports nothing heavy."""
+"""What a training reports to the process that started it. Plain data: importing this module imports nothing heavy."""
 
 from dataclasses import dataclass, field
 
