@@ -34,7 +34,7 @@ def test_the_committed_file_loads() -> None:
     assert params.active is params.sample
 
 
-def test_an_unknown_key_is_told_with_the_nearest_right_one(tmp_path: Path) -> None:
+def test_an_unknown_key_is_reported_with_the_nearest_right_one(tmp_path: Path) -> None:
     said = message(tmp_path, "        warmup_steps:", "        warmup_step:")
     at = line_of("        warmup_steps:")
     assert f"line {at}: unknown key sample.pretrain.training.optimizer.warmup_step: did you mean warmup_steps?" in said

@@ -114,7 +114,7 @@ def test_a_killed_worker_and_a_killed_driver_change_no_bit(workplace: Workplace,
     assert (digest(weights), digest(curve)) == undisturbed
 
 
-def test_an_exception_in_a_worker_is_told_at_once(workplace: Workplace, shared_ray: dict[str, str]) -> None:
+def test_an_exception_in_a_worker_is_reported_at_once(workplace: Workplace, shared_ray: dict[str, str]) -> None:
     workplace.run("python", "-m", "stages.prepare", "imagenet", **shared_ray)
     workplace.set(sample__pretrain__training__optimizer__lr=1e30, sample__pretrain__training__optimizer__clip_norm=None)
     started = time.monotonic()

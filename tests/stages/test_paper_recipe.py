@@ -1,4 +1,4 @@
-"""The paper's recipe, all of it, on pieces of the real data sets in their official layouts.
+"""The paper's recipe, all of it, on pieces of the real datasets in their official layouts.
 
 Nothing is changed but data roots, how long is trained, how many samples make up a batch and, as there are pictures of
 120 classes, their number. Of the mesh task's data no real piece is at hand: bodies, 3DPW, Human3.6M and MPI-INF-3DHP

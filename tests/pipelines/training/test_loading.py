@@ -107,7 +107,7 @@ def test_each_replacement_is_counted_and_each_file_kept_once(data: ImageFolderDa
     assert all(f"image {path}: cannot be decoded" in reason for path, reason in found.reasons.items())
 
 
-def test_news_are_told_once() -> None:
+def test_news_are_reported_once() -> None:
     known = BrokenImages()
     assert known.add(BrokenImages({"b": "why b", "a": "why a"}, 3)) == ["why a", "why b"]
     assert known.add(BrokenImages({"b": "why b", "c": "why c"}, 2)) == ["why c"]
@@ -151,7 +151,7 @@ def test_validation_never_replaces(data: ImageFolderDataset, processes: int) -> 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task_replaces(task: str, recipe: Params, generated: Path, tmp_path: Path) -> None:
-    """With each task's own data sets, options and files; the second image file is cut short."""
+    """With each task's own datasets, options and files; the second image file is cut short."""
     root = tmp_path / task
     shutil.copytree(generated / task, root)
     data: Any = recipe.sample.spec_of(task).build(root).train_set()
@@ -243,7 +243,7 @@ def test_fewer_samples_than_workers_and_than_a_batch(task: str, recipe: Params, 
 
 
 def empty(task: str, root: Path) -> None:
-    """Take every sample out of a data set, and leave its files."""
+    """Take every sample out of a dataset, and leave its files."""
     if task == "imagenet":
         for path in root.rglob("*.JPEG"):
             path.unlink()
@@ -265,7 +265,7 @@ def empty(task: str, root: Path) -> None:
         ("mesh", "nobody to crop in its annotations; expected at least one person"),
     ],
 )
-def test_an_empty_set_is_told(task: str, message: str, recipe: Params, generated: Path, tmp_path: Path) -> None:
+def test_an_empty_set_is_reported(task: str, message: str, recipe: Params, generated: Path, tmp_path: Path) -> None:
     root = tmp_path / task
     shutil.copytree(generated / task, root)
     empty(task, root)
@@ -293,7 +293,7 @@ class _NoRun:
         ("mesh", "3DPW/**/*.jpg"),
     ],
 )
-def test_missing_images_are_told_before_ray_starts(
+def test_missing_images_are_reported_before_ray_starts(
     task: str, pattern: str, recipe: Params, generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(driver, "session", lambda cluster: pytest.fail("Ray was started"))

@@ -124,7 +124,7 @@ def test_any_damage_is_an_image_or_one_error(pixels: np.ndarray, kind: str) -> N
     assert refused > 50
 
 
-def test_a_broken_file_is_told_from_a_missing_one(tmp_path: Path) -> None:
+def test_a_broken_file_is_reported_from_a_missing_one(tmp_path: Path) -> None:
     (tmp_path / "zeros.jpg").write_bytes(bytes(100))
     with pytest.raises(BrokenImage) as broken:
         read_image(tmp_path / "zeros.jpg")

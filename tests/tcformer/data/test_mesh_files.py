@@ -27,7 +27,7 @@ COUNT = 5
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small generated data set."""
+    """A small generated dataset."""
     path = tmp_path_factory.mktemp("mesh")
     options = GenerateMesh(
         seed=1, train_images=4, test_images=6, image_size=(64, 64), figure_height=(0.7, 0.9), yaw_deg=30.0,
