@@ -6,9 +6,11 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pipelines.params import Training
+from pipelines.training.device import compute_dtype
 from pipelines.training.engine import EngineOptions
 from pipelines.training.optimizer import build_optimizer
 from pipelines.training.sampling import BatchPlan
@@ -16,9 +18,19 @@ from pipelines.training.schedule import scheduler
 from tcformer.models import Network
 
 
-def deepspeed_config(training: Training, batch: BatchPlan) -> dict[str, Any]:
-    """DeepSpeed's JSON. Precision is not in it: weights stay float32, the loop runs under autocast."""
+def deepspeed_config(training: Training, batch: BatchPlan, dtype: torch.dtype) -> dict[str, Any]:
+    """DeepSpeed's JSON.
+
+    Args:
+        training: optimiser and ZeRO stage.
+        batch: how the global batch is divided.
+        dtype: in which the forward pass computes under autocast; weights, gradients and their sums stay float32.
+    """
+    # DeepSpeed switches an autocast around its engine off unless it has a section of its own for it. With no module
+    # named as safe, it does not communicate gradients in bfloat16.
+    bf16 = {"enabled": True, "dtype": "bfloat16", "lower_precision_safe_modules": []}
     return {
+        "torch_autocast": bf16 if dtype == torch.bfloat16 else {"enabled": False},
         "train_batch_size": batch.global_batch,
         "train_micro_batch_size_per_gpu": batch.micro_batch,
         "gradient_accumulation_steps": batch.accumulation,
@@ -85,6 +97,6 @@ def start_deepspeed(model: Network, options: EngineOptions) -> DeepSpeedEngine:
         model=model,
         optimizer=build_optimizer(model, chosen),
         lr_scheduler=lambda optimizer: scheduler(optimizer, chosen, options.steps, options.steps_per_epoch),
-        config=deepspeed_config(options.training, options.batch),
+        config=deepspeed_config(options.training, options.batch, compute_dtype(options.training, options.device)),
     )
     return DeepSpeedEngine(wrapped)

@@ -3,10 +3,12 @@
 import contextlib
 import os
 import random
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 import torch
+from torch import nn
 
 from pipelines.params import Training
 from tcformer.tasks import Batch
@@ -37,10 +39,33 @@ def seed_step(seed: int, step: int, rank: int) -> None:
     random.seed(int(words[1]))
 
 
-def autocast(training: Training, device: torch.device) -> AbstractContextManager[object]:
-    """The precision that `training.precision` asks for, as a context of the forward pass; weights stay float32."""
+def compute_dtype(training: Training, device: torch.device) -> torch.dtype:
+    """The precision of matrix products and convolutions that `training.precision` asks for; weights stay float32."""
     bf16 = training.precision == "bf16" or (training.precision == "auto" and device.type == "cuda")
-    return torch.autocast(device.type, torch.bfloat16) if bf16 else contextlib.nullcontext()
+    return torch.bfloat16 if bf16 else torch.float32
+
+
+def autocast(training: Training, device: torch.device) -> AbstractContextManager[object]:
+    """The context of a forward pass and its loss in `compute_dtype`."""
+    dtype = compute_dtype(training, device)
+    return torch.autocast(device.type, dtype) if dtype == torch.bfloat16 else contextlib.nullcontext()
+
+
+@contextmanager
+def observed_dtypes(model: nn.Module) -> Iterator[set[torch.dtype]]:
+    """The types in which the linear and convolution layers of `model` really compute while the body runs."""
+    seen: set[torch.dtype] = set()
+
+    def observe(module: nn.Module, inputs: object, output: torch.Tensor) -> None:
+        seen.add(output.dtype)
+
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    hooks = [layer.register_forward_hook(observe) for layer in layers]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

@@ -2,7 +2,8 @@
 
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,15 @@ from pipelines.layout import WEIGHTS
 from pipelines.params import spec_to_json
 from pipelines.training import checkpoint
 from pipelines.training.checkpoint import FINAL
-from pipelines.training.device import autocast, be_deterministic, seed_step, this_device, to_device
+from pipelines.training.device import (
+    autocast,
+    be_deterministic,
+    compute_dtype,
+    observed_dtypes,
+    seed_step,
+    this_device,
+    to_device,
+)
 from pipelines.training.engine import Engine, EngineOptions, StartEngine
 from pipelines.training.events import CheckpointSaved, Event, Note, Row, Started
 from pipelines.training.faults import inject_fault
@@ -97,9 +106,9 @@ def _train_steps(worker: Worker, first: int) -> None:
         seed_step(training.seed, step, worker.rank)
         engine.module.train()
         rate = engine.learning_rate
-        for _ in range(batch.accumulation):
+        for part in range(batch.accumulation):
             samples = to_device(next(batches), options.device)
-            with autocast(training, options.device):
+            with autocast(training, options.device), _precision_reported(worker, is_first=step == first and part == 0):
                 losses = task.loss(engine, samples)
             engine.backward(losses["loss"])
             engine.step()
@@ -233,6 +242,20 @@ def _average_buffers(worker: Worker) -> None:
         if buffer.is_floating_point() and workers > 1:
             torch.distributed.all_reduce(buffer)
             buffer /= workers
+
+
+@contextmanager
+def _precision_reported(worker: Worker, is_first: bool) -> Iterator[None]:
+    """Tell the driver in which precision the first forward pass really computes."""
+    if not is_first:
+        yield
+        return
+    with observed_dtypes(worker.engine.module) as seen:
+        yield
+    wanted = compute_dtype(worker.job.training, worker.options.device)
+    names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in seen))
+    warning = "" if seen == {wanted} else f"; warning: expected {str(wanted).removeprefix('torch.')}"
+    worker.send(Note(f"linear and convolution layers compute in {names}{warning}"))
 
 
 def _share_broken_images(worker: Worker, found: BrokenImages) -> None:

@@ -72,6 +72,8 @@ def test_it_reports_its_start_its_rows_and_its_checkpoints(job: Job, undisturbed
     assert undisturbed[0] == Started(
         step=0, steps=STEPS, samples=8, device="cpu", workers=1, accumulation=2, micro_batch=2
     )
+    notes = [event.text for event in undisturbed if isinstance(event, Note)]
+    assert notes == ["linear and convolution layers compute in float32"]
     assert [event.step for event in undisturbed if isinstance(event, CheckpointSaved)] == [2, 4]
     rows = [event for event in undisturbed if isinstance(event, Row)]
     assert [row.step for row in rows if "loss" in row.values] == [1, 2, 3, 4, 5, 6]
@@ -160,6 +162,15 @@ def test_a_loss_that_is_not_finite_ends_it_with_one_sentence(job: Job, tmp_path:
     )
     with pytest.raises(UserError, match=r"the loss is .* at step \d: lower the learning rate"):
         train_locally(other, lambda event: None)
+
+
+def test_bf16_is_what_the_layers_compute_in(job: Job, tmp_path: Path) -> None:
+    training = job.training.model_copy(update={"precision": "bf16", "epochs": 1})
+    events: list[Event] = []
+    train_locally(replace(job, store=str(tmp_path / "store"), training=training), events.append)
+    assert Note("linear and convolution layers compute in bfloat16") in events
+    losses = [event.values["loss"] for event in events if isinstance(event, Row) and "loss" in event.values]
+    assert losses and all(0 < loss < 1 for loss in losses)
 
 
 def test_outputs_have_a_column_for_each_value_that_ever_was(job: Job, undisturbed: list[Event], tmp_path: Path) -> None:
