@@ -107,6 +107,18 @@ def test_every_dependency_exists_and_every_reason_is_used() -> None:
     assert unused == []
 
 
+def test_what_names_the_files_of_bodies_reruns_their_preparation() -> None:
+    """The mixture and the test sets are parameters of the training and the evaluation, and name files to prepare."""
+    prepare = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]["prepare"]
+    named = {f"${{recipe}}.{place}": place for place in prepare["foreach"]["mesh"].values()}
+    assert set(named.values()) == {
+        "finetune.mesh.task.mixture",
+        "finetune.mesh.task.validation",
+        "evaluate.mesh.options",
+    }
+    assert {f"${{recipe}}.${{item.{key}}}" for key in prepare["foreach"]["mesh"]} < set(prepare["do"]["params"])
+
+
 def test_every_stage_of_the_graph_is_compared() -> None:
     names = {stage.partition("@")[0] for stage in STAGES}
     assert names == set(YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"])

@@ -39,7 +39,7 @@ def results(out: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 
 
 def test_local_equals_one_ray_worker(workplace: Workplace, faces: Path, shared_ray: dict[str, str]) -> None:
-    workplace.run("python", "-m", "stages.prepare", "face", TCFORMER_LOCAL="1")
+    workplace.run("python", "-m", "stages.prepare", "face", "--local")
     data = (workplace.folder / "data/sample/face/manifest.json").read_text()
     workplace.run("python", "-m", "stages.prepare", "face", **shared_ray)
     assert (workplace.folder / "data/sample/face/manifest.json").read_text() == data
@@ -62,9 +62,17 @@ def test_local_equals_one_ray_worker(workplace: Workplace, faces: Path, shared_r
     assert hashlib.sha256(predictions.read_bytes()).hexdigest() == local_predictions
     assert json.loads((faces / "provenance.json").read_text())["training"].startswith("finetune-face-")
 
+    # The same with data and checkpoints behind an address, as for machines that share no disk.
+    storage = workplace.folder / "storage"
+    workplace.set(cluster__storage=storage.as_uri())
+    workplace.run("python", "-m", "stages.finetune", "face", **shared_ray)
+    assert len(list(storage.glob("data-*.tar"))) == 1 and len(list(storage.glob("finetune-face-*/final"))) == 1
+    weights, texts = results(faces)
+    assert texts == local_texts and all(torch.equal(value, local_weights[name]) for name, value in weights.items())
+
 
 def test_a_debugger_steps_through_a_training(workplace: Workplace, faces: Path) -> None:
-    workplace.run("python", "-m", "stages.prepare", "face", TCFORMER_LOCAL="1")
+    workplace.run("python", "-m", "stages.prepare", "face", "--local")
     source = Path(loop.__file__).read_text().splitlines()
     line = next(number for number, text in enumerate(source, 1) if "engine.backward(" in text)
     commands = [
