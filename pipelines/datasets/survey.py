@@ -57,8 +57,8 @@ class Downloads:
         return self.official.take_inventory(self.root, self.sources)
 
     def warnings(self, inventory: Inventory) -> list[str]:
-        """Where the counts are not the published ones."""
-        return [
+        """What the inventory warns of, and where the counts are not the published ones."""
+        return inventory.warnings + [
             f"{inventory.counts[name]} {name}, but {expected} are published: good for trials only"
             for name, expected in self.official.published_counts.items()
             if inventory.counts[name] != expected

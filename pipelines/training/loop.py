@@ -100,7 +100,7 @@ def _train_steps(worker: Worker, first: int) -> None:
     batches = training_batches(worker.data, batch, worker.rank, training.seed, first, steps, processes, found)
     meter = LossMeter(options.device)
     if not steps:
-        worker.log(0, _validate(worker))
+        worker.log(0, _validate(worker, 0))
     for step in range(first, steps):
         inject_fault(worker.store, worker.rank, step)
         seed_step(training.seed, step, worker.rank)
@@ -118,13 +118,13 @@ def _train_steps(worker: Worker, first: int) -> None:
         # A row before every checkpoint: a resumed training then writes the same rows.
         if done % training.log_every == 0 or done == steps or saves:
             means = meter.mean_over_workers()
-            _require_finite(means["loss"], done, worker.store)
+            _require_finite("the loss", means["loss"], done, worker.store)
             _share_broken_images(worker, found)
             speed = meter.images_per_second(batch.global_batch, done)
             momentary = {"images_per_second": speed, "replaced_images": worker.broken.replaced}
             worker.log(done, {"lr": rate, **means}, momentary)
         if _validates(done, options, training.validate_every):
-            worker.log(done, _validate(worker))
+            worker.log(done, _validate(worker, done))
             meter.restart_clock(done)
         if saves:
             _save(worker, done)
@@ -214,8 +214,12 @@ def _validates(done: int, options: EngineOptions, every: int) -> bool:
 
 
 @torch.no_grad()
-def _validate(worker: Worker) -> dict[str, float]:
-    """Means over the validation set, each sample counted once whatever the number of workers."""
+def _validate(worker: Worker, step: int) -> dict[str, float]:
+    """Means over the validation set, each sample counted once whatever the number of workers.
+
+    Raises:
+        UserError: a mean is not finite.
+    """
     _average_buffers(worker)
     worker.engine.module.eval()
     training, options, workers = worker.job.training, worker.options, worker.options.batch.workers
@@ -231,7 +235,10 @@ def _validate(worker: Worker) -> dict[str, float]:
     torch.distributed.all_gather_object(everyone, sums)
     total = {name: sum(float(part.get(name, 0.0)) for part in everyone) for name in everyone[0]}
     count = total.pop("count", 0.0)
-    return {f"val_{name.removesuffix('_sum')}": value / max(count, 1.0) for name, value in total.items()}
+    means = {f"val_{name.removesuffix('_sum')}": value / max(count, 1.0) for name, value in total.items()}
+    for name, mean in means.items():
+        _require_finite(name, mean, step, worker.store)
+    return means
 
 
 @torch.no_grad()
@@ -269,11 +276,11 @@ def _share_broken_images(worker: Worker, found: BrokenImages) -> None:
         worker.broken.check(getattr(worker.data, "num_images", len(worker.data)))
 
 
-def _require_finite(loss: float, step: int, store: Store) -> None:
-    if not np.isfinite(loss):
+def _require_finite(name: str, value: float, step: int, store: Store) -> None:
+    if not np.isfinite(value):
         saved = [name for name in store.folders() if name.startswith("step-")]
         raise UserError(
-            f"the loss is {loss} at step {step}: lower the learning rate or clip gradients (training.optimizer); the "
+            f"{name} is {value} at step {step}: lower the learning rate or clip gradients (training.optimizer); the "
             f"last checkpoint is {saved[-1] if saved else 'none'}"
         )
 

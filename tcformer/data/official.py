@@ -127,12 +127,14 @@ class Inventory:
         identities: SHA-256 by file or folder: of the bytes of an annotation file, of the names and sizes of images.
         counts: number of images, persons or classes, by what is counted.
         missing: images that annotations name and that do not exist or are empty.
+        warnings: what a training can do without, but its user should know.
     """
 
     root: Path
     identities: dict[str, str] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     missing: list[MissingPath] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     def add_images(self, folder: Path, names: Iterable[str], source: Source | None = None) -> None:
         """Add the named images of a folder below the root; duplicate names count once."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tcformer.errors import require_finite
+
 
 def decode_heat_maps(heat_maps: Tensor) -> tuple[Tensor, Tensor]:
     """Find the maximum of each heat map.
@@ -18,11 +20,15 @@ def decode_heat_maps(heat_maps: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         Positions (B, K, 2) float32 x, y in heat-map pixels, and the maxima (B, K) float32.
+
+    Raises:
+        UserError: a heat map contains NaN, or its maximum is not finite.
     """
     maps = heat_maps.float()
     height, width = maps.shape[-2:]
     flat = maps.flatten(2)
-    scores, index = flat.max(-1)  # (B, K)
+    scores, index = flat.max(-1)  # (B, K); the maximum of a map with a NaN is NaN
+    require_finite(scores, "heat maps")
     x, y = index % width, index // width
 
     inner = (x > 1) & (x < width - 1) & (y > 1) & (y < height - 1)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tcformer.data.imagenet.dataset import ImageAugmentation, ImageFolderDataset, find_classes
+from tcformer.errors import require_finite
 from tcformer.metrics.classification import accuracy, rank_of_label
 from tcformer.models import Network, NetworkOptions
 from tcformer.tasks.base import Batch, Model
@@ -82,6 +83,7 @@ class ImagenetTask:
     def predict(self, model: Model, batch: Batch) -> list[dict[str, Any]]:
         """A prediction for each image: its index, its label, the predicted class ("answer") and the label's rank."""
         logits = model(batch["image"]).float()
+        require_finite(logits, "logits")
         columns = (batch["index"], batch["label"], logits.argmax(1), rank_of_label(logits, batch["label"]))
         names = ("index", "label", "answer", "rank")
         return [dict(zip(names, row)) for row in zip(*(column.tolist() for column in columns))]

@@ -63,6 +63,12 @@ class MeshDatasets(OfficialDataset):
             inventory.add_images(root / source.images, bodies.image, source)
             inventory.add_file(root / source.annotations)
             inventory.counts[f"{source.annotations} people"] = len(bodies)
+            without = int((bodies.keypoints[:, :, 2] <= 0).all(1).sum())
+            if source.optional and without:  # of the training mixture
+                inventory.warnings.append(
+                    f"{source.annotations}: {without} of {len(bodies)} people have no 2D keypoints: they are trained "
+                    "without the loss of projected joints"
+                )
         return inventory
 
     def find_original(self, root: Path, required: RequiredPath, in_archive: bool) -> Path | None:

@@ -24,7 +24,7 @@ from tcformer.body.rotations import nearest_rotation, to_6d, to_matrix
 from tcformer.data.mesh.bodies import Bodies
 from tcformer.data.mesh.dataset import MeshDataset, MeshMixture, MeshTests
 from tcformer.data.mesh.files import load_bodies
-from tcformer.errors import UserError
+from tcformer.errors import UserError, require_finite
 from tcformer.metrics.mesh import common_joints, human36m_truth, joint_errors, procrustes, threedpw_truth
 from tcformer.models import MeshPrediction, Network, NetworkOptions
 from tcformer.tasks.base import Batch
@@ -226,6 +226,8 @@ class MeshTask:
     def predict(self, model: MeshModel, batch: Batch) -> list[dict[str, Any]]:
         """A prediction for each person: index, number of the test set, MPJPE and PA-MPJPE in millimetres."""
         prediction = model(batch["image"])
+        for output in (prediction.rotations, prediction.shape, prediction.camera):
+            require_finite(output, "body parameters")
         errors = _errors(self.pose(prediction.rotations, prediction.shape).h36m, batch["truth"])
         columns = (batch["index"].tolist(), batch["test"].tolist(), errors[0].tolist(), errors[1].tolist())
         names = ("index", "test", "mpjpe", "pa_mpjpe")
