@@ -192,13 +192,30 @@ class MeshTask:
         matrices = to_matrix(pose[::step].reshape(-1, NUM_JOINTS, 3)).mean(0)
         return nearest_rotation(matrices), shape[::step].mean(0, dtype=np.float64)
 
+    @cached_property
+    def _known_shares(self) -> dict[str, float]:
+        """Expected share of the training samples whose pose and shape, or whose joints in space, are known."""
+        shares = {"smpl": 0.0, "joints": 0.0}
+        total = sum(group.weight for group in self.options.mixture)
+        for group, members in zip(self.options.mixture, self._training_bodies, strict=True):
+            part = group.weight / total / sum(len(bodies) for bodies in members)
+            shares["smpl"] += part * sum(int(bodies.has_smpl.sum()) for bodies in members)
+            shares["joints"] += part * sum(int((bodies.joints[:, :, 3] > 0).any(1).sum()) for bodies in members)
+        return shares
+
     def loss(self, model: MeshModel, batch: Batch) -> dict[str, Tensor]:
-        """The weighted sum of the losses, and each of them (see `mesh_losses`)."""
+        """The weighted sum of the losses, and each of them (see `mesh_losses`).
+
+        SPIN averages the losses of pose, shape and joints over the people of a batch for whom they are known. Here the
+        sum is divided by the number that a batch of its size has on average: the same in the mean over many batches,
+        and a step's gradient does not depend on how its batch is divided among micro batches and workers.
+        """
         prediction = model(batch["image"])
         joints = self.pose(prediction.rotations, prediction.shape)
         losses = mesh_losses(joints.spin, prediction, batch, self.options.loss.openpose)
-        known = {"pose": batch["has_smpl"], "shape": batch["has_smpl"], "joints": _has_joints(batch)}
-        means = {name: _mean_of_known(values, known.get(name)) for name, values in losses.items()}
+        smpl, in_space = self._known_shares["smpl"], self._known_shares["joints"]
+        shares = {"pose": smpl, "shape": smpl, "joints": in_space}
+        means = {name: _mean_of_known(values, shares.get(name)) for name, values in losses.items()}
         return {"loss": self._weighted(means), **{f"{name}_loss": mean.detach() for name, mean in means.items()}}
 
     def _weighted(self, losses: dict[str, Tensor]) -> Tensor:
@@ -293,13 +310,16 @@ def _from_mid_hip(joints: Tensor) -> Tensor:
     return joints - (joints[:, _RIGHT_HIP : _RIGHT_HIP + 1] + joints[:, _LEFT_HIP : _LEFT_HIP + 1]) / 2
 
 
-def _has_joints(batch: Batch) -> Tensor:
-    return (batch["joints"][:, :, 3] > 0).any(1)
+def _mean_of_known(values: Tensor, share: float | None) -> Tensor:
+    """Sum over the people (B,) per person for whom the ground truth is known on average; 0 if it is for nobody.
 
-
-def _mean_of_known(values: Tensor, known: Tensor | None) -> Tensor:
-    """Mean over the people with a known ground truth, as in SPIN; 0 if there are none. None: it is always known."""
-    return values.mean() if known is None else values.sum() / known.sum().clamp(min=1)
+    Args:
+        values: (B,), 0 where the ground truth is unknown.
+        share: of the people for whom it is known; None if it is known for everybody.
+    """
+    if share is None:
+        return values.mean()
+    return values.sum() / (len(values) * share) if share else 0.0 * values.sum()
 
 
 def _errors(h36m: Tensor, truth: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -223,13 +223,54 @@ def test_unknown_parts_do_not_count(task: MeshTask) -> None:
     first = {name: value[:4] for name, value in batch.items()}
     wrong_first = Fixed(*(value[:4] for value in wrong.prediction))
     part, alone = task.loss(wrong, half), task.loss(wrong_first, first)
-    for name in ("pose_loss", "shape_loss", "joints_loss"):
-        assert float(part[name]) == pytest.approx(float(alone[name]), rel=1e-5)
+    for name in ("pose_loss", "shape_loss", "joints_loss"):  # all people of this training set are known
+        assert float(part[name]) == pytest.approx(0.5 * float(alone[name]), rel=1e-5)
     assert float(part["keypoints_loss"]) == float(full["keypoints_loss"])
     nothing = {name: torch.zeros_like(value) if name != "image" else value for name, value in batch.items()}
     losses = task.loss(wrong, nothing)
     assert all(float(losses[name]) == 0 for name in ("pose_loss", "shape_loss", "joints_loss", "keypoints_loss"))
     assert torch.isfinite(losses["loss"])
+
+
+def partly_known(root: Path) -> MeshTask:
+    """A task of whose training people five of eight have a pose and shape, and three have joints in space."""
+    found = MeshTask(OPTIONS, NETWORK, root)
+    ((bodies,),) = found._training_bodies
+    bodies.has_smpl[[0, 3, 6]] = False
+    bodies.joints[[1, 2, 4, 5, 7], :, 3] = 0
+    return found
+
+
+def test_a_gradient_does_not_depend_on_how_the_batch_is_divided(root: Path) -> None:
+    """A step's gradient is the mean over micro batches and workers, whatever their number."""
+    task = partly_known(root)
+    batch = whole(task.train_set())
+    assert batch["has_smpl"].tolist().count(1.0) == 5
+    gradients = {}
+    for size in (8, 4, 2, 1):
+        torch.manual_seed(0)
+        rotations = batch["rotations"].roll(1, 0).clone().requires_grad_()
+        shape, camera = (torch.randn(8, n, requires_grad=True) for n in (10, 3))
+        parts = range(0, 8, size)
+        for start in parts:
+            rows = slice(start, start + size)
+            answer = Fixed(rotations[rows], shape[rows], camera[rows])
+            loss = task.loss(answer, {name: value[rows] for name, value in batch.items()})["loss"]
+            (loss / len(parts)).backward()
+        gradients[size] = torch.cat([value.grad.flatten() for value in (rotations, shape, camera)])
+    for size in (4, 2, 1):
+        torch.testing.assert_close(gradients[size], gradients[8], rtol=1e-5, atol=1e-6)
+
+
+def test_a_batch_as_the_training_set_has_spins_mean_over_the_known(root: Path) -> None:
+    task = partly_known(root)
+    batch = whole(task.train_set())
+    prediction = MeshPrediction(torch.eye(3).expand(8, 24, 3, 3), torch.ones(8, 10), torch.tensor([[0.9, 0, 0]] * 8))
+    losses = task.loss(Fixed(*prediction), batch)
+    spin = task.pose(prediction.rotations, prediction.shape).spin
+    values = mesh_losses(spin, prediction, batch, openpose_weight=0.0)
+    for name, known in (("pose", 5), ("shape", 5), ("joints", 3)):
+        assert float(losses[f"{name}_loss"]) == pytest.approx(float(values[name].sum()) / known, rel=1e-6)
 
 
 def test_openpose_points_have_their_own_weight(task: MeshTask) -> None:
