@@ -26,6 +26,6 @@ def project(points: Tensor, camera: Tensor) -> Tensor:
     Returns:
         (B, N, 2) in half crops from the crop's centre.
     """
-    # The distance is 2 f / s; numerator and denominator are multiplied by s, so that a scale of 0 divides by nothing.
+    # The distance is 2 f / s; numerator and denominator are multiplied by s, so that a scale of 0 does not divide by 0.
     s = camera[:, None, :1]
     return s * (points[..., :2] + camera[:, None, 1:]) / (1 + s * points[..., 2:] / (2 * FOCAL_OVER_SIDE))
