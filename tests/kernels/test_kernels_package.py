@@ -43,7 +43,7 @@ def test_the_import_is_refused_if_it_hides_another_package(monkeypatch: pytest.M
 def test_the_network_refuses_another_package_of_that_name(tmp_path: Path) -> None:
     (tmp_path / "kernels").mkdir()
     (tmp_path / "kernels/__init__.py").write_text("def get_kernel(): ...\n")
-    code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; import tcformer.models"
+    code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; import tcformer; tcformer.create_model"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert run.returncode != 0
     assert "TCFormer needs its own package 'kernels'" in run.stderr

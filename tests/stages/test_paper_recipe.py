@@ -66,7 +66,9 @@ def mesh(root: Path, samples: Path) -> Path:
         shutil.copy(root / "dataset_extras" / "generated_train.npz", root / "dataset_extras" / f"{name}.npz")
     for name in ("h36m", "mpi_inf_3dhp"):
         link(root / name, root / "generated")
-    link(root / "3DPW" / "sequenceFiles" / "validation", root / "3DPW" / "sequenceFiles" / "test")
+    for split in ("train", "validation"):
+        link(root / "3DPW" / "sequenceFiles" / split, root / "3DPW" / "sequenceFiles" / "test")
+    link(root / "lsp", samples / "lspet")  # of the same form; there is no sample of LSP's joints.mat
     poses = load_bodies(root / "dataset_extras" / "generated_train.npz").pose
     for fits, points, images, place in (
         ("COCO2014-All-ver01", "coco/annotations/person_keypoints_train2017.json", "coco/train2017", "coco/train2014"),

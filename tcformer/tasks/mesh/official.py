@@ -190,6 +190,13 @@ OFFICIAL = MeshDatasets(
             archives=(Archive(name="mpii_human_pose_v1.tar.gz", unpacks_to="mpii/images"),),
         ),
         Origin(
+            title="LSP, original size",
+            page="https://sam.johnson.io/research/lsp.html",
+            licence="for research",
+            prefixes=("lsp/",),
+            archives=(Archive(name="lsp_dataset_original.zip", unpacks_to="lsp"),),
+        ),
+        Origin(
             title="LSP extended, high resolution",
             page="https://sam.johnson.io/research/lspet.html",
             licence="for research",
