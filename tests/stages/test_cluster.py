@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import Workplace
 
 pytestmark = [pytest.mark.slow, pytest.mark.pipeline]
-PORT, DASHBOARD = "26379", "28265"
+PORT, DASHBOARD, AGENT = "26379", "28265", "28266"
 
 
 @pytest.fixture
@@ -29,6 +29,8 @@ def cluster(workplace: Workplace, tmp_path: Path) -> Iterator[dict[str, str]]:
     # In the foreground, so that its processes are known and ended by number.
     process = workplace.start(
         *("ray", "start", "--head", "--block", "--node-ip-address", "127.0.0.1", "--port", PORT, "--num-cpus", "3"),
+        # Ports of its own: another Ray of this machine may have the default ones.
+        *("--dashboard-agent-listen-port", AGENT),
         *("--dashboard-port", DASHBOARD, "--temp-dir", f"/tmp/ray-test-{os.getpid()}"),
         **environment,
     )
