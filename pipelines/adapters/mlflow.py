@@ -145,7 +145,7 @@ class _Sender:
         self._sent = 0
         self._run = ""
         self._client: Any = None
-        self._told = ""
+        self._reported = ""
 
     def send(self) -> bool:
         """Send the records not sent yet; False when the server did not take one, which the next call tries again."""
@@ -159,9 +159,9 @@ class _Sender:
             return True
         except Exception as error:  # whatever MLflow raises: its server's faults must not become ours
             reason = str(error).split("\n")[0] or repr(error)
-            if reason != self._told:
+            if reason != self._reported:
                 print(f"MLflow: {reason}", file=sys.stderr)
-            self._told = reason
+            self._reported = reason
             return False
 
     def _open(self, key: str, name: str, experiment: str, parameters: dict[str, str], tags: dict[str, str]) -> None:
