@@ -12,7 +12,7 @@ from tcformer.tasks import TaskSpec
 
 
 def read_weights_metadata(weights: Path) -> dict[str, str]:
-    """What a training wrote beside its weights: `options` (JSON) and `training` (its key)."""
+    """What a training wrote beside its weights: `options` (JSON), `training` (its key) and the `step` they are from."""
     return read_about(weights)[1]
 
 

@@ -27,7 +27,7 @@ from tcformer.data.mesh.files import load_bodies
 from tcformer.errors import UserError, require_finite
 from tcformer.metrics.mesh import common_joints, human36m_truth, joint_errors, procrustes, threedpw_truth
 from tcformer.models import MeshPrediction, Network, NetworkOptions
-from tcformer.tasks.base import Batch
+from tcformer.tasks.base import Batch, ValidationMeasure
 from tcformer.tasks.mesh.options import MeshEvaluation, MeshOptions, MeshTest
 
 #: Folder of the body models below the data root.
@@ -53,6 +53,7 @@ class MeshTask:
     """
 
     name = "mesh"
+    validation_measure = ValidationMeasure("mpjpe", higher_is_better=False)
 
     def __init__(
         self,
