@@ -48,7 +48,7 @@ def test_adamw_gets_the_groups_and_the_rate() -> None:
     assert [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups] == [(0.25, 0.05), (0.25, 0.0)]
 
 
-def rates_by_name(model: tcformer.Network, optimizer: torch.optim.Optimizer) -> dict[str, float]:
+def rates_by_name(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, float]:
     rates = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
     return {name: rates[id(parameter)] for name, parameter in model.named_parameters()}
 
