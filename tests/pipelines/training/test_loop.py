@@ -254,21 +254,23 @@ def test_of_equal_validations_the_earliest_is_the_best() -> None:
     assert best_validation(rows, ValidationMeasure("nme", higher_is_better=True))["step"] == 2
 
 
-@pytest.mark.parametrize("step", [2, 4])
 @pytest.mark.parametrize("changes", [{"ema_decay": 0.9}, {"keep": "best"}, {"ema_decay": 0.9, "keep": "best"}])
 def test_average_and_best_weights_survive_a_cut(
-    job: Job, best_is_step_4: None, changes: dict[str, object], step: int, tmp_path: Path
+    job: Job, best_is_step_4: None, changes: dict[str, object], tmp_path: Path
 ) -> None:
-    whole, cut = with_training(job, tmp_path / "whole", **changes), with_training(job, tmp_path / "cut", **changes)
+    """Both a cut before the best validation and one after it."""
+    whole = with_training(job, tmp_path / "whole", **changes)
     train_locally(whole, lambda event: None)
-    with pytest.raises(Stopped):
-        train_locally(cut, stop_at(step))
-    events: list[Event] = []
-    train_locally(cut, events.append)
-    assert isinstance(events[0], Started) and events[0].step == step
-    assert history(cut) == history(whole)
-    final = Path(checkpoint.FINAL) / WEIGHTS
-    assert (Path(cut.store) / final).read_bytes() == (Path(whole.store) / final).read_bytes()
+    for step in (2, 4):
+        cut = with_training(job, tmp_path / f"cut-{step}", **changes)
+        with pytest.raises(Stopped):
+            train_locally(cut, stop_at(step))
+        events: list[Event] = []
+        train_locally(cut, events.append)
+        assert isinstance(events[0], Started) and events[0].step == step
+        assert history(cut) == history(whole)
+        final = Path(checkpoint.FINAL) / WEIGHTS
+        assert (Path(cut.store) / final).read_bytes() == (Path(whole.store) / final).read_bytes()
 
 
 def test_layer_decay_reports_the_rate_of_the_head(job: Job, undisturbed: list[Event], tmp_path: Path) -> None:
