@@ -80,6 +80,7 @@ def show(arguments: argparse.Namespace) -> None:
             source = source_of(experiment, name)
             print(f"  {override}" + (f"  # {source}" if source else ""))
         print(f"  {as_typed(queue_command(experiment))}\n")
+    print("in brackets: sources, which pipelines/paper/sources.yaml explains")
 
 
 def queue(arguments: argparse.Namespace) -> None:
