@@ -82,6 +82,7 @@ class Evaluation(Strict):
 
     data_root: str | None  # another dataset in the same layout; null: what prepare made
     batch: int = pydantic.Field(ge=1)
+    tokens: int = pydantic.Field(ge=0)  # images on which the tokens are measured; 0: they are not
 
 
 class EvaluationWithOptions(Evaluation, Generic[Options]):

@@ -65,8 +65,9 @@ class ImagenetTask:
         return ImageFolderDataset(self.root, split, classes, options.input_size, options.crop_fraction, augmentation)
 
     def loss(self, model: Model, batch: Batch) -> dict[str, Tensor]:
-        """Cross entropy with the soft targets of the batch."""
-        return {"loss": F.cross_entropy(model(batch["image"]).float(), batch["targets"])}
+        """Cross entropy with the soft targets of the batch, or with its labels if it was not augmented."""
+        targets = batch["targets"] if "targets" in batch else batch["label"]
+        return {"loss": F.cross_entropy(model(batch["image"]).float(), targets)}
 
     @torch.no_grad()
     def validate(self, model: Model, batch: Batch) -> dict[str, Tensor]:
