@@ -1,4 +1,4 @@
-"""Our variants of the token reduction: the grid with the whole CTM path, places, clusters later; and the neck CR-MTA."""
+"""Our variants of the token reduction: the grid with the whole CTM path, places, clusters later; and CR-MTA."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import tcformer.models.ctm as ctm_module
-from kernels import TokenPlan, dpc_knn
 from tcformer.errors import UserError
-from tcformer.models import NetworkOptions, create_model, load_model, save_model
-from tcformer.models.ctm import CTM, grid_blocks, token_places, with_place
+from tcformer.models import NetworkOptions, create_model, ctm, load_model, save_model
+from tcformer.models.ctm import token_places, with_place
 from tcformer.models.export import TOLERANCE, export_program, random_images, relative_difference
 from tcformer.models.mta import MTA
 from tcformer.models.tokens import Tokens
@@ -74,23 +72,18 @@ def test_blocks_of_the_grid_by_hand() -> None:
 
 def test_the_grid_is_ctm_with_other_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
     grid, clusters = (nano("wholebody", token_reduction=name) for name in ("ctm_grid", "ctm"))
-    clusters.load_state_dict(grid.state_dict())
-    images = smooth_images(2, 64, 48)
+    images = smooth_images(2, 64, 64)
     expected = gradients(grid, images)
-    sizes = {16 * 12: (16, 12), 8 * 6: (8, 6), 4 * 3: (4, 3)}
+    assert not torch.equal(gradients(clusters, images)[0], expected[0])
 
     def by_hand(x: Tensor, num_clusters: int, **_: Any) -> tuple[None, Tensor]:
-        rows, columns = sizes[x.shape[1]]
-        wide = ceil(columns / 2)
-        assert num_clusters == ceil(rows / 2) * wide or columns == 3
-        assign = torch.tensor([r // 2 * wide + c // 2 for r in range(rows) for c in range(columns)])
-        return None, assign.repeat(len(x), 1)
+        side = round(x.shape[1] ** 0.5)
+        assert num_clusters == (side // 2) ** 2
+        return None, torch.tensor([r // 2 * (side // 2) + c // 2 for r in range(side) for c in range(side)]).repeat(
+            2, 1
+        )
 
-    monkeypatch.setattr(ctm_module, "dpc_knn", by_hand)
-    with torch.no_grad():  # the last CTM of 4 x 3 tokens has 4 blocks, but 3 clusters: compare the stages before
-        pairs = zip(grid.backbone(images)[:3], clusters.backbone(images[:, :, :64, :48])[:3])
-        assert all(torch.equal(a.features, b.features) for a, b in pairs)
-    monkeypatch.setattr(CTM, "cluster", lambda self, x, log_weight, tokens: grid_blocks(tokens))
+    monkeypatch.setattr(ctm, "dpc_knn", by_hand)
     assert all(torch.equal(a, b) for a, b in zip(gradients(clusters, images), expected, strict=True))
 
 
@@ -268,9 +261,8 @@ def test_network_options() -> None:
         NetworkOptions(**fixed, **{**own, "token_reduction": "ctm_grid"})
 
 
-def test_unions_hold_on_the_grid() -> None:
+def test_tokens_of_the_grid_are_unions_of_the_finer_stage() -> None:
     with torch.no_grad():
         stages = nano(token_reduction="ctm_grid").backbone(smooth_images(1, 61, 47))
     for fine, coarse in pairwise(stages):
         assert len(set(zip(fine.token_of_cell[0].tolist(), coarse.token_of_cell[0].tolist()))) == fine.features.shape[1]
-    assert isinstance(stages[1].plan, TokenPlan) and dpc_knn is not None
