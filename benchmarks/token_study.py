@@ -186,7 +186,7 @@ def decode(heat_maps: Tensor, width: int) -> Tensor:
 
 @torch.no_grad()
 def points_found(model: Network, crops: Crops, device: torch.device) -> dict[str, float]:
-    """Shares of the labelled points of each part that are found, as "<part>@<percent of the box>"."""
+    """Shares of the points of each part that are found, as "<part>@<percent of the box>"; without unlabelled parts."""
     errors = []
     for index in np.array_split(np.arange(len(crops)), math.ceil(len(crops) / 50)):
         images = crops.batch(index, np.zeros(len(index), bool))["image"]
@@ -198,6 +198,8 @@ def points_found(model: Network, crops: Crops, device: torch.device) -> dict[str
         if part != "all":
             labelled = crops.weights[:, subset(part)] > 0
             own = error[:, subset(part)][labelled]
+            if not len(own):
+                continue
             result |= {f"{part}@{100 * near:g}": float((own < near).mean()) for near in NEAR}
     return result
 

