@@ -114,6 +114,7 @@ def _train_steps(worker: Worker, first: int) -> None:
         inject_fault(worker.store, worker.rank, step)
         seed_step(training.seed, step, worker.rank)
         engine.module.train()
+        engine.module.set_progress(step / steps)
         rate = engine.learning_rate
         for part in range(batch.accumulation):
             samples = to_device(next(batches), options.device)

@@ -141,6 +141,30 @@ def test_a_training_that_is_cut_and_resumed_gives_the_same_bits(
     assert all(torch.equal(value, weights(job)[name]) for name, value in weights(other).items())
 
 
+def test_clusters_after_a_share_of_the_steps(job: Job, undisturbed: list[Event], tmp_path: Path) -> None:
+    def variant(name: str, **network: object) -> Job:
+        task = replace(job.task, network=replace(job.task.network, **network))
+        return replace(job, task=task, store=str(tmp_path / name))
+
+    later, grid = variant("later", cluster_after=0.5), variant("grid", token_reduction="ctm_grid")
+    for each in (later, grid):
+        train_locally(each, lambda event: None)
+    losses = [[row["loss"] for row in history(each) if "loss" in row] for each in (later, grid, job)]
+    assert losses[0][:3] == losses[1][:3] != losses[2][:3]
+    assert losses[0][3] != losses[1][3]
+
+    def stop(event: Event) -> None:
+        if event == CheckpointSaved(4):
+            raise Stopped
+
+    cut = variant("cut", cluster_after=0.5)
+    with pytest.raises(Stopped):
+        train_locally(cut, stop)
+    train_locally(cut, lambda event: None)
+    assert history(cut) == history(later)
+    assert all(torch.equal(value, weights(later)[name]) for name, value in weights(cut).items())
+
+
 def test_a_damaged_checkpoint_is_skipped_with_a_note(job: Job, undisturbed: list[Event], tmp_path: Path) -> None:
     other = replace(job, store=str(tmp_path / "store"))
     with pytest.raises(Stopped):
