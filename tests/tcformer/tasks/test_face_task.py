@@ -12,7 +12,7 @@ from tcformer.data import FaceAugmentation, collate
 from tcformer.data.face.dataset import FaceDataset, list_file, load_faces
 from tcformer.data.face.landmarks import ATTRIBUTES
 from tcformer.errors import UserError
-from tcformer.heatmaps.encode import gaussian_heat_maps
+from tcformer.heatmaps import make_codec
 from tcformer.metrics import face_nme
 from tcformer.models import NetworkOptions
 from tcformer.tasks.face.options import FaceEvaluation, FaceOptions
@@ -31,10 +31,11 @@ FACE = FaceOptions(
     drop_path=0.0,
     input_size=(64, 64),
     box_padding=1.25,
+    codec="mmpose",
     sigma=1.5,
     augmentation=FaceAugmentation(scale=0.25, rotation=30.0, rotation_probability=0.6, flip_probability=0.5),
 )
-PLAIN = FaceEvaluation(flip_test=False)
+PLAIN = FaceEvaluation(flip_test=False, decoding="auto")
 
 
 class HeatMaps(nn.Module):
@@ -61,13 +62,8 @@ class Oracle:
             from tcformer.data.face.landmarks import FLIP
 
             points = torch.stack([width - 1 - points[..., 0], points[..., 1]], -1)[:, FLIP.copy()]
-        return gaussian_heat_maps(
-            points,
-            torch.ones(points.shape[:2]),
-            input_size=(height, width),
-            map_size=(height // 4, width // 4),
-            sigma=1.5,
-        )[0]
+        codec = make_codec("mmpose", input_size=(height, width), sigma=1.5)
+        return codec.encode(points, torch.ones(points.shape[:2]))[0]
 
 
 def face_points(seed: int) -> np.ndarray:
@@ -149,7 +145,7 @@ def test_prediction_and_evaluation_of_a_perfect_network(root: Path) -> None:
 
 
 def test_the_flip_test_agrees_where_the_network_is_symmetric(root: Path) -> None:
-    task = FaceTask(FACE, NETWORK, root, evaluation=FaceEvaluation(flip_test=True))
+    task = FaceTask(FACE, NETWORK, root, evaluation=replace(PLAIN, flip_test=True))
     batch = whole(task.test_set())
     flipped = np.array([record["points"] for record in task.predict(Oracle(batch), batch)])
     task = FaceTask(FACE, NETWORK, root, evaluation=PLAIN)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tcformer.data import WholebodyAugmentation, collate
 from tcformer.errors import UserError
-from tcformer.heatmaps.encode import gaussian_heat_maps
+from tcformer.heatmaps import make_codec
 from tcformer.models import NetworkOptions
 from tcformer.tasks.wholebody.options import WholebodyEvaluation, WholebodyOptions
 from tcformer.tasks.wholebody.task import WholebodyTask
@@ -25,6 +25,7 @@ POSE = WholebodyOptions(
     drop_path=0.1,
     input_size=(256, 192),
     box_padding=1.25,
+    codec="mmpose",
     sigma=2.0,
     augmentation=WholebodyAugmentation(
         shift_probability=0.3,
@@ -38,7 +39,7 @@ POSE = WholebodyOptions(
     ),
 )
 ANNOTATED = WholebodyEvaluation(
-    boxes="ground_truth", least_box_score=0.0, flip_test=True, keypoint_threshold=0.2, oks_nms=0.9
+    boxes="ground_truth", least_box_score=0.0, flip_test=True, decoding="auto", keypoint_threshold=0.2, oks_nms=0.9
 )
 
 
@@ -67,14 +68,8 @@ class Oracle:
 
     def __call__(self, images: Tensor) -> Tensor:
         size = (images.shape[2], images.shape[3])
-        maps, _ = gaussian_heat_maps(
-            self.batch["points"],
-            torch.ones_like(self.batch["weights"]),
-            input_size=size,
-            map_size=(size[0] // 4, size[1] // 4),
-            sigma=2.0,
-        )
-        return maps
+        codec = make_codec("mmpose", input_size=size, sigma=2.0)
+        return codec.encode(self.batch["points"], torch.ones_like(self.batch["weights"]))[0]
 
 
 def test_a_batch_without_any_labelled_point_has_loss_zero_and_finite_gradients() -> None:
