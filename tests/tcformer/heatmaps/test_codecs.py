@@ -94,8 +94,7 @@ def test_the_flip_test_of_mmpose_moves_points_to_the_right() -> None:
     points = inside((128, 96), margin=8.0)
     plain, _ = codec.decode(codec.encode(points, torch.ones(points.shape[:2]))[0])
     flipped, _ = codec.decode(flip_tested(codec, points))
-    assert (plain - points)[..., 0].mean().abs() < 0.2
-    assert 0.3 < (flipped - points)[..., 0].mean() < 0.7
+    assert 0.15 < (flipped - plain)[..., 0].mean() < 0.35  # a whole heat-map pixel for a quarter of the points
     assert torch.equal(flipped[..., 1], plain[..., 1])
 
 
