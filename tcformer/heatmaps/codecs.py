@@ -106,8 +106,8 @@ class Codec:
 #: unbiased: as udp, but each heat-map pixel stands for the 4 x 4 input pixels that it covers.
 CODECS: Final[dict[CodecName, Callable[..., Codec]]] = {
     "mmpose": partial(Codec, grid=same_origin, rounded=True, refinement="quarter_pixel", flip_shift=1),
-    "udp": partial(Codec, grid=same_ends, rounded=False, refinement="taylor", flip_shift=0),
-    "unbiased": partial(Codec, grid=same_area, rounded=False, refinement="taylor", flip_shift=0),
+    "udp": partial(Codec, grid=same_ends, rounded=False, refinement="dark", flip_shift=0),
+    "unbiased": partial(Codec, grid=same_area, rounded=False, refinement="dark", flip_shift=0),
 }
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Final
 
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d
 
 from tcformer.errors import require_finite
 from tcformer.heatmaps.names import Refinement
@@ -36,7 +34,8 @@ def decode_heat_maps(heat_maps: Tensor, refinement: Refinement, sigma: float) ->
     scores, index = maps.flatten(2).max(-1)  # (B, K); the maximum of a map with a NaN is NaN
     require_finite(scores, "heat maps")
     largest = torch.stack([index % width, index // width], -1)  # (B, K, 2)
-    points = largest + REFINEMENTS[refinement](maps, largest, sigma)
+    with torch.autocast(maps.device.type, enabled=False):  # matrix products would be in bfloat16
+        points = largest + REFINEMENTS[refinement](maps, largest, sigma)
     return torch.where(scores.unsqueeze(-1) > 0, points, -1.0), scores
 
 
@@ -88,21 +87,20 @@ def taylor(maps: Tensor, largest: Tensor, sigma: float) -> Tensor:
     # Of pixels that are not positive, or far below the maximum, only the sign of the slope matters.
     a, b, c, d, e, f, g, h, i = (values / peak).clamp(min=1e-6).log().unbind(-1)  # rows abc, def, ghi
 
-    dx, dy = 0.5 * (f - d), 0.5 * (h - b)
-    dxx, dyy, dxy = f - 2 * e + d, h - 2 * e + b, 0.25 * (i - g - c + a)
-    determinant = dxx * dyy - dxy * dxy
-    has_maximum = (dxx < 0) & (determinant > 0)
-    step = torch.stack([dxy * dy - dyy * dx, dxy * dx - dxx * dy], -1)
-    step = step / torch.where(has_maximum, determinant, 1.0).unsqueeze(-1)
+    gradient = torch.stack([0.5 * (f - d), 0.5 * (h - b)], -1)
+    step = _newton_step(gradient, f - 2 * e + d, h - 2 * e + b, 0.25 * (i - g - c + a))
     offset = (middle - largest + step).clamp(-0.5, 0.5)
-    return torch.where(has_maximum.unsqueeze(-1), offset, 0.0)
+    return torch.where(step.isfinite(), offset, 0.0)
 
 
 def dark(maps: Tensor, largest: Tensor, sigma: float) -> Tensor:
-    """The step of `taylor` on smoothed heat maps: the complete decoding of DARK (Zhang et al., CVPR 2020).
+    """To the maximum of the smoothed heat map: the decoding of DARK (Zhang et al., CVPR 2020), exact up to the border.
 
-    DARK smooths predictions that are no Gaussians ("modulation") with the Gaussian of the targets. Beyond the border a
-    map counts as 0, so points within 3 `sigma` of the border move inwards.
+    DARK smooths a prediction, which is no Gaussian, with the Gaussian g of the targets ("modulation") and takes one
+    Taylor step on the logarithm. Here the smoothed map at a point c is divided by the norm of the part of g that is
+    inside the map, <map, g_c> / |g_c|, so that the border does not move the maximum. At that maximum the target of c,
+    times a factor, is the best least-squares fit of the heat map. The derivatives are those of g instead of differences
+    of pixels. There are three steps of at most half a pixel along each axis; one is exact far from the border.
 
     Args:
         maps: (B, K, H, W) float32.
@@ -112,14 +110,54 @@ def dark(maps: Tensor, largest: Tensor, sigma: float) -> Tensor:
     Returns:
         (B, K, 2) float32 x, y in heat-map pixels.
     """
-    radius = math.ceil(3 * sigma)
-    distance = torch.arange(-radius, radius + 1, dtype=torch.float32, device=maps.device)
-    kernel = torch.exp(-distance.square() / (2 * sigma**2))
-    kernel = kernel / kernel.sum()
-    smooth = maps.flatten(0, 1).unsqueeze(1)  # (B * K, 1, H, W)
-    smooth = conv2d(smooth, kernel.view(1, 1, 1, -1), padding=(0, radius))
-    smooth = conv2d(smooth, kernel.view(1, 1, -1, 1), padding=(radius, 0))
-    return taylor(smooth.view_as(maps), largest, sigma)
+    height, width = maps.shape[-2:]
+    end = largest.new_tensor([width, height]) - 0.5
+    scaled = maps / maps.amax((-2, -1), keepdim=True).clamp(min=1e-30)
+    point = largest.float()
+    for _ in range(3):
+        x = _gaussian_and_derivatives(point[..., 0], width, sigma)  # (B, K, W, 3)
+        y = _gaussian_and_derivatives(point[..., 1], height, sigma)  # (B, K, H, 3)
+        product = y.mT @ scaled @ x  # (B, K, 3, 3): derivatives of <map, g_c> by y and x
+        value = product[..., 0, 0]
+        dx, dy = product[..., 0, 1] / value, product[..., 1, 0] / value
+        dxx, dyy = product[..., 0, 2] / value - dx * dx, product[..., 2, 0] / value - dy * dy
+        dxy = product[..., 1, 1] / value - dx * dy
+        (norm_x, norm_xx), (norm_y, norm_yy) = _log_norm_derivatives(x), _log_norm_derivatives(y)
+        gradient = torch.stack([dx - norm_x, dy - norm_y], -1)
+        step = _newton_step(gradient, dxx - norm_xx, dyy - norm_yy, dxy)
+        step = torch.where(step.isfinite() & (value > 0).unsqueeze(-1), step.clamp(-0.5, 0.5), 0.0)
+        point = torch.minimum((point + step).clamp(min=-0.5), end)
+    return point - largest
+
+
+def _gaussian_and_derivatives(centre: Tensor, length: int, sigma: float) -> Tensor:
+    """The Gaussian around `centre` (B, K) at pixels 0, 1, ... and its derivatives by the centre, (B, K, length, 3)."""
+    t = (torch.arange(length, dtype=torch.float32, device=centre.device) - centre.unsqueeze(-1)) / sigma
+    polynomials = torch.stack([torch.ones_like(t), t / sigma, (t * t - 1) / sigma**2], -1)
+    return torch.exp(-0.5 * t * t).unsqueeze(-1) * polynomials
+
+
+def _log_norm_derivatives(g: Tensor) -> tuple[Tensor, Tensor]:
+    """First and second derivative (B, K) of log |g_c| along one axis, from `_gaussian_and_derivatives`."""
+    square = (g[..., 0] * g[..., 0]).sum(-1)
+    first = (g[..., 0] * g[..., 1]).sum(-1) / square
+    second = (g[..., 1] * g[..., 1] + g[..., 0] * g[..., 2]).sum(-1) / square
+    return first, second - 2 * first * first
+
+
+def _newton_step(gradient: Tensor, dxx: Tensor, dyy: Tensor, dxy: Tensor) -> Tensor:
+    """The step (B, K, 2) to the maximum of a quadratic; not finite where it has none.
+
+    Args:
+        gradient: (B, K, 2) derivatives by x and y.
+        dxx: (B, K), as dyy and dxy, a second derivative.
+        dyy: see dxx.
+        dxy: see dxx.
+    """
+    determinant = dxx * dyy - dxy * dxy
+    dx, dy = gradient.unbind(-1)
+    step = torch.stack([dxy * dy - dyy * dx, dxy * dx - dxx * dy], -1)
+    return step / torch.where((dxx < 0) & (determinant > 0), determinant, torch.nan).unsqueeze(-1)
 
 
 #: How the position of a maximum is refined, by name.
