@@ -50,7 +50,7 @@ from tcformer.data.wholebody.dataset import (
 )
 from tcformer.data.wholebody.keypoints import FLIP, SUBSETS, subset
 from tcformer.documents import replace_between
-from tcformer.heatmaps import decode_heat_maps, gaussian_heat_maps, heat_map_loss
+from tcformer.heatmaps import Codec, heat_map_loss, make_codec
 from tcformer.models import Network, load_initial
 from tcformer.models.backbone import Backbone
 from tcformer.tasks.wholebody.options import WholebodyOptions
@@ -167,30 +167,16 @@ def training_batches(crops: Crops, batch: int, seed: int, augmented: bool) -> It
             yield crops.batch(index, rng.random(batch) < 0.5)
 
 
-# Encoding and decoding of heat maps: the only place that knows how.
-
-
-def encode(samples: dict[str, Tensor], map_size: tuple[int, int], sigma: float) -> tuple[Tensor, Tensor]:
-    """Target heat maps (B, 133, H, W) and weights (B, 133)."""
-    height, width = samples["image"].shape[2:]
-    return gaussian_heat_maps(samples["points"], samples["weights"], (height, width), map_size, sigma)
-
-
-def decode(heat_maps: Tensor, width: int) -> Tensor:
-    """Points (B, 133, 2) in pixels of images of this width."""
-    return decode_heat_maps(heat_maps)[0] * (width / heat_maps.shape[3])
-
-
 # Measures of a trained network. Each returns named numbers, which are kept with the run.
 
 
 @torch.no_grad()
-def points_found(model: Network, crops: Crops, device: torch.device) -> dict[str, float]:
+def points_found(model: Network, crops: Crops, codec: Codec, device: torch.device) -> dict[str, float]:
     """Shares of the points of each part that are found, as "<part>@<percent of the box>"; without unlabelled parts."""
     errors = []
     for index in np.array_split(np.arange(len(crops)), math.ceil(len(crops) / 50)):
         images = crops.batch(index, np.zeros(len(index), bool))["image"]
-        found = decode(model(images.to(device)).float(), images.shape[3]).cpu().numpy()
+        found = codec.decode(model(images.to(device)).float())[0].cpu().numpy()
         errors.append(np.linalg.norm(found - crops.points[index], axis=-1) / crops.scale[index, None])
     error = np.concatenate(errors)
     result = {}
@@ -204,7 +190,7 @@ def points_found(model: Network, crops: Crops, device: torch.device) -> dict[str
     return result
 
 
-MEASURES: tuple[Callable[[Network, Crops, torch.device], dict[str, float]], ...] = (points_found,)
+MEASURES: tuple[Callable[[Network, Crops, Codec, torch.device], dict[str, float]], ...] = (points_found,)
 
 
 # Training.
@@ -254,6 +240,7 @@ class Setting:
         train: number of training persons.
         val: number of test persons.
         padding: of the boxes.
+        codec: of the heat maps.
         sigma: of the targets, heat-map pixels.
         lr: highest learning rate.
         initial: name of the weights file that the trainings start from, or None.
@@ -267,6 +254,7 @@ class Setting:
     train: int
     val: int
     padding: float
+    codec: str
     sigma: float
     lr: float
     initial: str | None
@@ -279,7 +267,14 @@ def rate(step: int, share: float, optimizer: Optimizer) -> float:
 
 
 def train(
-    model: Network, held: int, crops: Crops, setting: Setting, optimizer: Optimizer, seed: int, device: torch.device
+    model: Network,
+    held: int,
+    crops: Crops,
+    codec: Codec,
+    setting: Setting,
+    optimizer: Optimizer,
+    seed: int,
+    device: torch.device,
 ) -> dict[str, float]:
     """Train the network; returns the number of steps, the time and the last losses' mean."""
     updates = build_optimizer(model, optimizer)
@@ -299,7 +294,7 @@ def train(
         if holder:
             holder.set(samples["image"], step)
         heat_maps = model(samples["image"]).float()
-        targets, weights = encode(samples, (heat_maps.shape[2], heat_maps.shape[3]), setting.sigma)
+        targets, weights = codec.encode(samples["points"], samples["weights"])
         loss = heat_map_loss(heat_maps, targets, weights).mean()
         updates.zero_grad()
         loss.backward()
@@ -337,18 +332,20 @@ def run(args: argparse.Namespace) -> None:
         train=len(training),
         val=len(test),
         padding=options.box_padding,
+        codec=options.codec,
         sigma=options.sigma,
         lr=optimizer.lr,
         initial=args.initial and args.initial.name,
     )
+    codec = make_codec(options.codec, input_size=size, sigma=options.sigma)
     for name in args.variants:
         variant, changes = VARIANTS[name], dict(args.set)
         be_deterministic(args.seed, device)
         model = tcformer.create_model(args.model, "wholebody", **{**variant.options, **changes})
         if args.initial:
             load_initial(model, args.initial)
-        trained = train(model.to(device), variant.held, training, setting, optimizer, args.seed, device)
-        measured = {key: value for measure in MEASURES for key, value in measure(model, test, device).items()}
+        trained = train(model.to(device), variant.held, training, codec, setting, optimizer, args.seed, device)
+        measured = {key: value for measure in MEASURES for key, value in measure(model, test, codec, device).items()}
         row = {
             "variant": ", ".join([name, *(f"{option}={value}" for option, value in changes.items())]),
             "model": args.model,
@@ -396,8 +393,8 @@ def _about(row: dict[str, Any]) -> str:
     return (
         f"`{row['model']}`, {row['size'][0]} × {row['size'][1]}, {length} of {row['batch']} samples, learning rate "
         f"{row['lr']:g}, {'augmented' if row['augmented'] else 'mirrored'} crops of {row['train']} persons, padding "
-        f"{row['padding']:g}, sigma {row['sigma']:g}, start from {row['initial'] or 'random weights'}, "
-        f"{row['val']} test persons, {row['device']}:"
+        f"{row['padding']:g}, codec {row['codec']}, sigma {row['sigma']:g}, "
+        f"start from {row['initial'] or 'random weights'}, {row['val']} test persons, {row['device']}:"
     )
 
 

@@ -81,15 +81,15 @@ def transform_points(points: NDArray, matrix: NDArray[np.float64]) -> NDArray[np
     return points @ matrix[:, :2].T + matrix[:, 2]
 
 
-def to_image(points: NDArray, centre: NDArray, extent: NDArray, map_size: tuple[int, int]) -> NDArray[np.float64]:
-    """Map points on a heat map, or on the network's input, back to image pixels. Crops must not be rotated or flipped.
+def to_image(points: NDArray, centre: NDArray, extent: NDArray, input_size: tuple[int, int]) -> NDArray[np.float64]:
+    """Map points on the network's input back to image pixels. Crops must not be rotated or flipped.
 
     Args:
-        points: (B, K, 2) x, y in pixels of a map that covers the whole crop.
+        points: (B, K, 2) x, y in pixels of the network's input.
         centre: (B, 2) centres of the crops in image pixels.
         extent: (B, 2) width, height of the crops in image pixels.
-        map_size: (height, width) of the map.
+        input_size: (height, width) of the network's input.
     """
-    size = np.array([map_size[1], map_size[0]], np.float64)
+    size = np.array([input_size[1], input_size[0]], np.float64)
     extent = np.asarray(extent, np.float64)[:, None]
     return points * (extent / size) + np.asarray(centre, np.float64)[:, None] - 0.5 * extent

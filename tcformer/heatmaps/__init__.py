@@ -1,8 +1,22 @@
-"""Heat maps of keypoints: encoding, decoding, the flip test and the loss."""
+"""Heat maps of keypoints: codecs (encoding, decoding, flip test) and the loss."""
 
-from tcformer.heatmaps.decode import decode_heat_maps
-from tcformer.heatmaps.encode import check_input_size, gaussian_heat_maps
-from tcformer.heatmaps.flip import flip_test
-from tcformer.heatmaps.loss import heat_map_loss
+from __future__ import annotations
 
-__all__ = ["check_input_size", "decode_heat_maps", "flip_test", "gaussian_heat_maps", "heat_map_loss"]
+from typing import TYPE_CHECKING
+
+from tcformer.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from tcformer.heatmaps.codecs import CODECS, Codec, make_codec
+    from tcformer.heatmaps.loss import heat_map_loss
+
+_MODULES = {
+    "CODECS": "codecs",
+    "Codec": "codecs",
+    "heat_map_loss": "loss",
+    "make_codec": "codecs",
+}
+
+__all__ = ["CODECS", "Codec", "heat_map_loss", "make_codec"]
+
+__getattr__ = lazy_exports(__name__, _MODULES)

@@ -10,21 +10,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 
-def flip_test(model: Callable[[Tensor], Tensor], images: Tensor, flip: NDArray[np.int64]) -> Tensor:
+def flip_test(model: Callable[[Tensor], Tensor], images: Tensor, flip: NDArray[np.int64], shift: int) -> Tensor:
     """Average the heat maps of images and of their mirror images.
-
-    The mirrored maps are shifted right by one pixel: mirroring an image about its centre shifts the grid of a map of
-    lower resolution.
 
     Args:
         model: maps images (B, 3, H, W) to heat maps (B, K, H / 4, W / 4).
         images: (B, 3, H, W).
         flip: (K,) point i of a mirrored image is point `flip[i]` of the original.
+        shift: heat-map pixels by which the mirrored maps, mirrored back, are shifted to the right.
 
     Returns:
         (B, K, H / 4, W / 4) float32.
     """
     maps = model(images).float()
     mirrored = model(images.flip(-1)).float()[:, torch.tensor(flip, device=images.device)].flip(-1)
-    mirrored = torch.cat([mirrored[..., :1], mirrored[..., :-1]], -1)
+    if shift:
+        mirrored = torch.cat([mirrored[..., :shift], mirrored[..., :-shift]], -1)
     return 0.5 * (maps + mirrored)

@@ -30,9 +30,9 @@ def instance_score(scores: NDArray, box_score: ArrayLike, threshold: float) -> N
 
 
 def make_results(
-    positions: Tensor,
+    inside: Tensor,
     scores: Tensor,
-    map_size: tuple[int, int],
+    input_size: tuple[int, int],
     batch: Mapping[str, Tensor],
     threshold: float,
     predicted: NDArray[np.int64] | None = None,
@@ -45,15 +45,15 @@ def make_results(
     annotated person whose box was cropped, or 0 for a detection.
 
     Args:
-        positions: (B, K, 2) x, y in heat-map pixels.
+        inside: (B, K, 2) x, y in pixels of the network's input.
         scores: (B, K).
-        map_size: (H, W) of the heat maps.
+        input_size: (height, width) of the network's input.
         batch: the samples: centre, extent, score, image_id, annotation_id.
         threshold: point scores above it count in the score of the result.
         predicted: (K,) indices of the points among the 133; all if None. The others are (0, 0) with the score 0.
     """
     centre, extent = (batch[key].cpu().numpy().astype(np.float64) for key in ("centre", "extent"))
-    points = to_image(positions.cpu().numpy(), centre, extent, map_size)
+    points = to_image(inside.cpu().numpy(), centre, extent, input_size)
     values = scores.cpu().numpy()
     totals = instance_score(values, batch["score"].cpu().numpy(), threshold)
     triplets = np.zeros((len(points), NUM_KEYPOINTS, 3))

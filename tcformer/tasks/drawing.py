@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tcformer.data.images import denormalise
 from tcformer.draw import Example, Partition
-from tcformer.heatmaps import decode_heat_maps
+from tcformer.heatmaps import Codec
 
 
 class Drawn(NamedTuple):
@@ -27,6 +27,7 @@ class Drawn(NamedTuple):
 
 
 def draw_points(
+    codec: Codec,
     sample: dict[str, Any],
     heat_maps: Tensor,
     partitions: list[Partition],
@@ -37,6 +38,7 @@ def draw_points(
     """Predicted points over the annotated ones.
 
     Args:
+        codec: of the task.
         sample: of the task's dataset, with "image", "points" and "weights".
         heat_maps: (1, K, h, w), predicted for the sample.
         partitions: the regions of the tokens of each stage.
@@ -45,8 +47,8 @@ def draw_points(
         complete: from the predicted points (K, 3) to all that are drawn.
     """
     size = sample["image"].shape[1:]
-    positions, scores = decode_heat_maps(heat_maps)
-    found = np.concatenate([positions[0].numpy() * (size[1] / heat_maps.shape[3]), scores[0].numpy()[:, None]], 1)
+    points, scores = codec.decode(heat_maps)
+    found = np.concatenate([points[0].numpy(), scores[0].numpy()[:, None]], 1)
     truth = np.concatenate([sample["points"], sample["weights"][:, None]], 1)
     example = Example(denormalise(sample["image"]), partitions, complete(found), truth, label)
     return Drawn(example, mask_of(truth, size))

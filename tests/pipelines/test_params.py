@@ -59,6 +59,7 @@ def test_a_duplicate_key(tmp_path: Path) -> None:
         ("lr: 2e-3", "lr: -1", "optimizer.lr is -1: input should be greater than 0"),
         ("epochs: 9", "epochs: 9.5", "training.epochs is 9.5: input should be a valid integer"),
         ("schedule: cosine", "schedule: cosin", "input should be 'cosine', 'step' or 'constant'"),
+        ("codec: unbiased", "codec: dark", "task.codec is \"dark\": input should be 'mmpose', 'udp' or 'unbiased'"),
         ("recipe: sample", "recipe: samples", "input should be 'sample' or 'paper'"),
         ("  workers: 2", "  workers: 0", "cluster.workers is 0: input should be greater than or equal to 1"),
     ],

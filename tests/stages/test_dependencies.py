@@ -119,6 +119,19 @@ def test_what_names_the_files_of_bodies_reruns_their_preparation() -> None:
     assert {f"${{recipe}}.${{item.{key}}}" for key in prepare["foreach"]["mesh"]} < set(prepare["do"]["params"])
 
 
+@pytest.mark.parametrize("task", ["wholebody", "face"])
+def test_another_decoding_of_heat_maps_reruns_the_evaluation_alone(task: str) -> None:
+    graph = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    decoding, rerun = f"${{recipe}}.evaluate.{task}.options.decoding", set()
+    for name, entry in graph.items():
+        places = [place.replace("${key}", task) for place in entry.get("do", entry).get("params", [])]
+        named = entry.get("foreach", {}).get(task)
+        places += [f"${{recipe}}.{place}" for place in named.values()] if isinstance(named, dict) else []
+        if any(decoding.startswith(f"{place}.") for place in places):
+            rerun.add(name)
+    assert rerun == {"evaluate", "report"}
+
+
 def test_every_stage_of_the_graph_is_compared() -> None:
     names = {stage.partition("@")[0] for stage in STAGES}
     assert names == set(YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"])

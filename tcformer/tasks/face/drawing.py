@@ -14,4 +14,4 @@ from tcformer.tasks.face.task import FaceTask
 
 def draw(task: FaceTask, sample: dict[str, Any], output: Tensor, partitions: list[Partition], scale: int) -> Drawn:
     """See `tcformer.tasks.registry.TaskEntry.draw`."""
-    return draw_points(sample, output, partitions, f"face {sample['index']}", pictures.face_mask)
+    return draw_points(task.codec, sample, output, partitions, f"face {sample['index']}", pictures.face_mask)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tcformer.data.face.dataset import FaceAugmentation
+from tcformer.heatmaps.names import CodecName, Decoding
 from tcformer.models import NECKS
 from tcformer.models.options import check_name
 from tcformer.parameters import parameters
@@ -20,6 +21,8 @@ class FaceOptions:
     input_size: tuple[int, int]
     #: factor by which a crop is larger than the longer side of the box around the landmarks
     box_padding: float
+    #: how points become heat maps and heat maps points, see `tcformer.heatmaps.codecs.CODECS`
+    codec: CodecName
     #: standard deviation of the target Gaussians in heat-map pixels (a heat map is a quarter of the crop)
     sigma: float
     #: random changes of training crops
@@ -35,6 +38,8 @@ class FaceEvaluation:
 
     #: average the predictions for an image and for its mirror image
     flip_test: bool
+    #: where between the pixels a maximum is, see `tcformer.heatmaps.decode.REFINEMENTS`; auto: as in the codec
+    decoding: Decoding
 
 
 OPTIONS = FaceOptions

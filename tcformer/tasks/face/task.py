@@ -23,7 +23,7 @@ from tcformer.data.face.dataset import (
 )
 from tcformer.data.face.landmarks import EYE_CORNERS, FLIP
 from tcformer.errors import UserError
-from tcformer.heatmaps import check_input_size, decode_heat_maps, flip_test, gaussian_heat_maps, heat_map_loss
+from tcformer.heatmaps import heat_map_loss, make_codec
 from tcformer.metrics.face import evaluate_face, face_nme, mean_shape, place_shape
 from tcformer.models import Network, NetworkOptions
 from tcformer.tasks.base import Batch, Model, ValidationMeasure
@@ -50,7 +50,12 @@ class FaceTask:
         data_root: Path,
         evaluation: FaceEvaluation | None = None,
     ) -> None:
-        check_input_size(options.input_size)
+        self.codec = make_codec(
+            options.codec,
+            input_size=options.input_size,
+            sigma=options.sigma,
+            decoding="auto" if evaluation is None else evaluation.decoding,
+        )
         self.options = options
         self.network = network
         self.root = Path(data_root)
@@ -105,12 +110,10 @@ class FaceTask:
     def validate(self, model: Model, batch: Batch) -> dict[str, Tensor]:
         """Sums of the loss and of the normalised errors of the faces ("nme_sum", see `metrics.face_nme`)."""
         heat_maps, targets, weights = self._forward(model, batch)
-        points, _ = decode_heat_maps(heat_maps)
-        height, width = self.options.input_size
-        stride = points.new_tensor([width / heat_maps.shape[-1], height / heat_maps.shape[-2]])
+        points, _ = self.codec.decode(heat_maps)
         truth = batch["points"]
         right, left = EYE_CORNERS
-        distance = (points * stride - truth).norm(dim=-1).mean(-1)
+        distance = (points - truth).norm(dim=-1).mean(-1)
         return {
             "loss_sum": heat_map_loss(heat_maps, targets, weights).sum(),
             "nme_sum": (distance / (truth[:, right] - truth[:, left]).norm(dim=-1)).sum(),
@@ -119,21 +122,17 @@ class FaceTask:
 
     def _forward(self, model: Model, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         heat_maps = model(batch["image"])
-        height, width = heat_maps.shape[-2:]
-        targets, weights = gaussian_heat_maps(
-            batch["points"], batch["weights"], self.options.input_size, (height, width), self.options.sigma
-        )
+        targets, weights = self.codec.encode(batch["points"], batch["weights"])
         return heat_maps.float(), targets, weights
 
     @torch.no_grad()
     def predict(self, model: Model, batch: Batch) -> list[dict[str, Any]]:
         """A prediction for each face: its "index" in the list and its "points", 98 x, y in image pixels."""
         images = batch["image"]
-        heat_maps = flip_test(model, images, FLIP) if self.evaluation.flip_test else model(images)
-        height, width = heat_maps.shape[-2:]
-        positions, _ = decode_heat_maps(heat_maps)
+        heat_maps = self.codec.flip_test(model, images, FLIP) if self.evaluation.flip_test else model(images)
+        inside, _ = self.codec.decode(heat_maps)
         centre, extent = (batch[key].cpu().numpy().astype(np.float64) for key in ("centre", "extent"))
-        points = to_image(positions.cpu().numpy(), centre, extent, (height, width))
+        points = to_image(inside.cpu().numpy(), centre, extent, self.options.input_size)
         return [{"index": index, "points": face.tolist()} for index, face in zip(batch["index"].tolist(), points)]
 
     def evaluate(self, predictions: list[dict[str, Any]]) -> dict[str, Any]:

@@ -15,4 +15,4 @@ from tcformer.tasks.wholebody.task import WholebodyTask
 def draw(task: WholebodyTask, sample: dict[str, Any], output: Tensor, partitions: list[Partition], scale: int) -> Drawn:
     """See `tcformer.tasks.registry.TaskEntry.draw`."""
     label = f"annotation {sample['annotation_id']}"
-    return draw_points(sample, output, partitions, label, pictures.person_mask, task.complete)
+    return draw_points(task.codec, sample, output, partitions, label, pictures.person_mask, task.complete)

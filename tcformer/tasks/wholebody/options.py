@@ -6,6 +6,7 @@ from typing import Literal
 
 from tcformer.data.wholebody.dataset import WholebodyAugmentation
 from tcformer.data.wholebody.keypoints import SUBSETS
+from tcformer.heatmaps.names import CodecName, Decoding
 from tcformer.models import NECKS
 from tcformer.models.options import check_name
 from tcformer.parameters import parameters
@@ -25,6 +26,8 @@ class WholebodyOptions:
     input_size: tuple[int, int]
     #: factor by which a crop is larger than the box of the person
     box_padding: float
+    #: how points become heat maps and heat maps points, see `tcformer.heatmaps.codecs.CODECS`
+    codec: CodecName
     #: standard deviation of the target Gaussians in heat-map pixels (a heat map is a quarter of the crop)
     sigma: float
     #: random changes of training crops
@@ -45,6 +48,8 @@ class WholebodyEvaluation:
     least_box_score: float
     #: average the predictions for an image and for its mirror image
     flip_test: bool
+    #: where between the pixels a maximum is, see `tcformer.heatmaps.decode.REFINEMENTS`; auto: as in the codec
+    decoding: Decoding
     #: point scores above this count in the score of a result
     keypoint_threshold: float
     #: of two results on an image with an OKS above this, the one with the lower score is removed

@@ -25,7 +25,7 @@ from tcformer.data.wholebody.dataset import (
 )
 from tcformer.data.wholebody.keypoints import NUM_KEYPOINTS, SUBSETS, flip_within, subset
 from tcformer.errors import UserError
-from tcformer.heatmaps import check_input_size, decode_heat_maps, flip_test, gaussian_heat_maps, heat_map_loss
+from tcformer.heatmaps import heat_map_loss, make_codec
 from tcformer.metrics.oks import oks_nms
 from tcformer.metrics.wholebody import evaluate_wholebody, mean_pose, mean_pose_results, wholebody_oks
 from tcformer.metrics.wholebody_results import make_results
@@ -54,7 +54,12 @@ class WholebodyTask:
         data_root: Path,
         evaluation: WholebodyEvaluation | None = None,
     ) -> None:
-        check_input_size(options.input_size)
+        self.codec = make_codec(
+            options.codec,
+            input_size=options.input_size,
+            sigma=options.sigma,
+            decoding="auto" if evaluation is None else evaluation.decoding,
+        )
         self.options = options
         self.network = network
         self.root = Path(data_root)
@@ -124,11 +129,10 @@ class WholebodyTask:
         heights. A person without a point in the crop counts as 1.
         """
         heat_maps, targets, weights = self._forward(model, batch)
-        points, _ = decode_heat_maps(heat_maps)
-        size = points.new_tensor([heat_maps.shape[-1], heat_maps.shape[-2]])
+        points, _ = self.codec.decode(heat_maps)
         crop = points.new_tensor([self.options.input_size[1], self.options.input_size[0]])
         truth = batch["points"][:, self._points] / crop
-        correct = ((points / size - truth).norm(dim=-1) < 0.05) * weights
+        correct = ((points / crop - truth).norm(dim=-1) < 0.05) * weights
         labelled = weights.sum(-1)
         share = torch.where(labelled > 0, correct.sum(-1) / labelled.clamp(min=1), 1.0)
         return {
@@ -139,24 +143,18 @@ class WholebodyTask:
 
     def _forward(self, model: Model, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         heat_maps = model(batch["image"])
-        height, width = heat_maps.shape[-2:]
-        targets, weights = gaussian_heat_maps(
-            batch["points"][:, self._points],
-            batch["weights"][:, self._points],
-            self.options.input_size,
-            (height, width),
-            self.options.sigma,
-        )
+        targets, weights = self.codec.encode(batch["points"][:, self._points], batch["weights"][:, self._points])
         return heat_maps.float(), targets, weights
 
     @torch.no_grad()
     def predict(self, model: Model, batch: Batch) -> list[dict[str, Any]]:
         """A result in the COCO-WholeBody format for each crop (see `make_results`), duplicates not yet removed."""
         images, chosen = batch["image"], self._points
-        heat_maps = flip_test(model, images, flip_within(chosen)) if self.evaluation.flip_test else model(images)
-        height, width = heat_maps.shape[-2:]
-        points, scores = decode_heat_maps(heat_maps)
-        return make_results(points, scores, (height, width), batch, self.evaluation.keypoint_threshold, chosen)
+        flip = self.evaluation.flip_test
+        heat_maps = self.codec.flip_test(model, images, flip_within(chosen)) if flip else model(images)
+        points, scores = self.codec.decode(heat_maps)
+        size, threshold = self.options.input_size, self.evaluation.keypoint_threshold
+        return make_results(points, scores, size, batch, threshold, chosen)
 
     def complete(self, points: NDArray[np.floating]) -> NDArray[np.floating]:
         """Extend x, y, score (K, 3) of the predicted points to all points (133, 3). The others are 0."""

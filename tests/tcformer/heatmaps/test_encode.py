@@ -1,13 +1,12 @@
-"""Encoding points as heat maps: the published loop, and the position of the peak."""
+"""Encoding points as heat maps with mmpose's codec: the published loop, and the position of the peak."""
 
 import numpy as np
-import pytest
 import torch
 
-from tcformer.errors import UserError
-from tcformer.heatmaps import check_input_size, gaussian_heat_maps
+from tcformer.heatmaps import make_codec
 
 SIZE = (128, 96)
+MMPOSE = make_codec("mmpose", input_size=SIZE, sigma=2.0)
 
 
 def loop_heat_maps(points, weights, size, map_size, sigma):
@@ -32,9 +31,7 @@ def test_heat_maps_are_those_of_the_published_loop() -> None:
     points[:4] = [[0, 0], [95, 127], [-1.9, 3], [96 + 22, 20]]
     weights = (rng.random(60) < 0.8).astype(np.float32)
     weights[:4] = 1
-    maps, kept = gaussian_heat_maps(
-        torch.from_numpy(points)[None], torch.from_numpy(weights)[None], input_size=SIZE, map_size=(32, 24), sigma=2.0
-    )
+    maps, kept = MMPOSE.encode(torch.from_numpy(points)[None], torch.from_numpy(weights)[None])
     expected, expected_weights = loop_heat_maps(points, weights, SIZE, (32, 24), 2)
     assert np.allclose(maps[0], expected, atol=1e-6)
     assert (kept[0].numpy() == expected_weights).all()
@@ -43,14 +40,7 @@ def test_heat_maps_are_those_of_the_published_loop() -> None:
 
 def test_the_peak_stands_at_the_point() -> None:
     points = torch.tensor([[[40.0, 61.9], [0.0, 127.0]]])
-    maps, _ = gaussian_heat_maps(points, torch.ones(1, 2), input_size=SIZE, map_size=(32, 24), sigma=2.0)
+    maps, _ = MMPOSE.encode(points, torch.ones(1, 2))
     assert maps[0, 0].argmax() == 15 * 24 + 10 and maps[0, 0].max() == 1
     # The last row's pixel 32 is outside, its Gaussian is not.
     assert 0 < maps[0, 1].max() < 1
-
-
-@pytest.mark.parametrize("size", [(30, 40), (64, 50), (16, 16), (0, 64)])
-def test_sizes_without_heat_maps_are_refused(size: tuple[int, int]) -> None:
-    with pytest.raises(UserError, match=f"input_size {size[0]} x {size[1]}: expected multiples of 4 of at least 32"):
-        check_input_size(size)
-    check_input_size((256, 192))

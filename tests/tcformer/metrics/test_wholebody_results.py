@@ -6,10 +6,10 @@ import torch
 
 from tcformer.data.crops import centre_and_extent, crop_matrix, transform_points
 from tcformer.data.wholebody.keypoints import PART_FIELDS, PARTS
-from tcformer.heatmaps import decode_heat_maps, gaussian_heat_maps
+from tcformer.heatmaps import make_codec
 from tcformer.metrics.wholebody_results import instance_score, keypoints_of, make_results
 
-SIZE, MAP = (128, 96), (32, 24)
+SIZE = (128, 96)
 
 
 def test_a_point_is_recovered_within_half_a_heat_map_pixel() -> None:
@@ -20,8 +20,8 @@ def test_a_point_is_recovered_within_half_a_heat_map_pixel() -> None:
     inside = np.stack(
         [transform_points(t, crop_matrix(c, e, rotation=0, input_size=SIZE)) for t, c, e in zip(truth, centre, extent)]
     )
-    maps, _ = gaussian_heat_maps(torch.from_numpy(inside), torch.ones(2, 133), input_size=SIZE, map_size=MAP, sigma=2.0)
-    points, scores = decode_heat_maps(maps)
+    codec = make_codec("mmpose", input_size=SIZE, sigma=2.0)
+    points, scores = codec.decode(codec.encode(torch.from_numpy(inside), torch.ones(2, 133))[0])
     numbers = torch.tensor([4, 5])
     batch = {
         "centre": torch.from_numpy(centre),
@@ -30,8 +30,8 @@ def test_a_point_is_recovered_within_half_a_heat_map_pixel() -> None:
         "image_id": numbers,
         "annotation_id": numbers + 5,
     }
-    found = make_results(points, scores, map_size=MAP, batch=batch, threshold=0.2)
-    pixel = extent[:, 0] / MAP[1]
+    found = make_results(points, scores, input_size=SIZE, batch=batch, threshold=0.2)
+    pixel = extent[:, 0] / (SIZE[1] / 4)
     error = np.abs(np.stack([keypoints_of(r)[:, :2] for r in found]) - truth).max((1, 2))
     assert (error <= 0.5 * pixel + 1e-4).all()
     assert [r["score"] for r in found] == pytest.approx([1.0, 0.5])

@@ -12,7 +12,8 @@ from tcformer.data import FaceAugmentation, collate
 from tcformer.data.face.dataset import FaceDataset, list_file, load_faces
 from tcformer.data.face.landmarks import ATTRIBUTES
 from tcformer.errors import UserError
-from tcformer.heatmaps.encode import gaussian_heat_maps
+from tcformer.heatmaps import Codec
+from tcformer.heatmaps.names import CodecName
 from tcformer.metrics import face_nme
 from tcformer.models import NetworkOptions
 from tcformer.tasks.face.options import FaceEvaluation, FaceOptions
@@ -34,10 +35,11 @@ FACE = FaceOptions(
     drop_path=0.0,
     input_size=(64, 64),
     box_padding=1.25,
+    codec="mmpose",
     sigma=1.5,
     augmentation=FaceAugmentation(scale=0.25, rotation=30.0, rotation_probability=0.6, flip_probability=0.5),
 )
-PLAIN = FaceEvaluation(flip_test=False)
+PLAIN = FaceEvaluation(flip_test=False, decoding="auto")
 
 
 class HeatMaps(nn.Module):
@@ -54,23 +56,17 @@ class HeatMaps(nn.Module):
 class Oracle:
     """Answers with the targets of the batch it was given, and for mirrored images with the mirrored targets."""
 
-    def __init__(self, batch: dict[str, Tensor]) -> None:
-        self.batch = batch
+    def __init__(self, batch: dict[str, Tensor], codec: Codec) -> None:
+        self.batch, self.codec = batch, codec
 
     def __call__(self, images: Tensor) -> Tensor:
-        height, width = images.shape[2:]
+        width = images.shape[3]
         points = self.batch["points"]
         if not torch.equal(images, self.batch["image"]):
             from tcformer.data.face.landmarks import FLIP
 
             points = torch.stack([width - 1 - points[..., 0], points[..., 1]], -1)[:, FLIP.copy()]
-        return gaussian_heat_maps(
-            points,
-            torch.ones(points.shape[:2]),
-            input_size=(height, width),
-            map_size=(height // 4, width // 4),
-            sigma=1.5,
-        )[0]
+        return self.codec.encode(points, torch.ones(points.shape[:2]))[0]
 
 
 def face_points(seed: int) -> np.ndarray:
@@ -128,23 +124,25 @@ def test_an_empty_or_missing_list_is_reported(root: Path) -> None:
         FaceTask(FACE, NETWORK, root / "nowhere").train_set()
 
 
-def test_prediction_and_evaluation_of_a_perfect_network(root: Path) -> None:
-    task = FaceTask(FACE, NETWORK, root, evaluation=PLAIN)
+@pytest.mark.parametrize("codec", ["mmpose", "unbiased"])
+def test_prediction_and_evaluation_of_a_perfect_network(codec: CodecName, root: Path) -> None:
+    task = FaceTask(replace(FACE, codec=codec), NETWORK, root, evaluation=PLAIN)
     batch = whole(task.test_set())
-    sums = task.validate(Oracle(batch), batch)
+    sums = task.validate(Oracle(batch, task.codec), batch)
     assert sums["loss_sum"] < 1e-6 and sums["count"] == 5
-    predictions = task.predict(Oracle(batch), batch)
+    predictions = task.predict(Oracle(batch, task.codec), batch)
     assert json.loads(json.dumps(predictions)) == predictions
     assert [record["index"] for record in predictions] == [0, 1, 2, 3, 4]
     faces = load_faces(list_file(root, "test"))
     found = np.array([record["points"] for record in predictions])
-    # Half a heat-map pixel, in image pixels.
-    pixel = task.test_set().extent[:, 0] / 16
-    assert (np.abs(found - faces.points).max((1, 2)) <= 0.5 * pixel + 1e-3).all()
+    # Half a heat-map pixel, or nothing, in image pixels.
+    pixel = task.test_set().extent[:, 0] / 16 * (0.5 if codec == "mmpose" else 0)
+    assert (np.abs(found - faces.points).max((1, 2)) <= pixel + 1e-3).all()
     nme = face_nme(found, faces.points)
-    assert sums["nme_sum"].item() == pytest.approx(nme.sum(), rel=1e-3)
+    assert sums["nme_sum"].item() == pytest.approx(nme.sum(), rel=1e-3, abs=1e-5)
     measures = task.evaluate(predictions[::-1] + predictions[:2])  # in any order, some twice
     assert measures["full"]["NME"] == pytest.approx(nme.mean())
+    assert (measures["full"]["NME"] < 1e-3) == (codec == "unbiased")
     assert measures["full"]["count"] == 5
     assert set(measures) == {"full", *ATTRIBUTES, "baseline"} and measures["blur"]["count"] == 0
     assert set(measures["baseline"]) == {"full", *ATTRIBUTES}
@@ -152,11 +150,11 @@ def test_prediction_and_evaluation_of_a_perfect_network(root: Path) -> None:
 
 
 def test_the_flip_test_agrees_where_the_network_is_symmetric(root: Path) -> None:
-    task = FaceTask(FACE, NETWORK, root, evaluation=FaceEvaluation(flip_test=True))
+    task = FaceTask(FACE, NETWORK, root, evaluation=replace(PLAIN, flip_test=True))
     batch = whole(task.test_set())
-    flipped = np.array([record["points"] for record in task.predict(Oracle(batch), batch)])
+    flipped = np.array([record["points"] for record in task.predict(Oracle(batch, task.codec), batch)])
     task = FaceTask(FACE, NETWORK, root, evaluation=PLAIN)
-    plain = np.array([record["points"] for record in task.predict(Oracle(batch), batch)])
+    plain = np.array([record["points"] for record in task.predict(Oracle(batch, task.codec), batch)])
     pixel = task.test_set().extent[:, 0].max() / 16
     assert not np.array_equal(flipped, plain)
     assert np.abs(flipped - plain).max() <= pixel
@@ -214,7 +212,7 @@ def test_the_network_learns_from_augmented_faces(root: Path) -> None:
 def test_real_faces_at_the_published_size(samples: Path) -> None:
     task = FaceTask(replace(FACE, input_size=(256, 256)), NETWORK, samples / "wflw", evaluation=PLAIN)
     batch = whole(task.test_set())
-    measures = task.evaluate(task.predict(Oracle(batch), batch))
+    measures = task.evaluate(task.predict(Oracle(batch, task.codec), batch))
     # Heat maps of 64 x 64 with the quarter offset: no network can be better than about this.
     assert measures["full"]["NME"] < 0.02 and measures["full"]["FR10"] == 0
     assert measures["full"]["AUC10"] > 0.8 and measures["full"]["count"] == 4

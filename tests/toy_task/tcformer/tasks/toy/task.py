@@ -12,7 +12,7 @@ from tcformer.metrics.toy import evaluate_toy
 from tcformer.tasks.toy.options import ToyEvaluation, ToyOptions
 from torch import Tensor
 
-from tcformer.heatmaps import decode_heat_maps, gaussian_heat_maps, heat_map_loss
+from tcformer.heatmaps import heat_map_loss, make_codec
 from tcformer.models import Network, NetworkOptions
 from tcformer.tasks.base import Batch, Model, ValidationMeasure
 
@@ -27,6 +27,7 @@ class ToyTask:
         self, options: ToyOptions, network: NetworkOptions, data_root: Path, evaluation: ToyEvaluation | None = None
     ) -> None:
         self.options, self.network, self.root, self.evaluation = options, network, Path(data_root), evaluation
+        self.codec = make_codec("unbiased", input_size=SIZE, sigma=options.sigma)
 
     def build_model(self) -> Network:
         """The network with two heat maps."""
@@ -44,8 +45,7 @@ class ToyTask:
 
     def _losses(self, model: Model, batch: Batch) -> tuple[Tensor, Tensor]:
         heat_maps = model(batch["image"]).float()
-        size = (heat_maps.shape[2], heat_maps.shape[3])
-        targets, weights = gaussian_heat_maps(batch["points"], batch["weights"], SIZE, size, self.options.sigma)
+        targets, weights = self.codec.encode(batch["points"], batch["weights"])
         return heat_maps, heat_map_loss(heat_maps, targets, weights)
 
     def loss(self, model: Model, batch: Batch) -> dict[str, Tensor]:
@@ -58,10 +58,8 @@ class ToyTask:
 
     @torch.no_grad()
     def predict(self, model: Model, batch: Batch) -> list[dict[str, Any]]:
-        points, _ = decode_heat_maps(model(batch["image"]))
-        return [
-            {"index": index, "points": found} for index, found in zip(batch["index"].tolist(), (4 * points).tolist())
-        ]
+        points, _ = self.codec.decode(model(batch["image"]))
+        return [{"index": index, "points": found} for index, found in zip(batch["index"].tolist(), points.tolist())]
 
     def evaluate(self, predictions: list[dict[str, Any]]) -> dict[str, Any]:
         assert self.evaluation is not None
