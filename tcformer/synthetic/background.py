@@ -155,6 +155,7 @@ def _draw_objects(image: Float32, count: int, rng: np.random.Generator) -> None:
 def background(camera: Camera, clutter: float, photo_fraction: float, rng: np.random.Generator) -> Float32:
     """A random background (height, width, 3), sRGB, 0 to 1; `clutter` and `photo_fraction` are those of the options."""
     height, width = camera.size
+    image: Float32
     photo = bool(rng.uniform() < photo_fraction)
     if photo and rng.uniform() < 0.5:
         source = _photograph(PHOTOGRAPHS[rng.integers(len(PHOTOGRAPHS))])
@@ -166,7 +167,8 @@ def background(camera: Camera, clutter: float, photo_fraction: float, rng: np.ra
         part = resize(source[y : y + h, x : x + w], (height, width), Resampling.BILINEAR)
         if rng.uniform() < 0.5:
             part = part[:, ::-1]
-        image = np.float32(0.5) + (part / np.float32(255) - np.float32(0.5)) * np.float32(0.35 + 0.65 * clutter)
+        colours = part.astype(np.float32) / np.float32(255)
+        image = np.float32(0.5) + (colours - np.float32(0.5)) * np.float32(0.35 + 0.65 * clutter)
     else:
         image = _room(camera, rng, clutter, photo)
         _draw_objects(image, int(rng.integers(0, 1 + round(12 * clutter))), rng)

@@ -219,7 +219,7 @@ def _make_image(root: str, options: GenerateMesh, item: tuple[int, int]) -> tupl
 
 def _rounded(value: float | Array) -> Array:
     """Numbers with `_DECIMALS` decimals and without negative zeros."""
-    return np.round(np.asarray(value, np.float64), _DECIMALS) + 0.0
+    return np.asarray(np.round(value, _DECIMALS) + 0.0, np.float64)
 
 
 def _sample_spec(options: GenerateMesh, rng: np.random.Generator) -> SceneSpec:
