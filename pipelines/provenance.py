@@ -1,4 +1,4 @@
-"""What determined a result: code, parameters, data, versions."""
+"""What determined a result: code, parameters, data, versions, CPU."""
 
 import importlib.metadata
 import platform
@@ -16,6 +16,12 @@ PACKAGES = ("torch", "numpy", "ray", "deepspeed", "mlflow", "dvc", "pycocotools"
 DISTRIBUTION = "tcformer"  # the name in pyproject.toml
 #: Packages whose files a stage of dvc.yaml may depend on.
 CODE = ("kernels", "tcformer", "pipelines", "stages")
+#: Instruction sets by which libraries choose among code that rounds differently, as Linux names them; then ARM's.
+INSTRUCTION_SETS = (
+    *("sse4_1", "sse4_2", "avx", "f16c", "fma", "avx2", "avx512f", "avx512dq", "avx512bw", "avx512vl", "avx512_vnni"),
+    *("avx512_bf16", "avx512_fp16", "avx_vnni", "amx_tile", "amx_int8", "amx_bf16"),
+    *("asimd", "asimdhp", "asimddp", "bf16", "sve", "sve2"),
+)
 
 
 def sha256_of_files(folder: Path, names: Iterable[str]) -> str:
@@ -88,3 +94,21 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[name] = "not installed"
     return found
+
+
+def cpu(description: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
+    """Model and instruction sets of this machine's CPU, by which the last bits of a training's numbers may differ.
+
+    Args:
+        description: Linux's description of the CPU; without it, only the platform's name of the CPU is known.
+    """
+    fields: dict[str, str] = {}
+    if description.is_file():
+        for line in description.read_text(encoding="utf-8").splitlines():
+            name, _, value = line.partition(":")
+            fields.setdefault(name.strip(), value.strip())
+    flags = set((fields.get("flags") or fields.get("Features", "")).split())
+    return {
+        "model": fields.get("model name") or platform.processor() or platform.machine(),
+        "instruction_sets": " ".join(name for name in INSTRUCTION_SETS if name in flags),
+    }

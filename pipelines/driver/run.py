@@ -21,7 +21,7 @@ from pipelines.driver.progress import TrainingProgress
 from pipelines.layout import Layout
 from pipelines.params import Cluster, Params, Training, spec_to_json, training_section
 from pipelines.process import runs_locally
-from pipelines.provenance import code_version, git_revision, versions
+from pipelines.provenance import code_version, cpu, git_revision, versions
 from pipelines.training import checkpoint
 from pipelines.training.events import Event, Note, Row
 from pipelines.training.job import Job
@@ -128,7 +128,8 @@ def run(plan: TrainingPlan, params: Params, out: Path, fresh: bool = False) -> N
                 _launch(plan, params.cluster, store, tracked)
             finished = checkpoint.open_verified(store, checkpoint.FINAL, cache)
             options = json.loads(spec_to_json(plan.task))
-            write_outputs(finished, out, {"training": plan.key, "data": plan.data.sha256, "options": options})
+            provenance = {"training": plan.key, "data": plan.data.sha256, "options": options, "cpu": cpu()}
+            write_outputs(finished, out, provenance)
             for path in sorted(out.iterdir()):
                 tracked.artifact(path)
 
@@ -148,6 +149,7 @@ def _recorded(plan: TrainingPlan, params: Params, layout: Layout) -> Iterator[Ru
             "git.revision": git_revision(),
             "data.sha256": plan.data.sha256,
             **{f"version.{name}": version for name, version in versions().items()},
+            **{f"cpu.{name}": value for name, value in cpu().items()},
         },
     )
     status = "FAILED"

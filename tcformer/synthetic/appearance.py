@@ -13,6 +13,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from tcformer.synthetic.exact import exponential, sine
 from tcformer.synthetic.geometry import Array, Float32, Int32
 from tcformer.synthetic.template_body import BODY, EYES, HAIR, SKIN_VERTICES, SKIRT, TEETH, TONGUE, TemplateBody
 
@@ -180,6 +181,12 @@ def drawn_faces(body: TemplateBody, appearance: Appearance) -> Int32:
     return np.flatnonzero(np.isin(body.face_group, groups)).astype(np.int32)
 
 
+@lru_cache(maxsize=1)
+def _folds(body: TemplateBody) -> Array:
+    """(V,) folds of the clothes at each vertex, -1 to 1."""
+    return np.array([sine(float(z) * 40 + float(x) * 25) for x, z in body.mean[:, [0, 2]]])
+
+
 def dress(body: TemplateBody, appearance: Appearance, vertices: Float32) -> Float32:
     """Vertices (V, 3) in rest position, moved outwards along the normals where clothes and hair are."""
     rest, part = body.mean, body.part_weights
@@ -188,7 +195,7 @@ def dress(body: TemplateBody, appearance: Appearance, vertices: Float32) -> Floa
     trunk = (part["arm"] <= 0.5) & (part["head"] < 0.5) & (part["foot"] < 0.5) & covered
     trunk &= rest[:, 2] < body.neck_height + appearance.neckline
     cloth = (sleeve | trunk) & (np.arange(len(rest)) < SKIN_VERTICES)
-    offset = cloth * appearance.looseness * (1 + 0.5 * np.sin(rest[:, 2] * 40 + rest[:, 0] * 25))
+    offset = cloth * appearance.looseness * (1 + 0.5 * _folds(body))
     if appearance.hairstyle != BALD:
         offset = offset + body.hair * (0.008 if appearance.hairstyle == CAP else 0.012)
     return vertices + body.mean_normals * offset[:, None].astype(np.float32)
@@ -229,16 +236,16 @@ def _mix(albedo: Float32, row: int, column: int, colour: Float32, share: float) 
 @numba.njit(cache=True)
 def _in_pattern(kind: int, frequency: float, x: float, y: float, z: float) -> bool:
     if kind == STRIPES_ACROSS:
-        return np.sin(z * frequency) > 0
+        return sine(z * frequency) > 0
     if kind == STRIPES_ALONG:
-        return np.sin(x * frequency) > 0.3
+        return sine(x * frequency) > 0.3
     if kind == CHECKS:
-        return (np.sin(x * frequency) > 0) != (np.sin(z * frequency) > 0)
+        return (sine(x * frequency) > 0) != (sine(z * frequency) > 0)
     if kind == DOTS:
-        return np.sin(x * frequency) * np.sin(z * frequency) > 0.5
+        return sine(x * frequency) * sine(z * frequency) > 0.5
     if kind == CAMOUFLAGE:
-        bent = 2 * np.sin(frequency * (-0.25 * x + 0.15 * y + 0.4 * z))
-        return np.sin(frequency * (0.5 * x + 0.35 * y + 0.2 * z) + bent) > 0.2
+        bent = 2 * sine(frequency * (-0.25 * x + 0.15 * y + 0.4 * z))
+        return sine(frequency * (0.5 * x + 0.35 * y + 0.2 * z) + bent) > 0.2
     return False
 
 
@@ -297,7 +304,7 @@ def _paint(
             x, y, z = values[0], values[1], values[2]
             group = face_group[index]
             if group == HAIR:
-                strand = 0.8 + 0.35 * abs(np.sin(x * 700))
+                strand = 0.8 + 0.35 * abs(sine(x * 700))
                 for channel in range(3):
                     albedo[row, column, channel] = appearance.hair[channel] * strand
                 continue
@@ -340,7 +347,7 @@ def _paint(
                 if not on_arm and not above_waist and values[_LEG_POSITION] > appearance.hem:
                     _mix(albedo, row, column, appearance.bottom, 1.0)
                     continue
-            mottled = np.sin(310 * x + 120 * y + 77 * z) + np.sin(90 * x + 270 * y - 130 * z)
+            mottled = sine(310 * x + 120 * y + 77 * z) + sine(90 * x + 270 * y - 130 * z)
             for channel in range(3):
                 albedo[row, column, channel] = appearance.skin[channel] * (1 + 0.012 * mottled)
             if not head:
@@ -348,23 +355,23 @@ def _paint(
             for cheek in range(2):
                 away = (x - face.cheeks[cheek, 0]) ** 2 + (y - face.cheeks[cheek, 1]) ** 2
                 away += (z - face.cheeks[cheek, 2]) ** 2
-                _mix(albedo, row, column, blush, appearance.blush_strength * np.exp(-away / (2 * 0.016**2)))
+                _mix(albedo, row, column, blush, appearance.blush_strength * exponential(-away / (2 * 0.016**2)))
             if appearance.eye_shadow_strength > 0:
                 for lid in range(2):
                     away = (x - face.eyelids[lid, 0]) ** 2 + (y - face.eyelids[lid, 1]) ** 2
                     away += (z - face.eyelids[lid, 2]) ** 2
-                    share = appearance.eye_shadow_strength * np.exp(-away / (2 * 0.010**2))
+                    share = appearance.eye_shadow_strength * exponential(-away / (2 * 0.010**2))
                     _mix(albedo, row, column, appearance.eye_shadow, share)
             lip = min(max(values[_LIP_OR_EAR], 0.0), 1.0)
             _mix(albedo, row, column, appearance.lips, appearance.lip_strength * lip)
             _mix(albedo, row, column, appearance.hair, _eyebrow(face.eyebrows, x, y, z))
             if appearance.hairstyle != BALD and values[_LIP_OR_EAR] > -0.5:
                 line = face.eye_z + 0.078 - 1.05 * min(max(y - (face.eye_y + 0.035), 0.0), 0.12)
-                line += 0.0025 * np.sin(x * 420) * np.sin(x * 97) + appearance.hairline
+                line += 0.0025 * sine(x * 420) * sine(x * 97) + appearance.hairline
                 if z > line:
                     if appearance.hairstyle == CAP:
                         _mix(albedo, row, column, appearance.top_pattern_colour, 1.0)
                     else:
-                        strand = 0.85 + 0.3 * abs(np.sin(x * 900 + z * 150 + 3 * np.sin(y * 200)))
+                        strand = 0.85 + 0.3 * abs(sine(x * 900 + z * 150 + 3 * sine(y * 200)))
                         for channel in range(3):
                             albedo[row, column, channel] = appearance.hair[channel] * strand

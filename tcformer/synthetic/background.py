@@ -10,9 +10,11 @@ import cv2
 import numba
 import numpy as np
 from numpy.typing import NDArray
+from PIL.Image import Resampling
 
 from tcformer.errors import UserError
 from tcformer.synthetic.appearance import random_colour
+from tcformer.synthetic.exact import resize
 from tcformer.synthetic.geometry import Array, Camera, Float32
 
 # These files are inside scikit-image's wheel. Each is in the public domain or CC0 and shows no person (see NOTICE).
@@ -23,8 +25,8 @@ _TILE = 128  # side of a surface's tile, pixels
 
 
 @lru_cache(maxsize=16)
-def _photograph(name: str) -> Float32:
-    """A file of scikit-image (h, w, 3), sRGB, 0 to 1."""
+def _photograph(name: str) -> NDArray[np.uint8]:
+    """A file of scikit-image (h, w, 3), sRGB."""
     package = importlib.util.find_spec("skimage")
     if package is None or package.origin is None:
         raise UserError(
@@ -38,7 +40,7 @@ def _photograph(name: str) -> Float32:
             f"{path}: cannot be read: expected a photograph of scikit-image; install scikit-image again or set "
             "photo_fraction to 0"
         )
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.float32) / 255
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def _noise(size: int, rng: np.random.Generator) -> Float32:
@@ -47,9 +49,7 @@ def _noise(size: int, rng: np.random.Generator) -> Float32:
     for cells in (4, 8, 16, 32):
         coarse = rng.normal(0, 1 / np.sqrt(cells), (cells, cells)).astype(np.float32)
         step = size // cells
-        larger = (size + 4 * step, size + 4 * step)
-        wrapped = cv2.copyMakeBorder(coarse, 2, 2, 2, 2, cv2.BORDER_WRAP)
-        fine = cv2.resize(wrapped, larger, interpolation=cv2.INTER_CUBIC)
+        fine = resize(np.pad(coarse, 2, "wrap"), (size + 4 * step, size + 4 * step), Resampling.BICUBIC)
         noise += fine[2 * step : -2 * step, 2 * step : -2 * step]
     return noise
 
@@ -60,9 +60,9 @@ def _surface_tile(rng: np.random.Generator, clutter: float, photo: bool) -> Floa
     colour = random_colour(rng, 0.6)
     if photo:
         name = TEXTURES[rng.integers(len(TEXTURES))]
-        grey = cv2.resize(_photograph(name), (size, size), interpolation=cv2.INTER_AREA)
-        contrast = np.float32(0.3 + 0.7 * clutter)
-        return np.clip(colour * (1 + contrast * (grey / grey.mean() - 1)), 0, 1)
+        grey = resize(_photograph(name), (size, size), Resampling.BOX)
+        relative = grey.astype(np.float32) / np.float32(grey.mean())
+        return np.clip(colour * (1 + np.float32(0.3 + 0.7 * clutter) * (relative - 1)), 0, 1)
     tile = np.broadcast_to(colour, (size, size, 3)).copy()
     tile *= 1 + (0.15 + 0.35 * clutter) * _noise(size, rng)[..., None]
     kind = rng.choice(4)
@@ -75,28 +75,31 @@ def _surface_tile(rng: np.random.Generator, clutter: float, photo: bool) -> Floa
 
 
 @numba.njit(cache=True)
-def _cast_rays(
-    eye: Array, pixel_to_ray: Array, wall_distance: float, scales: Array, tile: int, height: int, width: int
-) -> tuple[NDArray[np.bool_], Float32, Float32, Float32]:
-    """Where each pixel's ray meets the ground or the wall behind it.
+def _draw_room(
+    eye: Array,
+    pixel_to_ray: Array,
+    wall_distance: float,
+    scales: Array,
+    floor: Float32,
+    wall: Float32,
+    wall_light: float,
+    height: int,
+    width: int,
+) -> Float32:
+    """The ground and a wall behind it as a camera sees them, (height, width, 3), darker in the distance.
 
     Args:
         eye: (3,) the camera's position, metres.
         pixel_to_ray: (3, 3) of the camera.
         wall_distance: y of the wall, metres.
         scales: (2,) tile pixels per metre on the ground and on the wall.
-        tile: side of a tile, pixels.
+        floor: (_TILE, _TILE, 3) the ground's tile, repeated in both directions.
+        wall: (_TILE, _TILE, 3) the wall's.
+        wall_light: light on the wall relative to that on the ground.
         height: of the image, pixels.
         width: of the image, pixels.
-
-    Returns:
-        Four arrays (height, width): whether the ray meets the ground; the position on the tile, u and v in pixels of
-        the tile; and the distance along the view, metres.
     """
-    ground = np.zeros((height, width), np.bool_)
-    u = np.empty((height, width), np.float32)
-    v = np.empty((height, width), np.float32)
-    reach = np.empty((height, width), np.float32)
+    image = np.empty((height, width, 3), np.float32)
     for row in range(height):
         for column in range(width):
             x = pixel_to_ray[0, 0] * (column + 0.5) + pixel_to_ray[0, 1] * (row + 0.5) + pixel_to_ray[0, 2]
@@ -105,26 +108,32 @@ def _cast_rays(
             far = (wall_distance - eye[1]) / max(y, 1e-3)
             below = -eye[2] / z if z < -1e-6 else np.inf
             on_ground = below < far
-            at = below if on_ground else far
-            along = eye[1] + at * y if on_ground else eye[2] + at * z
+            reach = below if on_ground else far
+            along = eye[1] + reach * y if on_ground else eye[2] + reach * z
             scale = scales[0] if on_ground else scales[1]
-            ground[row, column] = on_ground
-            u[row, column] = ((eye[0] + at * x) * scale) % tile
-            v[row, column] = (along * scale) % tile
-            reach[row, column] = at
-    return ground, u, v, reach
+            tile = floor if on_ground else wall
+            u, v = (eye[0] + reach * x) * scale, along * scale
+            left, top = np.floor(u), np.floor(v)
+            to_right, to_bottom = u - left, v - top
+            i0, j0 = int(top) % _TILE, int(left) % _TILE
+            i1, j1 = (i0 + 1) % _TILE, (j0 + 1) % _TILE
+            light = (1.0 if on_ground else wall_light) * (1 - 0.05 * min(max(reach - 3, 0.0), 6.0))
+            for channel in range(3):
+                upper = tile[i0, j0, channel] + to_right * (tile[i0, j1, channel] - tile[i0, j0, channel])
+                lower = tile[i1, j0, channel] + to_right * (tile[i1, j1, channel] - tile[i1, j0, channel])
+                image[row, column, channel] = light * (upper + to_bottom * (lower - upper))
+    return image
 
 
 def _room(camera: Camera, rng: np.random.Generator, clutter: float, photo: bool) -> Float32:
     """The ground and a wall behind it in the camera's perspective, (height, width, 3)."""
     wall_distance = rng.uniform(1.0, 4.0)
     scales = _TILE / rng.uniform(0.8, 2.5, 2)
-    ground, u, v, reach = _cast_rays(camera.position, camera.pixel_to_ray, wall_distance, scales, _TILE, *camera.size)
     floor, wall = _surface_tile(rng, clutter, photo), _surface_tile(rng, clutter, photo and rng.uniform() < 0.5)
-    options = {"interpolation": cv2.INTER_LINEAR, "borderMode": cv2.BORDER_WRAP}
-    image = np.where(ground[..., None], cv2.remap(floor, u, v, **options), cv2.remap(wall, u, v, **options))
-    shade = np.where(ground, np.float32(1), np.float32(rng.uniform(0.75, 1.1)))
-    return image * (shade * (1 - np.float32(0.05) * np.clip(reach - 3, 0, 6)))[..., None]
+    wall_light = rng.uniform(0.75, 1.1)
+    return _draw_room(
+        camera.position, camera.pixel_to_ray, wall_distance, scales, floor, wall, wall_light, *camera.size
+    )
 
 
 def _draw_objects(image: Float32, count: int, rng: np.random.Generator) -> None:
@@ -146,6 +155,7 @@ def _draw_objects(image: Float32, count: int, rng: np.random.Generator) -> None:
 def background(camera: Camera, clutter: float, photo_fraction: float, rng: np.random.Generator) -> Float32:
     """A random background (height, width, 3), sRGB, 0 to 1; `clutter` and `photo_fraction` are those of the options."""
     height, width = camera.size
+    image: Float32
     photo = bool(rng.uniform() < photo_fraction)
     if photo and rng.uniform() < 0.5:
         source = _photograph(PHOTOGRAPHS[rng.integers(len(PHOTOGRAPHS))])
@@ -154,14 +164,16 @@ def background(camera: Camera, clutter: float, photo_fraction: float, rng: np.ra
         zoom = rng.uniform(1.0, 1.8)
         h, w = int(height / scale / zoom), int(width / scale / zoom)
         y, x = int(rng.integers(source.shape[0] - h + 1)), int(rng.integers(source.shape[1] - w + 1))
-        image = cv2.resize(source[y : y + h, x : x + w], (width, height), interpolation=cv2.INTER_AREA)
+        part = resize(source[y : y + h, x : x + w], (height, width), Resampling.BILINEAR)
         if rng.uniform() < 0.5:
-            image = np.ascontiguousarray(image[:, ::-1])
-        image = np.float32(0.5) + (image - np.float32(0.5)) * np.float32(0.35 + 0.65 * clutter)
+            part = part[:, ::-1]
+        colours = part.astype(np.float32) / np.float32(255)
+        image = np.float32(0.5) + (colours - np.float32(0.5)) * np.float32(0.35 + 0.65 * clutter)
     else:
         image = _room(camera, rng, clutter, photo)
         _draw_objects(image, int(rng.integers(0, 1 + round(12 * clutter))), rng)
+    pixels = np.rint(np.clip(image, 0, 1) * np.float32(255)).astype(np.uint8)
     if rng.uniform() < 0.6:
-        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.0) * (1.5 if clutter > 0.5 else 2.5))
-    brightness = rng.uniform(0.35, 0.7) / max(float(image.mean()), 0.05)
-    return np.clip(image * np.float32(np.clip(brightness, 0.6, 2.0)), 0, 1)
+        pixels = cv2.GaussianBlur(pixels, (0, 0), rng.uniform(0.4, 1.0) * (1.5 if clutter > 0.5 else 2.5))
+    brightness = rng.uniform(0.35, 0.7) / max(float(pixels.mean()) / 255, 0.05)
+    return np.clip(pixels * np.float32(np.clip(brightness, 0.6, 2.0) / 255), 0, 1)

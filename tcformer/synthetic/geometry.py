@@ -14,6 +14,8 @@ import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tcformer.synthetic.exact import cosine, dot, product, sine
+
 Array = NDArray[np.float64]
 Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]
@@ -33,19 +35,23 @@ def cross(a: Array, b: Array) -> Array:
 def unit(vector: ArrayLike) -> Array:
     """The vector (3,) scaled to length 1."""
     vector = np.asarray(vector, float)
-    return vector / max(float(np.sqrt(vector @ vector)), 1e-12)
+    return vector / max(float(np.sqrt(dot(vector, vector))), 1e-12)
 
 
-# Not scipy's Rotation nor tcformer.body.rotations: their matrices differ from these in the last bits, and so would
-# generated files.
+# Not scipy's Rotation nor tcformer.body.rotations: their last bits depend on the CPU, and so would generated files.
 def rotation(axis: Array | tuple[float, float, float], degrees: float) -> Array:
     """Matrix (3, 3) that rotates by `degrees` about `axis` (right-hand rule); the identity for a zero axis."""
+    angle = math.radians(degrees)
+    return _axis_rotation(axis, sine(angle), cosine(angle))
+
+
+def _axis_rotation(axis: Array | tuple[float, float, float], sine: float, cosine: float) -> Array:
+    """`rotation` by the angle with this sine and cosine."""
     x, y, z = (float(component) for component in axis)
     length = math.sqrt(x * x + y * y + z * z)
     if length < 1e-9:
         return np.eye(3)
     x, y, z = x / length, y / length, z / length
-    sine, cosine = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
     rest = 1.0 - cosine
     return np.array(
         [
@@ -65,7 +71,13 @@ def rotation_between(direction: Array, target: Array) -> Array:
     """Matrix (3, 3) of the smallest rotation that makes `direction` parallel to `target`."""
     direction, target = unit(direction), unit(target)
     axis = cross(direction, target)
-    return rotation(axis, math.degrees(math.atan2(math.sqrt(axis @ axis), direction @ target)))
+    return _axis_rotation(axis, math.sqrt(dot(axis, axis)), dot(direction, target))
+
+
+def direction_from_angles(azimuth: float, elevation: float) -> Array:
+    """The unit vector (3,) with this elevation above the ground, turned by `azimuth` from -y towards +x; radians."""
+    flat = cosine(elevation)
+    return np.array([sine(azimuth) * flat, -cosine(azimuth) * flat, sine(elevation)])
 
 
 @numba.njit(cache=True)
@@ -109,7 +121,6 @@ class Camera:
 
     def to_camera(self, world: NDArray) -> NDArray:
         """World points (..., 3) in camera space."""
-        # einsum, not BLAS: the bytes must not depend on the number of threads
         turned = np.einsum("...j,ij->...i", world, self.rotation.astype(world.dtype))
         return turned + self.translation.astype(world.dtype)
 
@@ -132,14 +143,14 @@ class Camera:
     @property
     def position(self) -> Array:
         """The camera's place in the world, (3,)."""
-        return -self.rotation.T @ self.translation
+        return -product(self.rotation.T, self.translation)
 
     @property
     def pixel_to_ray(self) -> Array:
         """Matrix (3, 3) from (x, y, 1) in pixels to the world direction whose component along the view is 1 m."""
         x, y = self.centre
         inverse = np.array([[1 / self.focal, 0, -x / self.focal], [0, 1 / self.focal, -y / self.focal], [0, 0, 1]])
-        return self.rotation.T @ inverse
+        return product(self.rotation.T, inverse)
 
 
 def look_at(target: Array, distance: float, pitch_deg: float, size: tuple[int, int]) -> Camera:
@@ -147,10 +158,10 @@ def look_at(target: Array, distance: float, pitch_deg: float, size: tuple[int, i
 
     It has focal length 1 pixel and centre (0, 0): `Camera.zoomed` follows.
     """
-    turn = rotation((1.0, 0.0, 0.0), pitch_deg) @ _WORLD_TO_CAMERA_AXES
+    turn = product(rotation((1.0, 0.0, 0.0), pitch_deg), _WORLD_TO_CAMERA_AXES)
     return Camera(
         rotation=turn,
-        translation=np.array([0.0, 0.0, distance]) - turn @ target,
+        translation=np.array([0.0, 0.0, distance]) - product(turn, target),
         focal=1.0,
         centre=(0.0, 0.0),
         size=size,

@@ -11,6 +11,7 @@ Image coordinates in the files are OpenCV's: whole numbers are the centres of pi
 
 from __future__ import annotations
 
+import math
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from tcformer.body.joints import NUM_OPENPOSE, OPENPOSE_18, SPIN_NAMES
 from tcformer.body.rotations import to_axis_angle
 from tcformer.data.mesh.bodies import MARGIN
 from tcformer.synthetic.appearance import dress, sample_appearance
+from tcformer.synthetic.exact import arctangent2, product
 from tcformer.synthetic.files import Map, write_jpeg
 from tcformer.synthetic.geometry import FORWARD, UP, Array, Camera, bounds, look_at, rotation
 from tcformer.synthetic.options import GenerateMesh, check
@@ -44,6 +46,9 @@ _TRAIN, _TEST, _SEQUENCE = range(3)
 
 _FOCAL_OVER_HEIGHT = (1.4, 3.0)  # smallest and largest focal length over the image's height
 _CONFIDENCE = 0.8  # of a 2D point inside the image, as OpenPose might find it
+
+# Of all numbers in the files of both splits: finer than their meaning, coarser than what another libm would change.
+_DECIMALS: Final = 6
 
 #: What a file says about one image, by field name.
 Fields = dict[str, object]
@@ -71,7 +76,7 @@ class MeshPerson(Person):
         turn = rotation(UP, yaw_deg)
         return replace(
             person,
-            root_rotation=turn @ self.root_rotation,
+            root_rotation=product(turn, self.root_rotation),
             joints=np.einsum("nj,ij->ni", self.joints, turn) + to,
             spin_joints=np.einsum("nj,ij->ni", self.spin_joints, turn) + to,
         )
@@ -107,11 +112,11 @@ def make_mesh_person(body: TemplateBody, spec: PoseSpec, rng: np.random.Generato
         dressed=dressed,
         keypoints=body.keypoints(shape, posed.vertices, posed.bone_transforms),
         jaw_candidates=body.jaw_candidates68(posed.vertices),
-        facing=posed.bone_transforms[body.bone["head"], :, :3] @ FORWARD,
+        facing=product(posed.bone_transforms[body.bone["head"], :, :3], FORWARD),
         seat_height=seat_height,
         betas=betas,
-        pose=TEMPLATE_TO_SMPL @ pose @ TEMPLATE_TO_SMPL.T,
-        root_rotation=pose[0] @ TEMPLATE_TO_SMPL.T,
+        pose=np.array([product(TEMPLATE_TO_SMPL, turn, TEMPLATE_TO_SMPL.T) for turn in pose]),
+        root_rotation=product(pose[0], TEMPLATE_TO_SMPL.T),
         joints=posed.joints,
         spin_joints=model.spin_joints(posed),
     )
@@ -140,7 +145,7 @@ def place_camera(
     pitch = rng.normal(0, spec.camera_pitch_deg)
     distance = focal * float(np.ptp(skin, axis=0)[[0, 2]].max()) / (fraction * height)
     for _ in range(4):  # by perspective, nearer parts are larger: so the distance is found by iteration
-        highest_look_up = -np.rad2deg(np.arctan2(max(target[2] - 0.1, 0.0), distance))
+        highest_look_up = -math.degrees(arctangent2(max(target[2] - 0.1, 0.0), distance))
         camera = look_at(target, distance, float(max(pitch, highest_look_up)), spec.size)
         camera = replace(camera, focal=focal, centre=(width / 2, height / 2))
         seen = camera.project(skin)
@@ -207,7 +212,14 @@ def _make_image(root: str, options: GenerateMesh, item: tuple[int, int]) -> tupl
         path = Path(root, "3DPW/imageFiles", _sequence_name(sequence), f"image_{frame:05d}.jpg")
         fields = {**_frame_fields(scene), "gender": gender}
     write_jpeg(path, scene.rendering.image, options.jpeg_quality)
-    return item, fields
+    return item, {
+        name: _rounded(value) if isinstance(value, (float, np.ndarray)) else value for name, value in fields.items()
+    }
+
+
+def _rounded(value: float | Array) -> Array:
+    """Numbers with `_DECIMALS` decimals and without negative zeros."""
+    return np.asarray(np.round(value, _DECIMALS) + 0.0, np.float64)
 
 
 def _sample_spec(options: GenerateMesh, rng: np.random.Generator) -> SceneSpec:
@@ -250,7 +262,7 @@ def _training_fields(scene: Scene, name: str) -> Fields:
     """One row of SPIN's file: the root's rotation in the camera's axes, 3D joints relative to the pelvis."""
     person, camera = _person(scene), scene.camera
     pose = to_axis_angle(person.pose)
-    pose[0] = to_axis_angle(camera.rotation @ person.root_rotation)
+    pose[0] = to_axis_angle(product(camera.rotation, person.root_rotation))
     points = _spin_points(scene)
     joints = camera.to_camera(person.spin_joints[NUM_OPENPOSE:])
     pelvis = joints[SPIN_NAMES.index("pelvis (MPII)") - NUM_OPENPOSE]
@@ -276,7 +288,7 @@ def _frame_fields(scene: Scene) -> Fields:
     person, camera = _person(scene), scene.camera
     pose = to_axis_angle(person.pose)
     pose[0] = to_axis_angle(person.root_rotation)
-    rest = load_smpl_body().shaped(person.betas)[1][0] @ TEMPLATE_TO_SMPL.T  # the pelvis in T-pose
+    rest = product(TEMPLATE_TO_SMPL, load_smpl_body().shaped(person.betas)[1][0])  # the pelvis in T-pose
     world_to_camera = np.eye(4)
     world_to_camera[:3, :3], world_to_camera[:3, 3] = camera.rotation, camera.translation
     return {
@@ -307,7 +319,7 @@ def _sequence(name: str, frames: list[Fields]) -> Fields:
         "poses_60Hz": [np.repeat(poses, 2, 0)],
         "trans_60Hz": [np.repeat(trans, 2, 0)],
         "betas_clothed": [betas.copy()],
-        "v_template_clothed": [clothed],
+        "v_template_clothed": [_rounded(clothed)],
         "genders": [frames[0]["gender"]],
         "texture_maps": [],
         "poses2d": [_column(frames, "points")],

@@ -12,7 +12,8 @@ import numpy as np
 
 from tcformer.rasterizer import vertex_normals
 from tcformer.synthetic.appearance import random_colour
-from tcformer.synthetic.geometry import Array, Float32, Int32, cross, rotation, unit
+from tcformer.synthetic.exact import cosine, dot, sine
+from tcformer.synthetic.geometry import Array, Float32, Int32, cross, direction_from_angles, rotation, unit
 from tcformer.synthetic.person import Person
 from tcformer.synthetic.template_body import BODY, TemplateBody
 
@@ -68,9 +69,9 @@ def _glasses(points: Array, rng: np.random.Generator) -> Mesh:
     right_eye, left_eye = points[60:68].mean(0), points[68:76].mean(0)
     across = unit(left_eye - right_eye)
     down = points[85] - (right_eye + left_eye) / 2
-    down = unit(down - across * (down @ across))
+    down = unit(down - across * dot(down, across))
     forward = cross(across, down) * -1.0
-    if forward @ (points[54] - points[57]) < 0:  # the tip of the nose lies in front of its base
+    if dot(forward, points[54] - points[57]) < 0:  # the tip of the nose lies in front of its base
         forward = -forward
     apart = float(np.sqrt(((left_eye - right_eye) ** 2).sum()))
     half_width, half_height = apart * rng.uniform(0.36, 0.44), apart * rng.uniform(0.26, 0.4)
@@ -116,8 +117,8 @@ def _held_object(points: Array, eye: Array, rng: np.random.Generator) -> Mesh:
 
 def _disc(centre: Array, x: Array, y: Array) -> Mesh:
     """An ellipse with semi-axes x and y."""
-    angle = np.arange(_LENS_CORNERS) * (2 * np.pi / _LENS_CORNERS)
-    rim = centre + np.cos(angle)[:, None] * x + np.sin(angle)[:, None] * y
+    angles = np.arange(_LENS_CORNERS) * (2 * np.pi / _LENS_CORNERS)
+    rim = np.array([centre + cosine(angle) * x + sine(angle) * y for angle in angles])
     ends = np.arange(_LENS_CORNERS)
     faces = np.column_stack([np.zeros(_LENS_CORNERS), 1 + ends, 1 + (ends + 1) % _LENS_CORNERS])
     return np.concatenate([centre[None], rim]).astype(np.float32), faces.astype(np.int32)
@@ -146,16 +147,9 @@ def _box(centre: Array, half_axes: Array) -> Mesh:
 def _ball(centre: Array, half_axes: Array) -> Mesh:
     """An ellipsoid with a semi-axis in each column of half_axes (3, 3)."""
     rings, corners = 7, 12
-    latitude = np.linspace(0, np.pi, rings)
-    longitude = np.arange(corners) * (2 * np.pi / corners)
-    sphere = np.stack(
-        [
-            np.outer(np.sin(latitude), np.cos(longitude)),
-            np.outer(np.sin(latitude), np.sin(longitude)),
-            np.outer(np.cos(latitude), np.ones(corners)),
-        ],
-        -1,
-    ).reshape(-1, 3)
+    latitudes = np.linspace(-np.pi / 2, np.pi / 2, rings)
+    longitudes = np.arange(corners) * (2 * np.pi / corners)
+    sphere = np.array([direction_from_angles(around, up) for up in latitudes for around in longitudes])
     faces = []
     for ring in range(rings - 1):
         for k in range(corners):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tcformer.synthetic.appearance import Appearance, dress, sample_appearance
+from tcformer.synthetic.exact import product
 from tcformer.synthetic.geometry import FORWARD, UP, Array, Float32, bounds, rotation, transform_points
 from tcformer.synthetic.pose import Pose, PoseSpec, Posture, sample_expression, sample_pose
 from tcformer.synthetic.template_body import SKIN_VERTICES, Shape, TemplateBody
@@ -42,7 +43,7 @@ class Person:
             dressed=transform_points(self.dressed, matrix),
             keypoints=transform_points(self.keypoints, matrix),
             jaw_candidates=candidates.reshape(self.jaw_candidates.shape),
-            facing=turn @ self.facing,
+            facing=product(turn, self.facing),
         )
 
 
@@ -82,7 +83,7 @@ def assemble_person(body: TemplateBody, shape: Shape, pose: Pose, posture: Postu
         dressed=dressed,
         keypoints=keypoints,
         jaw_candidates=body.jaw_candidates68(skin),
-        facing=transforms[body.bone["head"], :, :3] @ FORWARD,
+        facing=product(transforms[body.bone["head"], :, :3], FORWARD),
         seat_height=seat_height,
     )
     middle = (low + high) / 2

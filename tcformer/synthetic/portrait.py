@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL.Image import Resampling
 
 from tcformer.data.face.landmarks import EYE_CORNERS
 from tcformer.synthetic.appearance import put_on_make_up, sample_appearance
 from tcformer.synthetic.background import background
-from tcformer.synthetic.geometry import FORWARD, LEFT, UP, Array, Camera, look_at, rotation, unit
+from tcformer.synthetic.exact import arctangent2, cosine, dot, resize, sine
+from tcformer.synthetic.geometry import Array, Camera, direction_from_angles, look_at
 from tcformer.synthetic.occluders import OCCLUDERS, Solid, make_occluder
 from tcformer.synthetic.person import Person, assemble_person, sample_coefficients
-from tcformer.synthetic.pose import Expression, Pose, PoseSpec, sample_expression, sample_pose
+from tcformer.synthetic.pose import Expression, Pose, PoseSpec, head_rotation, sample_expression, sample_pose
 from tcformer.synthetic.render import Light, annotated_jaw, render, sample_light
 from tcformer.synthetic.template_body import TemplateBody
 
@@ -137,7 +140,7 @@ def _make_person(
     nod, tilt = factor * pose_rng.normal(0, (spec.pitch_deg, spec.roll_deg))
     _turn_head(pose, pose_rng.normal(0, 8), nod, tilt)
     person = assemble_person(body, shape, pose, posture, appearance)
-    facing = np.rad2deg(np.arctan2(person.facing[0], -person.facing[1]))  # to the person's left
+    facing = math.degrees(arctangent2(person.facing[0], -person.facing[1]))  # to the person's left
     return person.moved(float(yaw - facing), np.zeros(3))
 
 
@@ -147,7 +150,7 @@ def _pupils_between_lids(points: Array) -> Array:
     for pupil, upper, lower in _EYES:
         bottom = points[lower].mean(0)
         opening = points[upper].mean(0) - bottom
-        height = float((points[pupil] - bottom) @ opening) / max(float(opening @ opening), 1e-12)
+        height = dot(points[pupil] - bottom, opening) / max(dot(opening, opening), 1e-12)
         points[pupil] += (min(max(height, 0.0), 1.0) - height) * opening
     return points
 
@@ -167,7 +170,7 @@ def _with_gaze(units: dict[str, float], rng: np.random.Generator) -> dict[str, f
 def _turn_head(pose: Pose, turn: float, nod: float, tilt: float) -> None:
     """Set neck and head of a pose: degrees of the turn to the person's left, the nod down, the tilt to the right."""
     for bone, share in (("neck01", 0.25), ("neck02", 0.25), ("head", 0.5)):
-        pose[bone] = rotation(UP, turn * share) @ rotation(LEFT, nod * share) @ rotation(FORWARD, tilt * share)
+        pose[bone] = head_rotation(turn * share, nod * share, tilt * share)
 
 
 def _place_camera(points: Array, spec: PortraitSpec, rng: np.random.Generator) -> Camera:
@@ -192,16 +195,16 @@ def _sample_lighting(hard: bool, light_range: tuple[float, float], rng: np.rando
         return light, exposure * rng.uniform(0.3, 0.5)
     if kind == "bright":
         return light, exposure * rng.uniform(1.5, 1.9)
-    azimuth = np.deg2rad(rng.choice([-1, 1]) * rng.uniform(60, 115))
-    elevation = np.deg2rad(rng.uniform(-10, 40))
+    azimuth = math.radians(rng.choice([-1, 1]) * rng.uniform(60, 115))
+    elevation = math.radians(rng.uniform(-10, 40))
     if kind == "below":
-        azimuth, elevation = np.deg2rad(rng.uniform(-40, 40)), np.deg2rad(rng.uniform(-70, -45))
-    direction = [np.sin(azimuth) * np.cos(elevation), -np.cos(azimuth) * np.cos(elevation), np.sin(elevation)]
+        azimuth, elevation = math.radians(rng.uniform(-40, 40)), math.radians(rng.uniform(-70, -45))
+    direction = direction_from_angles(azimuth, elevation)
     key, ambient = rng.uniform(1.0, 1.6) * np.ones(3), rng.uniform(0.04, 0.12) * np.ones(3)
     if kind == "coloured":
         key = key * (0.25 + 0.75 * rng.permutation([1.0, rng.uniform(0, 1), 0.0]))
         ambient = 2 * ambient * rng.uniform(0.4, 1.0, 3)
-    return Light(unit(direction), key.astype(np.float32), ambient.astype(np.float32)), exposure
+    return Light(direction, key.astype(np.float32), ambient.astype(np.float32)), exposure
 
 
 def _blurred(image: NDArray[np.uint8], face_size: float, rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -212,14 +215,28 @@ def _blurred(image: NDArray[np.uint8], face_size: float, rng: np.random.Generato
     if kind == 1:
         length = max(int(face_size * rng.uniform(0.09, 0.18)), 3)
         angle = rng.uniform(0, np.pi)
-        ends = (length / 2) * np.array([np.cos(angle), np.sin(angle)])
-        kernel = np.zeros((length + 2, length + 2), np.float32)
+        ends = (length / 2) * np.array([cosine(angle), sine(angle)])
+        kernel = np.zeros((length + 2, length + 2), np.uint8)
         middle = (length + 1) / 2
         first, last = (np.rint((middle + sign * ends) * 16).astype(int) for sign in (-1, 1))
-        cv2.line(kernel, (int(first[0]), int(first[1])), (int(last[0]), int(last[1])), 1.0, 1, cv2.LINE_8, 4)
-        return cv2.filter2D(image, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REPLICATE)
+        cv2.line(kernel, (int(first[0]), int(first[1])), (int(last[0]), int(last[1])), 1, 1, cv2.LINE_8, 4)
+        return _mean_of_shifted(image, kernel)
     height, width = image.shape[:2]
     factor = rng.uniform(18, 30) / face_size
-    small = (max(round(width * factor), 2), max(round(height * factor), 2))
-    reduced = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
-    return cv2.resize(reduced, (width, height), interpolation=cv2.INTER_CUBIC)
+    small = (max(round(height * factor), 2), max(round(width * factor), 2))
+    return resize(resize(image, small, Resampling.BOX), (height, width), Resampling.BICUBIC)
+
+
+def _mean_of_shifted(image: NDArray[np.uint8], kernel: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The rounded mean of shifted copies of an image: one for each 1 in a square kernel, by its place in the kernel.
+
+    The border of the image is repeated beyond it.
+    """
+    height, width = image.shape[:2]
+    side = len(kernel)
+    before = side // 2
+    around = (before, side - 1 - before)
+    padded = np.pad(image, (around, around, (0, 0)), "edge").astype(np.uint32)
+    places = np.argwhere(kernel)
+    total = sum(padded[row : row + height, column : column + width] for row, column in places)
+    return np.asarray((2 * total + len(places)) // (2 * len(places)), np.uint8)

@@ -6,12 +6,14 @@ the person's left, -y forward, z up.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tcformer.synthetic.exact import arctangent2, cosine, dot, product, sine
 from tcformer.synthetic.geometry import (
     FORWARD,
     LEFT,
@@ -131,23 +133,23 @@ def _sample_legs(body: TemplateBody, joints: Array, posture: Posture, pose: Pose
             # A person who lies face down can only lift the foot.
             hip[leg], knee[leg] = uniform(20, 50) if pitch < 0 else 0.0, uniform(40, 90)
     roll = normal(0, 2) if posture != "lie" else normal(0, 12)
-    pose["root"] = rotation(LEFT, pitch) @ rotation(UP, roll)
+    pose["root"] = product(rotation(LEFT, pitch), rotation(UP, roll))
     backward = -FORWARD
     for i, (side, sign) in enumerate((("L", 1.0), ("R", -1.0))):
         at = {name: joints[body.bone[f"{name}.{side}"]] for name in ("upperleg01", "lowerleg01", "foot")}
         thigh = unit(at["lowerleg01"] - at["upperleg01"])
         shin = unit(at["foot"] - at["lowerleg01"])
         twist = sign * (normal(0, 7) + (8 if posture in ("sit", "squat") else 0))
-        pose[f"upperleg01.{side}"] = (
-            rotation_towards(thigh, LEFT * sign, spread[i])
-            @ rotation_towards(thigh, FORWARD, hip[i])
-            @ rotation(thigh, twist)
+        pose[f"upperleg01.{side}"] = product(
+            rotation_towards(thigh, LEFT * sign, spread[i]),
+            rotation_towards(thigh, FORWARD, hip[i]),
+            rotation(thigh, twist),
         )
         knee[i] = max(knee[i], 0.0)
         pose[f"lowerleg01.{side}"] = rotation_towards(shin, backward, knee[i])
         # The ankle keeps the sole level, within its range.
         level = 0.0 if posture == "lie" else float(np.clip(hip[i] - knee[i] - pitch, -30, 30))
-        pose[f"foot.{side}"] = rotation(LEFT, level + normal(0, 4)) @ rotation(UP, normal(0, 5))
+        pose[f"foot.{side}"] = product(rotation(LEFT, level + normal(0, 4)), rotation(UP, normal(0, 5)))
     return float(lean)
 
 
@@ -155,11 +157,16 @@ def _sample_spine(lean: float, amount: float, pose: Pose, rng: np.random.Generat
     """Add spine, neck and head to the pose; `amount` scales all but `lean`, degrees forward."""
     twist, bend = rng.normal(0, 7 * amount), rng.normal(0, 4 * amount)
     for bone in ("spine04", "spine03", "spine02"):
-        pose[bone] = rotation(LEFT, lean / 3) @ rotation(UP, twist / 3) @ rotation(FORWARD, bend / 3)
+        pose[bone] = product(rotation(LEFT, lean / 3), rotation(UP, twist / 3), rotation(FORWARD, bend / 3))
     turn = float(np.clip(rng.normal(0, 20 * amount), -60, 60))
     nod, tilt = rng.normal(0, 9 * amount), rng.normal(0, 6 * amount)
     for bone, share in (("neck01", 0.25), ("neck02", 0.25), ("head", 0.5)):
-        pose[bone] = rotation(UP, turn * share) @ rotation(LEFT, nod * share) @ rotation(FORWARD, tilt * share)
+        pose[bone] = head_rotation(turn * share, nod * share, tilt * share)
+
+
+def head_rotation(turn: float, nod: float, tilt: float) -> Array:
+    """Rotation (3, 3) by degrees of the turn to the person's left, the nod down and the tilt to the right."""
+    return product(rotation(UP, turn), rotation(LEFT, nod), rotation(FORWARD, tilt))
 
 
 def _sample_arm(
@@ -197,25 +204,24 @@ def _sample_arm(
         target = -UP + outward * uniform(0.08, 0.25) + FORWARD * uniform(0.15, 0.45)
         elbow = uniform(35, 65)
     elif arm == "flat":
-        angle, bent = np.deg2rad(uniform(15, 150)), np.deg2rad(uniform(0, 40))
-        target = -UP * np.cos(angle) + outward * np.sin(angle)
-        forearm = -UP * np.cos(angle + bent) + outward * np.sin(angle + bent)
+        angle, bent = math.radians(uniform(15, 150)), math.radians(uniform(0, 40))
+        target = -UP * cosine(angle) + outward * sine(angle)
+        forearm = -UP * cosine(angle + bent) + outward * sine(angle + bent)
     else:
         target = -UP + outward * 0.2 + FORWARD * uniform(-0.8, 0.8)
         elbow = uniform(60, 110)
     target = unit(target)
     upper = unit(at("lowerarm01") - at("upperarm01"))
-    raised = float(np.rad2deg(np.arcsin(np.clip(target[2], -1, 1))))
+    raised = math.degrees(arctangent2(target[2], math.sqrt(dot(target[:2], target[:2]))))
     shoulder = rotation_towards(outward, UP, max(raised, 0.0) * 0.3)
     pose[f"clavicle.{side}"] = shoulder
-    pose[f"upperarm01.{side}"] = (
-        shoulder.T @ rotation_between(shoulder @ upper, target) @ shoulder @ rotation(upper, sign * twist)
-    )
+    raise_arm = rotation_between(product(shoulder, upper), target)
+    pose[f"upperarm01.{side}"] = product(shoulder.T, raise_arm, shoulder, rotation(upper, sign * twist))
     lower = unit(at("wrist") - at("lowerarm01"))
     bend_to = unit(FORWARD * 0.9 + UP * 0.35 - outward * 0.2)
     if forearm is not None:
-        turned = shoulder @ pose[f"upperarm01.{side}"]
-        pose[f"lowerarm01.{side}"] = rotation_between(lower, turned.T @ forearm)
+        turned = product(shoulder, pose[f"upperarm01.{side}"])
+        pose[f"lowerarm01.{side}"] = rotation_between(lower, product(turned.T, forearm))
     else:
         pose[f"lowerarm01.{side}"] = rotation_towards(lower, bend_to, min(elbow, 140.0))
     pose[f"lowerarm02.{side}"] = rotation(lower, sign * rng.normal(0, 20))
@@ -231,7 +237,7 @@ def _sample_hand(
 
     along = unit(at("finger3-1") - at("wrist"))
     palm = unit(cross(along, at("finger2-1") - at("finger5-1"))) * sign  # the direction that the palm faces
-    pose[f"wrist.{side}"] = rotation_towards(along, palm, rng.normal(0, 14)) @ rotation(palm, rng.normal(0, 7))
+    pose[f"wrist.{side}"] = product(rotation_towards(along, palm, rng.normal(0, 14)), rotation(palm, rng.normal(0, 7)))
     shape = str(rng.choice(["relaxed", "open", "fist", "point", "two", "free"], p=[0.35, 0.2, 0.15, 0.1, 0.05, 0.15]))
     curl = {
         "relaxed": [15.0, 20.0, 25.0, 30.0],
@@ -249,7 +255,7 @@ def _sample_hand(
             turn = rotation_towards(bone, palm, max(curl[i] * share + rng.normal(0, 5), -8))
             if joint == 1:
                 fan = (1.5 - i) * sign * (3 if shape == "open" else 0)
-                turn = turn @ rotation(palm, rng.normal(0, 3) + fan)
+                turn = product(turn, rotation(palm, rng.normal(0, 3) + fan))
             pose[f"finger{finger}-{joint}.{side}"] = turn
     thumb = {"relaxed": 8.0, "open": -8.0, "free": rng.uniform(0, 30)}.get(shape, 30.0)
     inward = unit(unit(at("finger5-1") - at("finger2-1")) + palm * 0.4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from tcformer.data.wholebody.keypoints import PARTS
 from tcformer.rasterizer import orthographic_depth, rasterize, vertex_normals
 from tcformer.synthetic.appearance import drawn_faces, paint
+from tcformer.synthetic.exact import product
 from tcformer.synthetic.geometry import (
     UP,
     Array,
@@ -22,6 +24,7 @@ from tcformer.synthetic.geometry import (
     Int32,
     bounds,
     cross,
+    direction_from_angles,
     rotation,
     transform_points,
     unit,
@@ -111,11 +114,10 @@ class Rendering:
 
 def sample_light(rng: np.random.Generator) -> Light:
     """Sample nearly white light from above and from the front or the side."""
-    azimuth, elevation = np.deg2rad(rng.uniform(-85, 85)), np.deg2rad(rng.uniform(25, 70))
-    direction = [np.sin(azimuth) * np.cos(elevation), -np.cos(azimuth) * np.cos(elevation), np.sin(elevation)]
+    azimuth, elevation = math.radians(rng.uniform(-85, 85)), math.radians(rng.uniform(25, 70))
     key = rng.uniform(0.55, 1.1) * (1 + rng.normal(0, 0.05, 3))
     ambient = rng.uniform(0.28, 0.55) * (1 + rng.normal(0, 0.05, 3))
-    return Light(unit(direction), key.astype(np.float32), ambient.astype(np.float32))
+    return Light(direction_from_angles(azimuth, elevation), key.astype(np.float32), ambient.astype(np.float32))
 
 
 def render(
@@ -178,10 +180,10 @@ def render(
     )  # fmt: skip
     shadow = _ground_shadow(eye, camera.pixel_to_ray, shadow_map, to_map, height, width)
     # The edges of shadows on the ground are soft.
-    shadow = cv2.GaussianBlur(shadow, (0, 0), max(height / 160, 0.5))
+    shadow = cv2.GaussianBlur(shadow, (0, 0), max(height / 160, 0.5)).astype(np.float32) / np.float32(255)
     darkest = light.ambient.mean() / (light.ambient.mean() + light.key.mean() * max(light.direction[2], 0.0))
 
-    noise = np.float32(rng.uniform(0.5, 3)) * rng.standard_normal(lit.shape, np.float32)
+    noise = _noise(rng.uniform(0.5, 3), lit.shape, rng)
     image = _composite(lit, coverage, background, shadow, float(darkest), exposure, noise)
     return Rendering(image, owner, depth, supersampling)
 
@@ -290,6 +292,16 @@ def _shade(
     return lit, coverage
 
 
+def _noise(strength: float, shape: tuple[int, ...], rng: np.random.Generator) -> Float32:
+    """Noise with standard deviation `strength`: a sum of four random bytes, which is nearly normal.
+
+    The generator's normal numbers need a logarithm now and then, whose last bits depend on the CPU.
+    """
+    total = np.frombuffer(rng.bytes(4 * math.prod(shape)), np.uint8).reshape(4, *shape).sum(0, dtype=np.uint16)
+    deviation = math.sqrt(4 * (256**2 - 1) / 12)
+    return (total.astype(np.float32) - np.float32(4 * 255 / 2)) * np.float32(strength / deviation)
+
+
 @numba.njit(cache=True)
 def _composite(
     lit: Float32,
@@ -337,9 +349,9 @@ def _composite(
 @numba.njit(cache=True)
 def _ground_shadow(
     eye: Array, pixel_to_ray: Array, shadow_map: Float32, to_map: Array, height: int, width: int
-) -> Float32:
-    """(height, width) 1 where people or objects keep the light from the ground, else 0."""
-    shadow = np.zeros((height, width), np.float32)
+) -> NDArray[np.uint8]:
+    """(height, width) 255 where people or objects keep the light from the ground, else 0."""
+    shadow = np.zeros((height, width), np.uint8)
     size = shadow_map.shape[0]
     for row in range(height):
         for column in range(width):
@@ -355,7 +367,7 @@ def _ground_shadow(
             u = int(np.floor(to_map[0, 0] * x + to_map[0, 1] * y + to_map[0, 3]))
             v = int(np.floor(to_map[1, 0] * x + to_map[1, 1] * y + to_map[1, 3]))
             if 0 <= u < size and 0 <= v < size and np.isfinite(shadow_map[v, u]):
-                shadow[row, column] = 1.0
+                shadow[row, column] = 255
     return shadow
 
 
@@ -391,7 +403,7 @@ def annotated_jaw(jaw: Array, candidates: Array, eye_corners: Array, camera: Cam
     for k in range(len(jaw)):
         if k == chin:
             continue
-        outward = outline[k] @ (-axis if k < chin else axis)
+        outward = product(outline[k], -axis if k < chin else axis)
         best = int(np.argmax(outward))
         if outward[best] - outward[0] > least:
             marked[k] = candidates[k, best]

@@ -11,6 +11,7 @@ import numpy as np
 
 from tcformer.synthetic.appearance import random_colour
 from tcformer.synthetic.background import background
+from tcformer.synthetic.exact import arctangent2, cosine, product, sine
 from tcformer.synthetic.geometry import Camera, bounds, look_at, unit
 from tcformer.synthetic.person import Person, make_person
 from tcformer.synthetic.pose import PoseSpec
@@ -84,8 +85,8 @@ def draw_scene(
     for index in range(spec.people):
         person = person_maker(body, spec.pose, rng)
         yaw = _sample_yaw(person, spec, rng)
-        reach = person.skin[:SKIN_VERTICES, 0] * math.cos(math.radians(yaw))
-        reach -= person.skin[:SKIN_VERTICES, 1] * math.sin(math.radians(yaw))
+        reach = person.skin[:SKIN_VERTICES, 0] * cosine(math.radians(yaw))
+        reach -= person.skin[:SKIN_VERTICES, 1] * sine(math.radians(yaw))
         half_width = float(np.ptp(reach)) / 2
         if index:
             x += half_width * rng.uniform(0.65, 1.1)
@@ -138,7 +139,7 @@ def _crowd(body: TemplateBody, camera: Camera, rng: np.random.Generator) -> list
     eye = camera.position
     distance = rng.uniform(6, 9) * -float(eye[1])
     height, width = camera.size
-    ray = camera.pixel_to_ray @ [rng.uniform(0.1, 0.9) * width, height / 2, 1.0]
+    ray = product(camera.pixel_to_ray, np.array([rng.uniform(0.1, 0.9) * width, height / 2, 1.0]))
     middle = eye + ray * (distance - eye[1]) / ray[1]
     spec = PoseSpec(variety=0.2)
     crowd = []
@@ -171,7 +172,7 @@ def _place_camera(people: Sequence[Person], spec: SceneSpec, rng: np.random.Gene
     pitch = rng.normal(0, spec.camera_pitch_deg)
     if spec.framing in ("whole", "cropped"):
         target = middle
-        highest_look_up = -np.rad2deg(np.arctan2(max(target[2] - 0.1, 0.0), distance))
+        highest_look_up = -math.degrees(arctangent2(max(target[2] - 0.1, 0.0), distance))
         pitch = max(pitch, highest_look_up)
     else:
         pitch *= 0.7

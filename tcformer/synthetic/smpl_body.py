@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from tcformer.body.files import GENDERS, NUM_JOINTS, NUM_SHAPES, Regressors, SmplArrays, save_smpl
 from tcformer.body.joints import SPIN_JOINTS, VERTEX_JOINTS
+from tcformer.synthetic.exact import product
 from tcformer.synthetic.geometry import FORWARD, LEFT, UP, Array, Float32, rotation_between
 from tcformer.synthetic.template_body import (
     ASSETS,
@@ -121,7 +122,7 @@ class SmplBody:
         """Vertices (V, 3) and SMPL's joints (24, 3) in T-pose of a body with shape coefficients (10,)."""
         vertices = self.template.copy()
         for beta, shape in zip(betas.astype(np.float32), self.shapes, strict=True):
-            vertices += beta * shape  # no matrix product: the bytes must not depend on the number of threads
+            vertices += beta * shape
         joints = np.einsum("jv,vi->ji", self.joint_regressor.astype(float), vertices[self.mesh].astype(float))
         return vertices, joints
 
@@ -133,8 +134,8 @@ class SmplBody:
         for joint, name in enumerate(JOINT_BONES):
             bone, parent = self.body.bone[name], PARENTS[joint]
             above = turned[parent] if joint else np.eye(3)
-            turned[joint] = above if joint in _RIGID_JOINTS else world[bone] @ self._t_pose_rotations[bone].T
-            local[joint] = above.T @ turned[joint]
+            turned[joint] = above if joint in _RIGID_JOINTS else product(world[bone], self._t_pose_rotations[bone].T)
+            local[joint] = product(above.T, turned[joint])
         return local
 
     def posed(self, betas: Array, pose: Array) -> PosedBody:
@@ -238,10 +239,10 @@ def _t_pose(body: TemplateBody) -> dict[str, Array]:
             return joints[body.bone[f"{name}.{side}"]]
 
         upper = rotation_between(at("lowerarm01") - at("upperarm01"), outward + 0.05 * back)
-        fore = rotation_between(upper @ (at("wrist") - at("lowerarm01")), outward + 0.02 * back)
+        fore = rotation_between(product(upper, at("wrist") - at("lowerarm01")), outward + 0.02 * back)
         leg = rotation_between(at("foot") - at("upperleg01"), -UP + 0.06 * outward)
         pose[f"upperarm01.{side}"] = upper
-        pose[f"lowerarm01.{side}"] = upper.T @ fore @ upper
+        pose[f"lowerarm01.{side}"] = product(upper.T, fore, upper)
         pose[f"upperleg01.{side}"] = leg
         pose[f"foot.{side}"] = leg.T
     return pose

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcformer.data.wholebody.keypoints import NAMES, NUM_KEYPOINTS, PARTS, SKELETON
+from tcformer.synthetic.exact import dot, exponential
 from tcformer.synthetic.files import Map, write_jpeg
 from tcformer.synthetic.geometry import Array
 from tcformer.synthetic.options import GenerateWholebody, check
@@ -255,7 +256,7 @@ def _label_keypoints(scene: Scene, index: int, area: float) -> tuple[Array, NDAr
         labels[:] = 0
     # Annotators do not mark the hidden eyes and nose of a head that is turned away.
     towards = -camera.rotation[2]
-    away = float(person.facing @ towards) < -0.2
+    away = dot(person.facing, towards) < -0.2
     if away:
         labels[:3][labels[:3] == 1] = 0
     for name, least in (
@@ -394,8 +395,8 @@ def _simulate_detections(
             return [
                 x + rng.normal(0, spread) * w,
                 y + rng.normal(0, spread) * h,
-                w * np.exp(rng.normal(0, spread)),
-                h * np.exp(rng.normal(0, spread)),
+                w * exponential(rng.normal(0, spread)),
+                h * exponential(rng.normal(0, spread)),
             ]
 
         boxes.append((shifted(0.02), float(1 - rng.beta(1, 25))))
@@ -408,6 +409,6 @@ def _simulate_detections(
     for (x, y, w, h), score in boxes:
         x0, y0, x1, y1 = max(x, 0.0), max(y, 0.0), min(x + w, width), min(y + h, height)
         if x1 - x0 > 2 and y1 - y0 > 2:
-            box = [float(x0), float(y0), float(x1 - x0), float(y1 - y0)]
-            result.append({"bbox": box, "category_id": 1, "image_id": image_id, "score": score})
+            box = [round(float(value), 3) for value in (x0, y0, x1 - x0, y1 - y0)]
+            result.append({"bbox": box, "category_id": 1, "image_id": image_id, "score": round(score, 6)})
     return sorted(result, key=lambda detection: -detection["score"])

@@ -1,4 +1,4 @@
-"""Which code made a result: a commit where git tracks the code, else the version."""
+"""What is recorded of the code (a commit where git tracks it, else the version) and of the machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.provenance import ROOT, git_revision
+from pipelines.provenance import ROOT, cpu, git_revision
 
 VERSION = f"tcformer {importlib.metadata.version('tcformer')}"
 
@@ -63,3 +63,21 @@ def test_without_a_commit_or_without_git_it_is_the_version(tmp_path: Path, monke
 def test_code_that_is_not_installed_has_no_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.provenance.DISTRIBUTION", "tcformer-that-nobody-installed")
     assert git_revision(tmp_path) == "unknown"
+
+
+def test_model_and_instruction_sets(tmp_path: Path) -> None:
+    description = tmp_path / "cpuinfo"
+    core = "processor\t: {}\nmodel name\t: Some CPU @ 2.00GHz\nflags\t\t: fpu avx2 fma avx ht\nbugs\t\t: none\n\n"
+    description.write_text(core.format(0) + core.format(1))
+    assert cpu(description) == {"model": "Some CPU @ 2.00GHz", "instruction_sets": "avx fma avx2"}
+
+
+def test_arm_names_its_instruction_sets_otherwise(tmp_path: Path) -> None:
+    description = tmp_path / "cpuinfo"
+    description.write_text("processor\t: 0\nFeatures\t: fp asimd bf16 sve\nCPU part\t: 0xd40\n")
+    assert cpu(description)["instruction_sets"] == "asimd bf16 sve"
+
+
+def test_a_machine_without_a_description_has_a_name(tmp_path: Path) -> None:
+    found = cpu(tmp_path / "missing")
+    assert found["model"] and found["instruction_sets"] == ""
