@@ -37,6 +37,7 @@ class Trained:
         experiments: those of the figure by the name that the figure gives them.
         weights: their weights.
         params: of the recipe whose data is drawn.
+        layout: the folders of that recipe.
         chosen: indices of the samples or pictures that are drawn; (): evenly spread ones.
         report: shows a line to the user.
     """
@@ -44,6 +45,7 @@ class Trained:
     experiments: Mapping[str, Experiment]
     weights: Mapping[str, Path]
     params: Params
+    layout: Layout
     chosen: Sequence[int] = ()
     report: Callable[[str], None] = print
 
@@ -57,8 +59,7 @@ class Trained:
         Raises:
             UserError: there is none.
         """
-        recipe = self.params.active
-        folder = Layout(self.params.recipe).data(task)
+        recipe, folder = self.params.active, self.layout.data(task)
         if named := recipe.drawing_of(task).data_root:
             return Path(named)
         if (official := recipe.data_of(task).root) and not folder.exists():  # DVC prepared it in its queue's copy
@@ -174,7 +175,7 @@ def _side_legend(width: int, text_size: int) -> NDArray[np.uint8]:
 
 def _choose(scenes: SceneSet, count: int, chosen: Sequence[int]) -> list[int]:
     """Indices of pictures: the chosen ones, or evenly spread ones, of those with several people if there are enough."""
-    everything = choose(len(scenes.scenes), len(scenes.scenes), chosen)
     several = [number for number, scene in enumerate(scenes.scenes) if len(scene.samples) > 1]
-    pool = several if len(several) >= count and not chosen else everything
-    return [pool[place] for place in choose(len(pool), len(pool) if chosen else count)]
+    if chosen or len(several) < count:
+        return choose(len(scenes.scenes), count, chosen)
+    return [several[place] for place in choose(len(several), count)]

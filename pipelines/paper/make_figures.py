@@ -46,15 +46,16 @@ def make_figures(
     for name, weights in given.items():
         check_given(weights, experiments[name])
     found = _found([name for name in wanted if name not in given], experiments, repository)
+    layout = Layout(params.recipe, repository)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         for name in names:
-            figure, path = FIGURES[name], Layout(params.recipe, repository).run("figures", f"{name}.png")
+            figure, path = FIGURES[name], layout.run("figures", f"{name}.png")
             if figure.kind == "stage" and (network := found.get(figure.experiments[0])):
                 _copy_drawn_tokens(name, network, repository, folder, path)
             else:
                 weights = {n: given.get(n) or found[n].weights(repository, folder) for n in figure.experiments}
-                write_png(path, draw_figure(figure, Trained(experiments, weights, params, chosen)))
+                write_png(path, draw_figure(figure, Trained(experiments, weights, params, layout, chosen)))
             yield path
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tcformer.draw.contact_sheets import Example, Partition, comparison_sheet, contact_sheet, token_sheet
     from tcformer.draw.density import cells_per_token, token_density
     from tcformer.draw.face import face_mask, landmarks
-    from tcformer.draw.gallery import GalleryBlock, gallery, row_sizes
+    from tcformer.draw.galleries import GalleryBlock, gallery, row_sizes
     from tcformer.draw.mesh import CroppedBody, bodies, body, body_joints, body_mask
     from tcformer.draw.pictures import enlarge, png_bytes, write_png
     from tcformer.draw.token_regions import size_legend, token_sizes, tokens
@@ -50,7 +50,7 @@ __all__ = [
 _MODULES = {
     "CroppedBody": "mesh",
     "Example": "contact_sheets",
-    "GalleryBlock": "gallery",
+    "GalleryBlock": "galleries",
     "Partition": "contact_sheets",
     "bodies": "mesh",
     "body": "mesh",
@@ -61,12 +61,12 @@ _MODULES = {
     "contact_sheet": "contact_sheets",
     "enlarge": "pictures",
     "face_mask": "face",
-    "gallery": "gallery",
+    "gallery": "galleries",
     "keypoints": "wholebody",
     "landmarks": "face",
     "person_mask": "wholebody",
     "png_bytes": "pictures",
-    "row_sizes": "gallery",
+    "row_sizes": "galleries",
     "side_legend": "wholebody",
     "size_legend": "token_regions",
     "token_density": "density",

@@ -104,15 +104,21 @@ def bodies(
         ValueError: if the image is no picture, or a vertex or a camera is not finite.
     """
     canvas = new_canvas(image, scale)
+    behind = canvas.copy()  # the picture shines through a body, but other bodies do not
     for person in sorted(people, key=lambda person: float(person.camera[0]) * person.side):
-        _draw_surface(canvas, person, faces, canvas.shape[0] // image.shape[0], scale)
+        _draw_surface(canvas, behind, person, faces, canvas.shape[0] // image.shape[0], scale)
     return finished(canvas)
 
 
 def _draw_surface(
-    canvas: NDArray[np.uint8], person: CroppedBody, faces: NDArray[np.integer], factor: int, scale: int
+    canvas: NDArray[np.uint8],
+    behind: NDArray[np.uint8],
+    person: CroppedBody,
+    faces: NDArray[np.integer],
+    factor: int,
+    scale: int,
 ) -> None:
-    """Draw one body on a canvas that is `factor` times as large as the image."""
+    """Draw one body on a canvas that is `factor` times as large as the image; `behind` shines through."""
     seen, face_of_pixel, weights = _rasterize(person, faces, canvas.shape[:2], factor)
     covered = face_of_pixel >= 0
     corners = np.asarray(faces)[face_of_pixel[covered]]
@@ -122,7 +128,7 @@ def _draw_surface(
     normals *= np.where(normals[:, 2:] > 0, -1, 1)
     light = _AMBIENT + (1 - _AMBIENT) * np.clip(normals @ _LIGHT, 0, 1)
     shaded = np.minimum(_SURFACE * 1.1 * light[:, None], 255)
-    canvas[covered] = np.rint(_OPACITY * shaded + (1 - _OPACITY) * canvas[covered]).astype(np.uint8)
+    canvas[covered] = np.rint(_OPACITY * shaded + (1 - _OPACITY) * behind[covered]).astype(np.uint8)
     outline, _ = cv2.findContours(covered.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(canvas, outline, -1, OUTLINE, max(1, round(0.35 * scale)), cv2.LINE_AA)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from tcformer import draw as pictures
@@ -43,6 +44,7 @@ def scene_set(task: MeshTask, name: str = "") -> SceneSet:
     return SceneSet(title, data, scenes, coloured_by_side=False)
 
 
+@torch.no_grad()
 def draw_scene(
     task: MeshTask, model: MeshModel, scenes: SceneSet, scene: Scene, view: View, threshold: float
 ) -> NDArray[np.uint8]:

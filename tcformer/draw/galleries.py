@@ -38,7 +38,8 @@ def row_sizes(aspects: Sequence[float], width: int, height: int) -> list[list[tu
     Args:
         aspects: width over height of each picture.
         width: of the page without margins, pixels.
-        height: about that of a row, pixels; the last row may be narrower than the page, but not higher than this.
+        height: about that of a row, pixels. The last row may be narrower than the page; it is not higher than the row
+            before it or, if it is the only one, than this.
 
     Returns:
         For each row the width and the height of its pictures, in their order.
@@ -50,7 +51,7 @@ def row_sizes(aspects: Sequence[float], width: int, height: int) -> list[list[tu
         rows[-1].append(aspect)
     heights = [_row_height(row, width) for row in rows if row]
     if heights:
-        heights[-1] = min(heights[-1], height)
+        heights[-1] = min(heights[-1], heights[-2] if len(heights) > 1 else height)
     return [[(max(1, round(a * high)), max(1, round(high))) for a in row] for row, high in zip(rows, heights)]
 
 

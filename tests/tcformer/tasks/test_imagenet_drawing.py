@@ -1,0 +1,43 @@
+"""What is drawn of classification: the predicted class, its probability, and the true class if that is another."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipelines.params import load_params
+from tcformer.draw import Partition
+from tcformer.tasks import TASKS
+from tcformer.tasks.imagenet.drawing import class_titles
+from tests import small
+
+
+def test_the_predicted_class_is_written_above_the_picture(tmp_path: Path) -> None:
+    params = small.parameters(tmp_path)
+    root = small.generate("imagenet", params, tmp_path)
+    task = params.sample.spec_of("imagenet").build(root)
+    titles = [title.replace("_", " ") for _, title in json.loads((root / "classes.json").read_text()).values()]
+    sample = task.val_set().sample(3, None)
+    logits = torch.full((1, 12), -50.0)
+    logits[0, [3, 5]] = torch.tensor([np.log(0.8), np.log(0.2)]).float()
+    partition = Partition.regular((16, 16), (16, 16))
+    drawn = TASKS["imagenet"].draw(task, sample, logits, [partition], 2)
+    assert drawn.example.label == f"{titles[3]} (80%); correct"
+    assert drawn.example.image.shape == (64, 64, 3) and not drawn.mask.any()
+    drawn = TASKS["imagenet"].draw(task, {**sample, "label": 5}, logits, [partition], 2)
+    assert drawn.example.label == f"{titles[3]} (80%); true class: {titles[5]}"
+
+
+def test_classes_of_imagenet_have_the_names_of_their_synsets(tmp_path: Path) -> None:
+    for name in ("n02123045", "n01440764", "other"):
+        (tmp_path / "val" / name).mkdir(parents=True)
+    assert class_titles(tmp_path, 3) == ("tench", "tabby", "other")
+    for name in ("dogs", "cats"):
+        (tmp_path / "plain" / "val" / name).mkdir(parents=True)
+    assert class_titles(tmp_path / "plain", 2) == ("cats", "dogs")
+
+
+def test_both_recipes_draw_it() -> None:
+    params = load_params(small.ROOT / "params.yaml")
+    assert params.sample.drawing_of("imagenet").samples == 8 and params.paper.drawing_of("imagenet").samples == 16
