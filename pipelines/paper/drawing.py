@@ -25,8 +25,8 @@ from tcformer.models import load_model
 from tcformer.tasks import TASKS
 from tcformer.tasks.drawing import SceneSet, View
 
-_PAGE_WIDTH = 1600  # of a page of scenes, pixels
-_ROW_HEIGHT = 340  # about that of its rows, pixels
+_PAGE_WIDTH = 1800  # of a page of scenes, pixels
+_ROW_HEIGHT = 400  # about that of its rows, pixels
 
 
 @dataclasses.dataclass(frozen=True)

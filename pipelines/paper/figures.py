@@ -81,7 +81,7 @@ FIGURES: dict[str, Figure] = {
         (Shown("mesh-tcformer", sets=("", "lsp")),),
         count=8,
     ),
-    "figureA4": Figure("predicted landmarks of faces", "scenes", (_FACE,), count=18),
+    "figureA4": Figure("predicted landmarks of faces", "scenes", (_FACE,), count=20),
     "figureA5": Figure("tokens of all stages for whole-body pose", "stage", (_POSE,)),
     "figureA6": Figure("tokens of all stages for body meshes", "stage", (_MESH,)),
     "figureA7": Figure("tokens of all stages for face landmarks", "stage", (_FACE,)),

@@ -11,6 +11,7 @@ from tcformer.draw.text import GREY, text_width, write_text
 
 _GAP = 6  # between pictures, pixels
 _MARGIN = 10  # around the page, pixels
+_HIGHEST = 1.3  # height of a row over the wanted height
 _WHITE = 255
 _PAGE_WIDTH = 1150  # width at which documents show a page, pixels
 
@@ -33,26 +34,29 @@ class GalleryBlock:
 
 
 def row_sizes(aspects: Sequence[float], width: int, height: int) -> list[list[tuple[int, int]]]:
-    """Sizes of pictures in rows that are all as wide as the page, like the lines of a justified paragraph.
+    """Sizes of pictures in rows of about the same length that are all as wide as the page.
 
     Args:
         aspects: width over height of each picture.
         width: of the page without margins, pixels.
-        height: about that of a row, pixels. The last row may be narrower than the page; it is not higher than the row
-            before it or, if it is the only one, than this.
+        height: about that of a row, pixels. A row of few pictures may be narrower than the page, so that it is not much
+            higher than this.
 
     Returns:
         For each row the width and the height of its pictures, in their order.
     """
-    rows: list[list[float]] = [[]]
+    total = sum(aspects)
+    count = max(1, round(total * height / width))
+    rows: list[list[float]] = [[] for _ in range(count)]
+    place = 0.0
     for aspect in aspects:
-        if rows[-1] and _row_height(rows[-1], width) <= height:
-            rows.append([])
-        rows[-1].append(aspect)
-    heights = [_row_height(row, width) for row in rows if row]
-    if heights:
-        heights[-1] = min(heights[-1], heights[-2] if len(heights) > 1 else height)
-    return [[(max(1, round(a * high)), max(1, round(high))) for a in row] for row, high in zip(rows, heights)]
+        rows[int((place + aspect / 2) / total * count)].append(aspect)  # by its middle
+        place += aspect
+    sizes = []
+    for row in filter(None, rows):
+        high = min(_row_height(row, width), _HIGHEST * height)
+        sizes.append([(max(1, round(aspect * high)), max(1, round(high))) for aspect in row])
+    return sizes
 
 
 def _row_height(aspects: Sequence[float], width: int) -> float:

@@ -81,8 +81,9 @@ def test_keypoints_of_all_people_are_drawn_where_they_are(tmp_path: Path, monkey
     truth = view.place(scenes.dataset.crops.keypoints[list(scene.samples)])
     [found] = drawn
     assert found.shape == truth.shape == (2, 133, 3)
-    off = np.linalg.norm(found[..., :2] - truth[..., :2], axis=2)[truth[..., 2] > 0]
-    assert np.median(off) < 1.5 and np.quantile(off, 0.95) < 5
+    cell = batch["extent"][:, :1].numpy() / 24 * view.factor  # of the heat maps, which limit the precision
+    off = (np.linalg.norm(found[..., :2] - truth[..., :2], axis=2) / cell)[truth[..., 2] > 0]
+    assert np.median(off) < 0.5 and np.quantile(off, 0.95) < 0.75
 
 
 def test_detections_of_low_score_are_not_drawn(samples: Path, tmp_path: Path) -> None:
@@ -107,7 +108,8 @@ def test_landmarks_are_drawn_on_the_part_around_the_face(tmp_path: Path, monkeyp
     picture = part.draw_scene(task, Oracle(batch["points"], batch["weights"]), scenes, scene, view, 0.0)
     assert changed(picture, view).mean() > 0.01
     truth, [[found]] = view.place(scenes.dataset.faces.points[1]), drawn
-    assert np.median(np.linalg.norm(found[:, :2] - truth, axis=1)) < 4 and (found[:, 2] == 1).all()
+    cell = float(batch["extent"][0, 0]) / 16 * view.factor
+    assert np.median(np.linalg.norm(found[:, :2] - truth, axis=1)) < 0.5 * cell and (found[:, 2] == 1).all()
     assert ((truth > 0) & (truth < 200)).all(), "the part shows the whole face"
 
 
