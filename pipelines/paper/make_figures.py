@@ -54,8 +54,8 @@ def make_figures(
             if figure.kind == "stage" and (network := found.get(figure.experiments[0])):
                 _copy_drawn_tokens(name, network, repository, folder, path)
             else:
-                weights = {n: given.get(n) or found[n].weights(repository, folder) for n in figure.experiments}
-                write_png(path, draw_figure(figure, Trained(experiments, weights, params, layout, chosen)))
+                drawn = {n: given.get(n) or found[n].weights(repository, folder) for n in figure.experiments}
+                write_png(path, draw_figure(figure, Trained(experiments, drawn, params, layout, chosen)))
             yield path
 
 

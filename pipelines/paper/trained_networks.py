@@ -85,8 +85,9 @@ def find_networks(experiments: Iterable[Experiment], repository: Path) -> dict[s
     Raises:
         UserError: DVC fails; the message says why.
     """
+    found: dict[str, TrainedNetwork] = {}
+    missing: list[Experiment] = []
     params = YAML(typ="safe").load((repository / "params.yaml").read_text(encoding="utf-8"))
-    found, missing = {}, []
     for experiment in experiments:
         fits = origin_of(experiment, params) and weights_of(experiment, repository).is_file()
         if fits and weights_fit_params(experiment.task, experiment.recipe, repository):

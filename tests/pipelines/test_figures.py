@@ -22,10 +22,11 @@ from pipelines.paper.make_figures import make_figures
 from pipelines.paper.trained_networks import check_given, find_networks, of_recipe
 from pipelines.params import Params, spec_to_json
 from tcformer.errors import UserError
-from tcformer.tasks import PRETRAINING
+from tcformer.tasks import PRETRAINING, TASKS
 from tests import small
 
 EXPERIMENTS = load_experiments()
+LARGER: dict[str, Any] = {"data__wholebody__generate__image_size": [128, 128]}  # smaller people have no labelled points
 THREE = ("wholebody-tcformer", "mesh-tcformer", "face-tcformer-light")
 
 
@@ -45,18 +46,24 @@ def weights(folder: Path, params: Params, task: str, **changes: Any) -> Path:
         options=dataclasses.replace(spec.options, **options),
     )
     path = folder / f"{task}-{'-'.join(map(str, changes.values()))}.safetensors"
-    tcformer.save_model(spec.build(folder / task).build_model(), path, {"options": spec_to_json(spec), "training": "x"})
+    model = spec.build(Path(params.sample.drawing_of(task).data_root or "")).build_model()
+    tcformer.save_model(model, path, {"options": spec_to_json(spec), "training": "x"})
     return path
 
 
-def parameters(folder: Path, *tasks: str, **changes: Any) -> Params:
-    """Parameters whose datasets are generated into the folder."""
-    changes["data__wholebody__generate__image_size"] = [128, 128]  # smaller people have no labelled points
-    params = small.parameters(folder, **changes)
-    for task in tasks:
-        small.generate(task, params, folder)
-        changes[f"visualize__{task}__data_root"] = str(folder / task)
-    return small.parameters(folder, **changes)
+@pytest.fixture(scope="module")
+def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a generated dataset of each task."""
+    folder = tmp_path_factory.mktemp("datasets")
+    for task in TASKS:
+        small.generate(task, small.parameters(folder, **LARGER), folder)
+    return folder
+
+
+def parameters(folder: Path, datasets: Path) -> Params:
+    """params.yaml in a folder, with these datasets."""
+    roots = {f"visualize__{task}__data_root": str(datasets / task) for task in TASKS}
+    return small.parameters(folder, **LARGER, **roots)
 
 
 def made(names: Sequence[str], params: Params, folder: Path, given: dict[str, Path], chosen: Sequence[int] = ()) -> Any:
@@ -82,8 +89,8 @@ def test_every_figure_names_experiments_that_can_draw_it() -> None:
     assert {f"figure{name}" for name in (1, 6, 7, 8, *(f"A{number}" for number in range(1, 10)))} == FIGURES.keys()
 
 
-def test_tokens_of_three_networks_stand_beside_each_other(tmp_path: Path, nothing_in_dvc: None) -> None:
-    params = parameters(tmp_path, "wholebody")
+def test_tokens_of_three_networks_stand_beside_each_other(tmp_path: Path, nothing_in_dvc: None, datasets: Path) -> None:
+    params = parameters(tmp_path, datasets)
     kinds = {"wholebody-without-ctm": "conv", "wholebody-tcformer": "ctm", "wholebody-ctm-topk": "ctm_topk"}
     given = {name: weights(tmp_path, params, "wholebody", token_reduction=kind) for name, kind in kinds.items()}
     picture = made(["figureA1"], params, tmp_path, given)
@@ -96,15 +103,16 @@ def test_tokens_of_three_networks_stand_beside_each_other(tmp_path: Path, nothin
         made(["figureA1"], params, tmp_path, given, chosen=[2])
 
 
-def test_a_fixed_grid_needs_no_network(tmp_path: Path, nothing_in_dvc: None) -> None:
-    params = parameters(tmp_path, "wholebody")
+def test_a_fixed_grid_needs_no_network(tmp_path: Path, nothing_in_dvc: None, datasets: Path) -> None:
+    params = parameters(tmp_path, datasets)
     picture = made(["figure1"], params, tmp_path, {"wholebody-tcformer": weights(tmp_path, params, "wholebody")})
     assert picture.shape[0] > 4 * 192 and picture.shape[1] > 6 * 192
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["figure6", "figure7"])
-def test_figures_of_all_tasks(name: str, tmp_path: Path, nothing_in_dvc: None) -> None:
-    params = parameters(tmp_path, "wholebody", "face", "mesh")
+def test_figures_of_all_tasks(name: str, tmp_path: Path, nothing_in_dvc: None, datasets: Path) -> None:
+    params = parameters(tmp_path, datasets)
     given = {experiment: weights(tmp_path, params, EXPERIMENTS[experiment].task) for experiment in THREE}
     picture = made([name], params, tmp_path, given)
     rows = (picture < 250).all(2).any(1)
@@ -113,17 +121,17 @@ def test_figures_of_all_tasks(name: str, tmp_path: Path, nothing_in_dvc: None) -
 
 
 def test_sets_that_are_missing_are_left_out_and_named(
-    tmp_path: Path, nothing_in_dvc: None, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, nothing_in_dvc: None, datasets: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    params = parameters(tmp_path, "mesh")
+    params = parameters(tmp_path, datasets)
     made(["figureA3"], params, tmp_path, {"mesh-tcformer": weights(tmp_path, params, "mesh")})
     printed = capsys.readouterr().out
     assert "left out: " in printed and "lsp/joints.mat: no such file" in printed
     assert "mesh: 0: " in printed, "the pictures are named, so that others can be chosen"
 
 
-def test_weights_of_another_kind_are_refused(tmp_path: Path) -> None:
-    params = parameters(tmp_path)
+def test_weights_of_another_kind_are_refused(tmp_path: Path, datasets: Path) -> None:
+    params = parameters(tmp_path, datasets)
     conv = weights(tmp_path, params, "wholebody", token_reduction="conv")
     hand = weights(tmp_path, params, "wholebody", keypoints="hand")
     for file, name, message in (
@@ -140,9 +148,9 @@ def test_weights_of_another_kind_are_refused(tmp_path: Path) -> None:
 
 
 def test_networks_that_are_not_trained_are_named_with_the_commands_that_train_them(
-    tmp_path: Path, nothing_in_dvc: None
+    tmp_path: Path, nothing_in_dvc: None, datasets: Path
 ) -> None:
-    params = parameters(tmp_path)
+    params = parameters(tmp_path, datasets)
     with pytest.raises(UserError) as caught:
         list(make_figures(["figureA1"], params, {}, (), tmp_path))
     for text in (
@@ -158,9 +166,9 @@ def test_networks_that_are_not_trained_are_named_with_the_commands_that_train_th
 
 
 def test_the_workspace_comes_before_commits_and_late_commits_before_early_ones(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, datasets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    params = parameters(tmp_path)
+    params = parameters(tmp_path, datasets)
     tree = json.loads(params.model_dump_json())
     topk = json.loads(json.dumps(tree))
     topk["sample"]["network"]["token_reduction"] = "ctm_topk"
@@ -199,8 +207,8 @@ def test_the_workspace_comes_before_commits_and_late_commits_before_early_ones(
     assert found() == {**expected, "wholebody-tcformer": "the workspace"}
 
 
-def test_figures_that_a_stage_draws_are_copied(tmp_path: Path, nothing_in_dvc: None) -> None:
-    params = parameters(tmp_path)
+def test_figures_that_a_stage_draws_are_copied(tmp_path: Path, nothing_in_dvc: None, datasets: Path) -> None:
+    params = parameters(tmp_path, datasets)
     place = Layout("sample", tmp_path).weights(PRETRAINING)
     place.parent.mkdir(parents=True)
     place.touch()
@@ -215,8 +223,8 @@ def test_figures_that_a_stage_draws_are_copied(tmp_path: Path, nothing_in_dvc: N
     assert path.read_bytes() == b"a picture"
 
 
-def test_the_same_figure_from_given_weights_is_drawn(tmp_path: Path, nothing_in_dvc: None) -> None:
-    params = parameters(tmp_path, "imagenet")
+def test_the_same_figure_from_given_weights_is_drawn(tmp_path: Path, nothing_in_dvc: None, datasets: Path) -> None:
+    params = parameters(tmp_path, datasets)
     picture = made(["figureA8"], params, tmp_path, {"imagenet-tcformer": weights(tmp_path, params, "imagenet")})
     assert picture.shape[1] > 6 * 4 * 64
 
