@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import pytest
 import tcformer
 from pipelines.layout import Layout
 from pipelines.paper import trained_networks
-from pipelines.paper.dvc_experiments import CommittedState
+from pipelines.paper.dvc_experiments import CommittedState, run_command
 from pipelines.paper.experiments import load_experiments
 from pipelines.paper.figures import FIGURES
 from pipelines.paper.make_figures import make_figures
@@ -237,3 +239,41 @@ def test_other_recipes_keep_the_settings_that_tell_networks_apart() -> None:
         "sample.finetune.wholebody.task.neck": "auto",
     }
     assert of_recipe(EXPERIMENTS["wholebody-hand"], "paper") is EXPERIMENTS["wholebody-hand"]
+
+
+@pytest.mark.slow
+@pytest.mark.pipeline
+def test_networks_of_dvcs_experiments_are_found_and_fetched(tmp_path: Path) -> None:
+    """With the real DVC, and a stage that writes text instead of training."""
+    folder = tmp_path / "work place"
+    folder.mkdir()
+    shutil.copy(small.ROOT / "params.yaml", folder)
+    outs = ["runs/${recipe}/finetune/wholebody/model.safetensors", "runs/${recipe}/visualize/wholebody"]
+    make = f"mkdir -p runs/${{recipe}}/finetune/wholebody {outs[1]}"
+    write = f"echo ${{sample.network.token_reduction}} | tee {outs[0]} {outs[1]}/tokens.png"
+    stage = {"cmd": f"{make} && {write}", "params": ["${recipe}.network"], "outs": outs}
+    (folder / "dvc.yaml").write_text(json.dumps({"stages": {"finetune": {"foreach": ["wholebody"], "do": stage}}}))
+    (folder / ".gitignore").write_text("/runs/\n")
+    topk = of_recipe(EXPERIMENTS["wholebody-ctm-topk"], "sample")
+    dvc = [sys.executable, "-m", "dvc"]
+    for command in (
+        ["git", "init", "-q"],
+        ["git", "config", "user.name", "a"],
+        ["git", "config", "user.email", "a@b.c"],
+        [*dvc, "init", "-q"],
+        ["git", "add", "-A"],
+        ["git", "commit", "-q", "-m", "start"],
+        [*dvc, "exp", "run", "-q", "-n", "mine", "-S", "sample.network.token_reduction=ctm_topk"],
+        ["git", "checkout", "-q", "params.yaml"],
+        ["rm", "-r", "runs"],
+    ):
+        done = run_command(command, folder)
+        assert done.returncode == 0, done.stderr
+    found = find_networks([topk, of_recipe(EXPERIMENTS["wholebody-tcformer"], "sample")], folder)
+    assert {name: network.found_in for name, network in found.items()} == {"wholebody-ctm-topk-sample": "mine"}
+    network, copies = found[topk.name], tmp_path / "copies"
+    copies.mkdir()
+    assert network.weights(folder, copies).read_text() == "ctm_topk\n"
+    drawn = network.drawn_tokens(folder, copies)
+    assert drawn is not None and drawn.read_text() == "ctm_topk\n"
+    assert not (folder / "runs").exists()
