@@ -3,10 +3,13 @@
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 
-from pipelines.params import load_params
+import tcformer
+from pipelines.params import load_params, spec_to_json
+from pipelines.visualization import draw_examples
 from tcformer.draw import Partition
 from tcformer.tasks import TASKS
 from tcformer.tasks.imagenet.drawing import class_titles
@@ -27,6 +30,17 @@ def test_the_predicted_class_is_written_above_the_picture(tmp_path: Path) -> Non
     assert drawn.example.image.shape == (64, 64, 3) and not drawn.mask.any()
     drawn = TASKS["imagenet"].draw(task, {**sample, "label": 5}, logits, [partition], 2)
     assert drawn.example.label == f"{titles[3]} (80%); true class: {titles[5]}"
+
+
+def test_a_sheet_of_tokens_without_measures(tmp_path: Path) -> None:
+    params = small.parameters(tmp_path, visualize__imagenet__samples=2)
+    root, spec = small.generate("imagenet", params, tmp_path), params.sample.spec_of("imagenet")
+    weights = tmp_path / "model.safetensors"
+    tcformer.save_model(spec.build(root).build_model(), weights, {"options": spec_to_json(spec)})
+    drawing = params.sample.drawing_of("imagenet")
+    assert draw_examples("imagenet", weights, root, drawing, tmp_path / "out") == {}
+    picture = cv2.imread(str(tmp_path / "out/tokens.png"))
+    assert picture is not None and picture.shape[0] > 2 * 4 * 64 and picture.shape[1] > 6 * 4 * 64
 
 
 def test_classes_of_imagenet_have_the_names_of_their_synsets(tmp_path: Path) -> None:
