@@ -30,9 +30,9 @@ def figures_table() -> Table:
     experiments = load_experiments()
     rows = []
     for name, figure in FIGURES.items():
-        drawn_by = "`stages.experiments figure`"
+        drawn_by = "stages.experiments figure"
         if figure.kind == "stage":
-            drawn_by = f"`visualize@{experiments[figure.experiments[0]].task}`"
+            drawn_by = f"visualize@{experiments[figure.experiments[0]].task}"
         rows.append((name, figure.shows, ", ".join(figure.experiments), drawn_by))
     return Table("Figures", ("name", "shows", "networks", "drawn by"), tuple(rows), align="llll")
 
