@@ -27,7 +27,7 @@ def draw(task: ImagenetTask, sample: dict[str, Any], output: Tensor, partitions:
     titles = class_titles(task.root, task.options.num_classes)
     probability, answer = output[0].float().softmax(0).max(0)
     verdict = "correct" if int(answer) == sample["label"] else f"true class: {titles[sample['label']]}"
-    label = f"{titles[int(answer)]} ({float(probability):.0%}); {verdict}"
+    label = f"predicted: {titles[int(answer)]} ({float(probability):.0%}); {verdict}"
     image = denormalise(sample["image"])
     return Drawn(Example(image, partitions, label=label), np.zeros(image.shape[:2], bool))
 

@@ -26,10 +26,10 @@ def test_the_predicted_class_is_written_above_the_picture(tmp_path: Path) -> Non
     logits[0, [3, 5]] = torch.tensor([np.log(0.8), np.log(0.2)]).float()
     partition = Partition.regular((16, 16), (16, 16))
     drawn = TASKS["imagenet"].draw(task, sample, logits, [partition], 2)
-    assert drawn.example.label == f"{titles[3]} (80%); correct"
+    assert drawn.example.label == f"predicted: {titles[3]} (80%); correct"
     assert drawn.example.image.shape == (64, 64, 3) and not drawn.mask.any()
     drawn = TASKS["imagenet"].draw(task, {**sample, "label": 5}, logits, [partition], 2)
-    assert drawn.example.label == f"{titles[3]} (80%); true class: {titles[5]}"
+    assert drawn.example.label == f"predicted: {titles[3]} (80%); true class: {titles[5]}"
 
 
 def test_a_sheet_of_tokens_without_measures(tmp_path: Path) -> None:
