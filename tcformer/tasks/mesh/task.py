@@ -131,7 +131,7 @@ class MeshTask:
             if not (bodies.joints[:, :, 3] > 0).any(1).all():
                 raise UserError(
                     f"{self.root / test.annotations}: field 'S': the protocol h36m needs 3D joints in every row; "
-                    f"use h36m_valid_protocol2.npz"
+                    f"use h36m_valid_protocol1.npz or h36m_valid_protocol2.npz"
                 )
             return human36m_truth(bodies.joints)
         if not bodies.has_smpl.all():
