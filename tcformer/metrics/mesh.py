@@ -76,6 +76,12 @@ def joint_errors(pred: ArrayLike, gt: ArrayLike) -> Array:
     return np.linalg.norm(predicted - true, axis=-1).mean(-1) * _METRES_TO_MM
 
 
+def joint_distances(pred: ArrayLike, gt: ArrayLike) -> Array:
+    """Distance of each joint, (N, J) millimetres. Arguments and errors as for `joint_errors`."""
+    predicted, true = _checked(pred, gt)
+    return np.linalg.norm(predicted - true, axis=-1) * _METRES_TO_MM
+
+
 def mpjpe(pred: ArrayLike, gt: ArrayLike) -> float:
     """Mean per-joint position error in millimetres: the mean distance over joints and samples.
 
