@@ -1,6 +1,6 @@
 """Where the pipeline's files lie in the repository."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines.provenance import ROOT
@@ -18,17 +18,23 @@ def home() -> Path:
 
 @dataclass(frozen=True)
 class Layout:
-    """Folders of one recipe."""
+    """Folders of one recipe.
+
+    Attributes:
+        recipe: its name.
+        root: of the repository.
+    """
 
     recipe: str
+    root: Path = field(default_factory=lambda: ROOT)
 
     def data(self, task: str) -> Path:
         """What `prepare` makes for a task."""
-        return ROOT / "data" / self.recipe / task
+        return self.root / "data" / self.recipe / task
 
     def run(self, stage: str, task: str = "") -> Path:
         """Outputs of a stage."""
-        return ROOT / "runs" / self.recipe / stage / task
+        return self.root / "runs" / self.recipe / stage / task
 
     def training(self, task: str) -> Path:
         """Outputs of the training of a task."""
@@ -41,9 +47,9 @@ class Layout:
     @property
     def checkpoints(self) -> Path:
         """Unfinished trainings, beside DVC's outputs: DVC neither deletes nor sees them."""
-        return ROOT / "runs" / self.recipe / "checkpoints"
+        return self.root / "runs" / self.recipe / "checkpoints"
 
     @property
     def journals(self) -> Path:
         """What MLflow has not taken yet."""
-        return ROOT / "runs" / self.recipe / "mlflow"
+        return self.root / "runs" / self.recipe / "mlflow"

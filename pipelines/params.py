@@ -92,10 +92,10 @@ class EvaluationWithOptions(Evaluation, Generic[Options]):
 
 
 class Drawing(Strict):
-    """What is drawn of a fine-tuned network."""
+    """What is drawn of a trained network."""
 
     data_root: str | None
-    persons: int = pydantic.Field(ge=1)  # how many persons are drawn
+    samples: int = pydantic.Field(ge=1)  # how many samples of the validation set are drawn
     keypoint_threshold: float = pydantic.Field(ge=0, lt=1)  # points below it are not drawn
     scale: int = pydantic.Field(ge=1)  # drawn pixels for a pixel of the network's input
 
@@ -165,7 +165,7 @@ else:  # made from the table of tasks, so that no task is listed here
         pretrain=(_trainings[PRETRAINING], ...),
         finetune=(_by_task("Finetune", {name: _trainings[name] for name in FINETUNED}), ...),
         evaluate=(_by_task("Evaluate", {name: _evaluation_section(entry) for name, entry in TASKS.items()}), ...),
-        visualize=(_by_task("Visualize", dict.fromkeys(FINETUNED, Drawing)), ...),
+        visualize=(_by_task("Visualize", dict.fromkeys(TASKS, Drawing)), ...),
     )
 
 

@@ -40,17 +40,38 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
+def _output_is_closed() -> bool:
+    """Whether nobody reads the standard output any more, as after `| head`.
+
+    A large text can fail without staying in the buffer, so flushing it again would not tell: a new line is written.
+    """
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        return True
+    return False
+
+
 def stage_main(main: Callable[[], int | None]) -> None:
-    """Run `main` and exit: status 2 and one message for a UserError, 130 after Ctrl-C, 143 after SIGTERM."""
+    """Run `main` and exit: status 2 and one message for a UserError, 130 after Ctrl-C, 143 after SIGTERM.
+
+    If the reader of the output has ended, as in `| head`, the exit status is 141, and there is no message.
+    """
     die_with_parent()
     signal.signal(signal.SIGTERM, _terminate)
     try:
         status = main() or 0
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not _output_is_closed():  # a connection of another kind broke
+            raise
+        # The interpreter flushes the rest when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 128 + signal.SIGPIPE
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         status = 2
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         status = 130
-    sys.stdout.flush()
     sys.exit(status)

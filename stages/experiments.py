@@ -1,8 +1,9 @@
-"""The paper's experiments by name: queue them in DVC, and compare published figures with those measured here.
+"""The paper's experiments by name: queue them in DVC, compare published figures with ours, draw the paper's pictures.
 
 python -m stages.experiments list
 python -m stages.experiments queue table1 --start
 python -m stages.experiments table table1
+python -m stages.experiments figure figureA1
 """
 
 import argparse
@@ -21,7 +22,8 @@ from pipelines.paper.experiments import (
     with_backbone,
     with_released_weights,
 )
-from pipelines.paper.overview import DOCUMENT, overview_table, with_overview
+from pipelines.paper.figures import FIGURES
+from pipelines.paper.overview import DOCUMENT, figures_table, overview_table, with_overview
 from pipelines.paper.sources import source_of
 from pipelines.params import load_params
 from pipelines.process import stage_main
@@ -36,7 +38,7 @@ def main() -> None:
         prog="python -m stages.experiments", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    names = f"tables ({', '.join(TABLES)}) or experiments"
+    names = f"tables ({', '.join(TABLES)}), figures ({', '.join(FIGURES)}) or experiments"
 
     command = commands.add_parser("list", help="show all experiments, with their tables and stages")
     command.set_defaults(run=list_all)
@@ -59,7 +61,32 @@ def main() -> None:
     command.add_argument("--output", type=Path, metavar="FILE", help="write a file instead of printing")
     command.set_defaults(run=table)
 
-    command = commands.add_parser("document", help=f"update the list of experiments in {DOCUMENT.relative_to(ROOT)}")
+    command = commands.add_parser("figures", help="show the figures that are pictures, and how each is made")
+    command.set_defaults(run=list_figures)
+
+    command = commands.add_parser("figure", help="draw figures with trained networks: runs/<recipe>/figures/")
+    command.add_argument("names", nargs="+", metavar="FIGURE", choices=tuple(FIGURES), help=", ".join(FIGURES))
+    command.add_argument(
+        "--weights",
+        nargs="+",
+        default=[],
+        metavar="EXPERIMENT=FILE",
+        help="weights that this project wrote, instead of those in the workspace or in DVC's experiments",
+    )
+    command.add_argument(
+        "--recipe", choices=("sample", "paper"), help="whose networks and data; by default that of params.yaml"
+    )
+    command.add_argument(
+        "--pick",
+        nargs="+",
+        type=int,
+        default=[],
+        metavar="N",
+        help="draw these samples or pictures, counted from 0, instead of evenly spread ones",
+    )
+    command.set_defaults(run=figure)
+
+    command = commands.add_parser("document", help=f"update the lists in {DOCUMENT.relative_to(ROOT)}")
     command.add_argument("--document", type=Path, default=DOCUMENT, help=argparse.SUPPRESS)
     command.set_defaults(run=document)
 
@@ -126,8 +153,29 @@ def table(arguments: argparse.Namespace) -> None:
         ) from None
 
 
+def list_figures(arguments: argparse.Namespace) -> None:
+    """Print all figures that are pictures."""
+    print(table_to_markdown(figures_table()))
+
+
+def figure(arguments: argparse.Namespace) -> None:
+    """Draw figures; each is drawn as soon as its networks are found."""
+    from pipelines.paper.make_figures import make_figures
+
+    params = load_params(PARAMS)
+    params = params.model_copy(update={"recipe": arguments.recipe or params.recipe})
+    given = {}
+    for text in arguments.weights:
+        name, separator, file = text.partition("=")
+        if not separator:
+            raise UserError(f"--weights {text}: expected EXPERIMENT=FILE, as in wholebody-tcformer=model.safetensors")
+        given[name] = Path(file)
+    for path in make_figures(arguments.names, params, given, arguments.pick, ROOT):
+        print(path)
+
+
 def document(arguments: argparse.Namespace) -> None:
-    """Update the list of experiments in the page."""
+    """Update the lists of experiments and figures in the page."""
     path = arguments.document
     path.write_text(with_overview(path.read_text(encoding="utf-8")), encoding="utf-8")
 

@@ -6,12 +6,12 @@ from pipelines.process import stage_main
 from pipelines.trained import record_results
 from pipelines.visualization import draw_examples
 from stages.common import begin, data_root
-from tcformer.tasks import FINETUNED
+from tcformer.tasks import TASKS
 
 
 def main() -> None:
     """Run the stage."""
-    start = begin(__doc__, FINETUNED)
+    start = begin(__doc__, tuple(TASKS))
     task, params, layout = start.task, start.params, start.layout
     drawing = params.active.drawing_of(task)
     weights, out = layout.weights(task), layout.run("visualize", task)

@@ -141,9 +141,10 @@ def workplace(tmp_path: Path) -> Iterator[Workplace]:
             sample("finetune__face__training__global_batch"): 8,
             sample("finetune__mesh__training__epochs"): 1,
             sample("finetune__mesh__training__global_batch"): 8,
-            sample("visualize__wholebody__persons"): 2,
-            sample("visualize__face__persons"): 2,
-            sample("visualize__mesh__persons"): 2,
+            sample("visualize__imagenet__samples"): 2,
+            sample("visualize__wholebody__samples"): 2,
+            sample("visualize__face__samples"): 2,
+            sample("visualize__mesh__samples"): 2,
         }
     )
     yield place

@@ -11,9 +11,6 @@ from ruamel.yaml import YAML
 from pipelines.params import training_section
 from tcformer.tasks import PARTS, PRETRAINING
 
-#: The part that the pretraining task does without: nothing is drawn of it.
-NOT_OF_PRETRAINING = "drawing"
-
 
 def forgotten_places(task: str, root: Path) -> list[str]:
     """What a task still lacks, as "file: what"; empty if it is complete.
@@ -27,8 +24,6 @@ def forgotten_places(task: str, root: Path) -> list[str]:
     if task != PRETRAINING and f'"{task}"' not in registry:
         missing.append(f"tcformer/tasks/registry.py: {task!r} in TASKS")
     for part, names in PARTS.items():
-        if task == PRETRAINING and part == NOT_OF_PRETRAINING:
-            continue
         place = f"tcformer/tasks/{task}/{part}.py"
         defined = _defined(root / place) if (root / place).is_file() else set()
         missing += [f"{place}: {name}" for name in names if name not in defined]
@@ -36,12 +31,11 @@ def forgotten_places(task: str, root: Path) -> list[str]:
         rooms = (f"tcformer/data/{task}", f"tcformer/metrics/{task}.py")
         missing += [f"{place}, which dvc.yaml names" for place in rooms if not (root / place).exists()]
     params = YAML(typ="safe").load((root / "params.yaml").read_text(encoding="utf-8"))
-    sections = [f"data.{task}", training_section(task), f"evaluate.{task}"]
-    sections += [] if task == PRETRAINING else [f"visualize.{task}"]
+    sections = [f"data.{task}", training_section(task), f"evaluate.{task}", f"visualize.{task}"]
     for recipe in ("sample", "paper"):
         missing += [f"params.yaml: {recipe}.{name}" for name in sections if not _has(params[recipe], name)]
     dvc = YAML(typ="safe").load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    stages = ["prepare", "evaluate"] + ([] if task == PRETRAINING else ["finetune", "visualize"])
+    stages = ["prepare", "evaluate", "visualize"] + ([] if task == PRETRAINING else ["finetune"])
     for stage in stages:
         items = dvc[stage].get("foreach") or dvc[stage]["matrix"]["task"]
         if task not in items:

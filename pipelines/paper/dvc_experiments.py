@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -112,13 +113,74 @@ def runs_in(state: Mapping[str, Any], repository: Path) -> Iterator[MeasuredRun]
     committed = state["rev"] != "workspace"
     lock = _locked_params(state["rev"], repository) if committed else {}
     for task, metrics in found.items():
-        if metrics and (committed or _weights_fit_params(task, recipe, repository)):
+        if metrics and (committed or weights_fit_params(task, recipe, repository)):
             yield MeasuredRun(
                 name=state.get("name") or state["rev"],
                 commit_time=data.get("timestamp") or "",
                 params=_with_locked(params, lock, task),
                 metrics={task: metrics},
             )
+
+
+@dataclass(frozen=True)
+class CommittedState:
+    """A commit, or an experiment of DVC, with what its stages made.
+
+    Attributes:
+        name: of the experiment; of a commit, its hash.
+        commit: its hash.
+        commit_time: in ISO 8601.
+        outs: files and folders that its stages made, relative to the repository.
+        params: its params.yaml, as a tree.
+        lock: stage -> parameters that made its outputs, see `_locked_params`.
+    """
+
+    name: str
+    commit: str
+    commit_time: str
+    outs: frozenset[str]
+    params: Mapping[str, Any]
+    lock: Mapping[str, Mapping[str, Any]]
+
+    def params_of(self, task: str) -> dict[str, Any]:
+        """The parameters that made the outputs of a task's stages."""
+        return _with_locked(self.params, self.lock, task)
+
+
+def committed_states(repository: Path) -> Iterator[CommittedState]:
+    """The current commit, all experiments of DVC that have run, and the commits that they started from.
+
+    Raises:
+        UserError: DVC fails; the message says why.
+    """
+    commits = _show(repository, _starting_commits(repository))
+    for state in [*commits, *(entry["revs"][0] for entry in _entries(commits) if entry["revs"])]:
+        data = state.get("data") or {}
+        outs = frozenset(name for name, out in (data.get("outs") or {}).items() if out["hash"])
+        if state["rev"] != "workspace" and outs:
+            yield CommittedState(
+                name=state.get("name") or state["rev"],
+                commit=state["rev"],
+                commit_time=data.get("timestamp") or "",
+                outs=outs,
+                params=(data.get("params") or {}).get("params.yaml", {}).get("data") or {},
+                lock=_locked_params(state["rev"], repository),
+            )
+
+
+def fetch_file(path: str, commit: str, repository: Path, to: Path) -> None:
+    """Copy an output of a stage from DVC's cache.
+
+    Args:
+        path: of the file, relative to the repository.
+        commit: that has it.
+        repository: its folder.
+        to: the copy; it must not exist.
+
+    Raises:
+        UserError: DVC fails, for instance because the file is no longer in the cache.
+    """
+    _dvc(["dvc", "get", ".", path, "--rev", commit, "--out", str(to)], repository)
 
 
 def _locked_params(commit: str, repository: Path) -> dict[str, dict[str, Any]]:
@@ -137,7 +199,7 @@ def _with_locked(params: Mapping[str, Any], lock: Mapping[str, Mapping[str, Any]
     return tree
 
 
-def _weights_fit_params(task: str, recipe: str, repository: Path) -> bool:
+def weights_fit_params(task: str, recipe: str, repository: Path) -> bool:
     """Whether the weights in the workspace are of the network and task options that its params.yaml has now."""
     folder = repository / "runs" / recipe / training_section(task).replace(".", "/")
     provenance = folder / "provenance.json"

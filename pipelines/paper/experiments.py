@@ -14,12 +14,13 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from pipelines.paper.figures import FIGURES
 from pipelines.params import training_section
 from tcformer.errors import UserError
 from tcformer.tasks import PRETRAINING
 
 EXPERIMENTS = Path(__file__).with_name("experiments.yaml")
-#: Tables and figures of the paper, and the study.
+#: Tables of the paper, the study, and two figures whose networks are also measured.
 TABLES = ("table1", "table2", "table3", "table4", "tableA2", "tableA3", "figure8", "figureA9", "study")
 #: Suffix of the weights files that this project writes; a released file has another one.
 OWN_WEIGHTS = ".safetensors"
@@ -36,7 +37,7 @@ class Experiment:
         name: of the experiment, also in DVC.
         description: one line.
         recipe: "paper" or "sample".
-        tables: those of `TABLES` that show it.
+        tables: the tables and figures that show it.
         stages: of dvc.yaml, those whose results are wanted; DVC also runs the stages that they depend on.
         settings: dotted name of a parameter, with the recipe -> its value; the parameter `recipe` is not among them.
         seed: in a study over several seeds, that of this training.
@@ -83,7 +84,8 @@ def load_experiments(path: Path = EXPERIMENTS) -> dict[str, Experiment]:
     found: dict[str, Experiment] = {}
     for name, entry in tree["experiments"].items():
         recipe = entry.get("recipe", "paper")
-        tables, stages = tuple(entry["tables"]), tuple(entry["stages"])
+        figures = (figure for figure, content in FIGURES.items() if name in content.experiments)
+        tables, stages = (*entry["tables"], *figures), tuple(entry["stages"])
         experiment = Experiment(name, entry["description"], recipe, tables, stages, {})
         base = {key: value for key, value in tree["base"][recipe].items() if _concerns(key, experiment.task)}
         settings = {f"{recipe}.{key}": value for key, value in {**base, **entry["settings"]}.items()}
@@ -118,18 +120,22 @@ def _override(value: Any) -> str:
 
 
 def select(names: Iterable[str], experiments: Mapping[str, Experiment]) -> list[Experiment]:
-    """The experiments with these names or in these tables, each once, in the file's order.
+    """The experiments with these names or in these tables or figures, each once, in the file's order.
 
     Raises:
-        UserError: a name is neither an experiment nor a table.
+        UserError: a name is neither an experiment nor a table or figure.
     """
     wanted = set()
     for name in names:
         found = {e.name for e in experiments.values() if name in (*e.tables, e.name, e.unseeded_name)}
         if not found:
-            known = dict.fromkeys([*TABLES, *(e.unseeded_name for e in experiments.values()), *experiments])
+            known = dict.fromkeys([*TABLES, *FIGURES, *(e.unseeded_name for e in experiments.values()), *experiments])
             near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-            hint = f"did you mean {', '.join(near)}?" if near else f"expected a name or one of {', '.join(TABLES)};"
+            hint = (
+                f"did you mean {', '.join(near)}?"
+                if near
+                else f"expected a name or one of {', '.join([*TABLES, *FIGURES])};"
+            )
             raise UserError(f"no table or experiment is called {name}: {hint} `stages.experiments list` shows all")
         wanted |= found
     return [experiment for experiment in experiments.values() if experiment.name in wanted]

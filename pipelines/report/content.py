@@ -13,7 +13,7 @@ from pipelines.report.parts import Curve, Part, Picture, Report, Section
 from pipelines.report.read import history_series, read_history, read_json_object
 from pipelines.report.tables import mapping_table, summary_table
 from tcformer.tables import Metrics
-from tcformer.tasks import FINETUNED, TASKS
+from tcformer.tasks import TASKS
 
 
 def gather(layout: Layout, params: Params, versions: Mapping[str, str]) -> Report:
@@ -50,10 +50,10 @@ def results_section(metrics: Mapping[str, Metrics | None]) -> Section:
 
 
 def drawings_section(layout: Layout) -> Section:
-    """For each fine-tuned task the drawn tokens and predictions, and the sizes of the tokens."""
+    """For each task the drawn tokens and predictions, and the sizes of the tokens where they were measured."""
     parts: list[Part] = []
-    for task in FINETUNED:
-        report, folder = TASKS[task].part("report"), layout.run("visualize", task)
+    for task, entry in TASKS.items():
+        report, folder = entry.part("report"), layout.run("visualize", task)
         caption = (
             "From left: the crop; the tokens of stages 1 to 4, each filled with its mean colour; how many grid cells "
             f"each token of the last stage covers; {report.DRAWN}."
@@ -62,7 +62,8 @@ def drawings_section(layout: Layout) -> Section:
             path = f"../visualize/{task}/{file.name}"
             parts.append(Picture(f"{report.TITLE}: tokens and predictions", file.read_bytes(), caption, path))
         sizes = read_json_object(layout.run("visualize") / f"{task}.json")
-        parts.append(mapping_table(f"{report.TITLE}: grid cells a token covers", sizes))
+        if sizes != {}:  # nobody has marked what an image to classify shows
+            parts.append(mapping_table(f"{report.TITLE}: grid cells a token covers", sizes))
     return Section("What the network sees", tuple(parts))
 
 

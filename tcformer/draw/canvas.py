@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -65,6 +66,50 @@ def checked_points(points: NDArray[np.floating], count: int, name: str) -> NDArr
     if not np.isfinite(array).all():
         raise ValueError(f"{name} holds coordinates or confidences that are not finite; expected finite numbers")
     return array.reshape(-1, count, 3)
+
+
+class DrawPoints(Protocol):
+    """A function that draws the points of one person or face, given in pixels of the image, on a canvas."""
+
+    def __call__(
+        self, canvas: NDArray[np.uint8], points: NDArray[np.float64], threshold: float, scale: int, *, is_truth: bool
+    ) -> None: ...
+
+
+def draw_all(
+    image: NDArray[np.uint8],
+    points: NDArray[np.floating],
+    truth: NDArray[np.floating] | None,
+    count: int,
+    draw: DrawPoints,
+    *,
+    scale: int,
+    threshold: float,
+) -> NDArray[np.uint8]:
+    """Draw the points of all people or faces on a picture, above the annotated ones.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        points: (count, 3) or (P, count, 3): x and y in pixels of the image, and a confidence.
+        truth: the annotated points in the same form; those whose third value is above 0 are labelled.
+        count: the number of points per person.
+        draw: draws one person.
+        scale: integer factor by which the picture is larger than the image.
+        threshold: points whose confidence is not above it are not drawn.
+
+    Returns:
+        (H * scale, W * scale, 3) uint8 RGB.
+
+    Raises:
+        ValueError: if a shape is wrong or a value is not finite.
+    """
+    canvas = new_canvas(image, scale)
+    if truth is not None:
+        for one in checked_points(truth, count, "truth"):
+            draw(canvas, one, 0.0, scale, is_truth=True)
+    for one in checked_points(points, count, "points"):
+        draw(canvas, one, threshold, scale, is_truth=False)
+    return finished(canvas)
 
 
 def contour_lines(contours: Iterable[tuple[int, int, bool]]) -> Iterator[tuple[int, int]]:

@@ -1,6 +1,6 @@
 """Contact sheets: rows of pictures with column titles above and legends below."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,17 +89,13 @@ def token_sheet(
     if stages == 0 or any(len(example.partitions) != stages for example in examples):
         counts = [len(example.partitions) for example in examples]
         raise ValueError(f"the examples have {counts} partitions; expected the same number, at least 1, in each")
-    last = [np.unique(example.partitions[-1].token_of_cell, return_counts=True)[1] for example in examples]
-    largest = max(int(sizes.max()) for sizes in last)
+    largest = _largest_token(examples)
     with_points = any(example.points is not None for example in examples)
     with_predictions = with_points or any(example.drawn is not None for example in examples)
     rows = []
     for example in examples:
         row = [enlarge(example.image, scale)]
-        for part in example.partitions:
-            row.append(tokens(example.image, part.token_of_cell, part.grid_size, scale=scale, border=border))
-        part, size = example.partitions[-1], (example.image.shape[0], example.image.shape[1])
-        row.append(token_sizes(part.token_of_cell, part.grid_size, size, scale=scale, largest=largest))
+        row += _token_pictures(example, range(stages), largest, scale=scale, border=border)
         if example.points is not None:
             draw_points = landmarks if len(example.points) == NUM_LANDMARKS else keypoints
             row.append(
@@ -116,8 +112,7 @@ def token_sheet(
     ]
     width = rows[0][0].shape[1]
     footers: list[NDArray[np.uint8] | None] = [None] * (stages + 1)
-    # Documents show all sheets at about the same width, so the letters grow with the sheet.
-    text_size = max(12, round(12 * len(rows[0]) * width / _PAGE_WIDTH))
+    text_size = _text_size(len(rows[0]) * width)
     footers.append(size_legend(largest, width, text_size=text_size))
     if with_points:
         truth = any(example.points is not None and example.truth is not None for example in examples)
@@ -126,6 +121,97 @@ def token_sheet(
         footers.append(None)
     labels = [example.label for example in examples]
     return contact_sheet(rows, titles, footers=footers, labels=labels, text_size=text_size)
+
+
+def comparison_sheet(
+    networks: Mapping[str, Sequence[Example]],
+    *,
+    stages: Sequence[int] | None = None,
+    in_rows: bool = False,
+    scale: int = 3,
+    border: int = 1,
+) -> NDArray[np.uint8]:
+    """Draw the tokens of several networks for the same pictures.
+
+    For each network there are the tokens of some stages and the token sizes of the last stage, the latter in the same
+    colours for all networks.
+
+    Args:
+        networks: name of each network -> its examples, whose images are those of the first network.
+        stages: indices of the drawn stages, from 0; None for all.
+        in_rows: whether the networks are below each other; by default they are groups of columns.
+        scale: integer factor by which the pictures are larger than the images.
+        border: width of the lines between tokens, pixels: 0, 1 or 2.
+
+    Returns:
+        (H', W', 3) uint8 RGB.
+
+    Raises:
+        ValueError: if there is no network, or the networks have different numbers of examples, or none.
+    """
+    counts = {name: len(examples) for name, examples in networks.items()}
+    if len(set(counts.values())) != 1 or 0 in counts.values():
+        raise ValueError(f"the networks have these numbers of examples: {counts}; expected the same, at least 1")
+    largest = max(_largest_token(examples) for examples in networks.values())
+    drawn = {
+        name: [
+            _token_pictures(
+                example,
+                range(len(example.partitions)) if stages is None else stages,
+                largest,
+                scale=scale,
+                border=border,
+            )
+            for example in examples
+        ]
+        for name, examples in networks.items()
+    }
+    first = next(iter(networks.values()))
+    images = [enlarge(example.image, scale) for example in first]
+    picture = ("picture", f"{first[0].image.shape[1]} x {first[0].image.shape[0]} pixels")
+    shown = range(len(first[0].partitions)) if stages is None else stages
+    if in_rows:
+        rows = [[image, *drawn[name][number]] for number, image in enumerate(images) for name in networks]
+        labels = [name for _ in images for name in networks]
+        titles = [picture, *((f"stage {stage + 1}", "") for stage in shown), ("token size", "cells per token")]
+        legends = 1
+    else:
+        rows = [[image, *(p for name in networks for p in drawn[name][number])] for number, image in enumerate(images)]
+        labels = []
+        titles = [picture]
+        for name, examples in networks.items():
+            seconds = [*(f"stage {stage + 1}, {_count(examples, stage)}" for stage in shown), "cells per token"]
+            titles += [(name if number == 0 else "", second) for number, second in enumerate(seconds)]
+        legends = len(networks)
+    width = images[0].shape[1]
+    text_size = _text_size(len(titles) * width)
+    legend = size_legend(largest, width, text_size=text_size)
+    footers = [None, *([*[None] * len(shown), legend] * legends)]
+    return contact_sheet(rows, titles, footers=footers, labels=labels, text_size=text_size)
+
+
+def _token_pictures(
+    example: Example, stages: Sequence[int], largest: int, *, scale: int, border: int
+) -> list[NDArray[np.uint8]]:
+    """The tokens of some stages, and the token sizes of the last stage."""
+    row = []
+    for stage in stages:
+        part = example.partitions[stage]
+        row.append(tokens(example.image, part.token_of_cell, part.grid_size, scale=scale, border=border))
+    part, size = example.partitions[-1], (example.image.shape[0], example.image.shape[1])
+    row.append(token_sizes(part.token_of_cell, part.grid_size, size, scale=scale, largest=largest))
+    return row
+
+
+def _largest_token(examples: Sequence[Example]) -> int:
+    """The number of cells of the largest token of the last stage."""
+    last = [np.unique(example.partitions[-1].token_of_cell, return_counts=True)[1] for example in examples]
+    return max(int(sizes.max()) for sizes in last)
+
+
+def _text_size(width: int) -> int:
+    """Font size on a sheet of some width: documents show all sheets at about the same width."""
+    return max(12, round(12 * width / _PAGE_WIDTH))
 
 
 def contact_sheet(

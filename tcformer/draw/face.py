@@ -14,11 +14,10 @@ from tcformer.draw.canvas import (
     checked_points,
     contour_lines,
     dot,
-    finished,
+    draw_all,
     line,
     line_width,
     mask_hull,
-    new_canvas,
     to_canvas,
 )
 
@@ -55,13 +54,7 @@ def landmarks(
     Raises:
         ValueError: if a shape is wrong or a value is not finite.
     """
-    canvas = new_canvas(image, scale)
-    if truth is not None:
-        for face in checked_points(truth, NUM_LANDMARKS, "truth"):
-            _draw_face(canvas, face, 0.0, scale, is_truth=True)
-    for face in checked_points(points, NUM_LANDMARKS, "points"):
-        _draw_face(canvas, face, threshold, scale, is_truth=False)
-    return finished(canvas)
+    return draw_all(image, points, truth, NUM_LANDMARKS, _draw_face, scale=scale, threshold=threshold)
 
 
 def face_mask(
@@ -87,11 +80,11 @@ def face_mask(
 
 
 def _draw_face(
-    canvas: NDArray[np.uint8], face: NDArray[np.float64], threshold: float, scale: int, *, is_truth: bool
+    canvas: NDArray[np.uint8], points: NDArray[np.float64], threshold: float, scale: int, *, is_truth: bool
 ) -> None:
     """Draw the landmarks (98, 3) of one face, given in pixels of the image, on the canvas."""
-    seen = face[:, 2] > threshold
-    placed = to_canvas(face, scale)
+    seen = points[:, 2] > threshold
+    placed = to_canvas(points, scale)
     width = line_width(placed[seen], 0.006, 1.0, 8.0)
     for a, b in contour_lines(CONTOURS):
         if seen[a] and seen[b]:

@@ -1,4 +1,7 @@
-"""Bodies drawn over the crops from which they were predicted: the shaded surface, or the joints coloured by side."""
+"""Bodies drawn over crops or whole pictures: the shaded surface, or the joints coloured by side."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -35,6 +38,23 @@ _BONES = (
 )
 
 
+@dataclass(frozen=True)
+class CroppedBody:
+    """A posed body and the crop from which it was predicted.
+
+    Attributes:
+        vertices: (V, 3) metres, camera axes: x right, y down, z away.
+        camera: (3,) scale and shift of a `MeshPrediction`.
+        centre: x, y of the crop's centre in pixels of the picture (0 is the centre of the first pixel).
+        side: of the crop, in pixels of the picture.
+    """
+
+    vertices: NDArray[np.floating]
+    camera: NDArray[np.floating]
+    centre: tuple[float, float]
+    side: float
+
+
 def body(
     image: NDArray[np.uint8],
     vertices: NDArray[np.floating],
@@ -58,9 +78,48 @@ def body(
     Raises:
         ValueError: if the image is no picture or not square, or a vertex or the camera is not finite.
     """
+    _check_square(image.shape[:2])
+    crop = CroppedBody(np.asarray(vertices), np.asarray(camera), *_whole(image.shape[0]))
+    return bodies(image, [crop], faces, scale=scale)
+
+
+def bodies(
+    image: NDArray[np.uint8], people: Sequence[CroppedBody], faces: NDArray[np.integer], *, scale: int = 1
+) -> NDArray[np.uint8]:
+    """Draw the surfaces of people over the picture from which their crops were taken.
+
+    Each body keeps the camera of its crop, so it lies in the picture where it lies in the crop. A person who is smaller
+    in the picture is taken to be further away, and is drawn below the others.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        people: the predicted bodies.
+        faces: (F, 3) triangles.
+        scale: integer factor by which the picture is larger than the image.
+
+    Returns:
+        (H * scale, W * scale, 3) uint8 RGB.
+
+    Raises:
+        ValueError: if the image is no picture, or a vertex or a camera is not finite.
+    """
     canvas = new_canvas(image, scale)
-    side = canvas.shape[0]
-    seen, face_of_pixel, weights = _rasterize(vertices, faces, camera, image.shape[:2], side)
+    behind = canvas.copy()  # the picture shines through a body, but other bodies do not
+    for person in sorted(people, key=lambda person: float(person.camera[0]) * person.side):
+        _draw_surface(canvas, behind, person, faces, canvas.shape[0] // image.shape[0], scale)
+    return finished(canvas)
+
+
+def _draw_surface(
+    canvas: NDArray[np.uint8],
+    behind: NDArray[np.uint8],
+    person: CroppedBody,
+    faces: NDArray[np.integer],
+    factor: int,
+    scale: int,
+) -> None:
+    """Draw one body on a canvas that is `factor` times as large as the image; `behind` shines through."""
+    seen, face_of_pixel, weights = _rasterize(person, faces, canvas.shape[:2], factor)
     covered = face_of_pixel >= 0
     corners = np.asarray(faces)[face_of_pixel[covered]]
     shares = np.concatenate([weights[covered], 1 - weights[covered].sum(1, keepdims=True)], 1)
@@ -69,10 +128,9 @@ def body(
     normals *= np.where(normals[:, 2:] > 0, -1, 1)
     light = _AMBIENT + (1 - _AMBIENT) * np.clip(normals @ _LIGHT, 0, 1)
     shaded = np.minimum(_SURFACE * 1.1 * light[:, None], 255)
-    canvas[covered] = np.rint(_OPACITY * shaded + (1 - _OPACITY) * canvas[covered]).astype(np.uint8)
+    canvas[covered] = np.rint(_OPACITY * shaded + (1 - _OPACITY) * behind[covered]).astype(np.uint8)
     outline, _ = cv2.findContours(covered.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(canvas, outline, -1, OUTLINE, max(1, round(0.35 * scale)), cv2.LINE_AA)
-    return finished(canvas)
 
 
 def body_mask(
@@ -95,7 +153,9 @@ def body_mask(
     Raises:
         ValueError: if the crop is not square, or a vertex or the camera is not finite.
     """
-    return _rasterize(vertices, faces, camera, image_size, image_size[0])[1] >= 0
+    _check_square(image_size)
+    crop = CroppedBody(np.asarray(vertices), np.asarray(camera), *_whole(image_size[0]))
+    return _rasterize(crop, faces, image_size, 1)[1] >= 0
 
 
 def body_joints(
@@ -155,14 +215,20 @@ def _colour(a: int, b: int) -> Colour:
     return RIGHT if "right" in sides else MIDDLE
 
 
+def _check_square(size: tuple[int, ...]) -> None:
+    if size[0] != size[1]:
+        raise ValueError(f"the crop has {size[0]} x {size[1]} pixels; expected a square crop")
+
+
+def _whole(side: int) -> tuple[tuple[float, float], float]:
+    """Centre and side of a crop that is a whole picture."""
+    return (side / 2, side / 2), side
+
+
 def _rasterize(
-    vertices: NDArray[np.floating],
-    faces: NDArray[np.integer],
-    camera: NDArray[np.floating],
-    image_size: tuple[int, int],
-    side: int,
+    person: CroppedBody, faces: NDArray[np.integer], size: tuple[int, ...], factor: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]:
-    """Rasterize a body into a canvas (side, side).
+    """Rasterize a body into a canvas of `size` (height, width) that is `factor` times as large as the image.
 
     Returns:
         The vertices (V, 3) in camera space, and the face of each pixel and the weights of its corners as in
@@ -170,20 +236,19 @@ def _rasterize(
     """
     from tcformer.rasterizer import rasterize
 
-    if image_size[0] != image_size[1]:
-        raise ValueError(f"the crop has {image_size[0]} x {image_size[1]} pixels; expected a square crop")
+    vertices, camera = person.vertices, person.camera
     if not np.isfinite(vertices).all() or not np.isfinite(camera).all():
         raise ValueError("the vertices or the camera hold values that are not finite; expected finite numbers")
+    height, width = size
     if camera[0] <= 0:  # the body is behind the camera
-        nothing = np.full((side, side), -1, np.int32)
-        return np.zeros_like(vertices, np.float32), nothing, np.zeros((side, side, 2), np.float32)
+        nothing = np.full((height, width), -1, np.int32)
+        return np.zeros_like(vertices, np.float32), nothing, np.zeros((height, width, 2), np.float32)
     translation = [camera[1], camera[2], 2 * FOCAL_OVER_SIDE / camera[0]]
-    seen = (np.asarray(vertices) + translation).astype(np.float32)
-    # The centre of the crop is the middle of pixel S / 2.
-    centre = (image_size[0] / 2 + 0.5) * side / image_size[0]
-    _, face_of_pixel, weights = rasterize(
-        seen, np.asarray(faces, np.int32), FOCAL_OVER_SIDE * side, centre, centre, side, side
-    )
+    seen = (vertices + translation).astype(np.float32)
+    # The rasterizer counts from the corner of the first pixel, `CroppedBody` from its centre.
+    x, y = ((at + 0.5) * factor for at in person.centre)
+    focal = FOCAL_OVER_SIDE * (person.side * factor)
+    _, face_of_pixel, weights = rasterize(seen, np.asarray(faces, np.int32), focal, x, y, height, width)
     return seen, face_of_pixel, weights
 
 

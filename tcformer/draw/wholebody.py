@@ -17,13 +17,12 @@ from tcformer.draw.canvas import (
     checked_points,
     contour_lines,
     dot,
+    draw_all,
     extent,
-    finished,
     line,
     line_width,
     mask_hull,
     mask_line,
-    new_canvas,
     to_canvas,
 )
 from tcformer.draw.text import write_text
@@ -83,13 +82,7 @@ def keypoints(
     Raises:
         ValueError: if a shape is wrong or a value is not finite.
     """
-    canvas = new_canvas(image, scale)
-    if truth is not None:
-        for person in checked_points(truth, NUM_KEYPOINTS, "truth"):
-            _draw_person(canvas, person, 0.0, scale, is_truth=True)
-    for person in checked_points(points, NUM_KEYPOINTS, "points"):
-        _draw_person(canvas, person, threshold, scale, is_truth=False)
-    return finished(canvas)
+    return draw_all(image, points, truth, NUM_KEYPOINTS, _draw_person, scale=scale, threshold=threshold)
 
 
 def side_legend(width: int, *, truth: bool = False, text_size: int = 12) -> NDArray[np.uint8]:
@@ -167,11 +160,11 @@ def _points_of(part: str) -> range:
 
 
 def _draw_person(
-    canvas: NDArray[np.uint8], person: NDArray[np.float64], threshold: float, scale: int, *, is_truth: bool
+    canvas: NDArray[np.uint8], points: NDArray[np.float64], threshold: float, scale: int, *, is_truth: bool
 ) -> None:
     """Draw the keypoints (133, 3) of one person, given in pixels of the image, on the canvas."""
-    seen = person[:, 2] > threshold
-    placed = to_canvas(person, scale)
+    seen = points[:, 2] > threshold
+    placed = to_canvas(points, scale)
     body = line_width(placed[seen], 0.016, 3.0, 16.0)
     widths = {
         "body": body,

@@ -28,6 +28,7 @@ from pipelines.paper.experiments import (
     with_backbone,
     with_released_weights,
 )
+from pipelines.paper.figures import FIGURES
 from pipelines.paper.origins import origin_of
 from pipelines.paper.overview import DOCUMENT, with_overview
 from pipelines.params import Params, load_params, spec_to_json
@@ -334,7 +335,8 @@ def test_figures_of_generated_people_stay_out_of_the_papers_tables() -> None:
 
 def test_experiments_and_published_tables_name_each_other() -> None:
     tables = published()["tables"]
-    assert {*tables, "study"} == set(TABLES) == {name for e in EXPERIMENTS.values() for name in e.tables}
+    assert {*tables, "study"} == set(TABLES)
+    assert {*TABLES, *FIGURES} == {name for e in EXPERIMENTS.values() for name in e.tables}
     for name, table in tables.items():
         named = {row["experiment"] for row in table["rows"] if "experiment" in row}
         assert named == {e.name for e in EXPERIMENTS.values() if name in e.tables}

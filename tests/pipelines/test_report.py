@@ -268,6 +268,7 @@ def test_a_report_of_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     files = {
         "evaluate/imagenet/metrics.json": '{"top1": 0.5, "baseline": {"top1": 0.25}}',
         "visualize/face.json": '{"stage 4": {"mean": 64.0}}',
+        "visualize/imagenet.json": "{}",
         "pretrain/training.csv": "step,loss\n1,2.5\n2,1.5\n",
         "pretrain/provenance.json": '{"training": "pretrain-0123", "data": "4567"}',
         "finetune/mesh/validation.csv": "step,val_loss\n8,0.75\n",
@@ -291,6 +292,8 @@ def test_a_report_of_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     ):
         assert line in markdown.splitlines()
     assert "the predicted points over the annotated ones in white." in markdown
+    cells, before = "Classification: grid cells", to_markdown(nothing)
+    assert cells in before and cells not in markdown, "there is nothing to measure on pictures to classify"
 
 
 def test_small_numbers_keep_their_digits() -> None:

@@ -50,7 +50,7 @@ STAGES = [
     "pretrain",
     *(f"finetune@{task}" for task in FINETUNED),
     *(f"evaluate@{task}" for task in TASKS),
-    *(f"visualize@{task}" for task in FINETUNED),
+    *(f"visualize@{task}" for task in TASKS),
     "report",
 ]
 

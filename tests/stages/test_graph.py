@@ -40,7 +40,7 @@ def test_the_graph_runs_records_and_repeats(workplace: Workplace, shared_ray: di
     assert face["full"]["count"] == 6 and face["baseline"]["full"]["NME"] > 0
     mesh = json.loads((runs / "evaluate" / "mesh" / "metrics.json").read_text())
     assert mesh["generated"]["count"] == 4 and mesh["baseline"]["generated"]["mpjpe"] > 0
-    for task in ("wholebody", "face", "mesh"):
+    for task in ("imagenet", "wholebody", "face", "mesh"):
         assert (runs / "visualize" / task / "tokens.png").read_bytes().startswith(b"\x89PNG")
     report = (runs / "report" / "report.md").read_text()
     assert all(title in report for title in ("whole-body pose", "face landmarks", "body mesh"))

@@ -47,7 +47,7 @@ def add_to_params(root: Path) -> None:
         recipe["data"]["toy"] = DATA
         recipe["finetune"]["toy"] = {"initial": None, "task": {"sigma": 1.0}, "training": changed}
         recipe["evaluate"]["toy"] = EVALUATE
-        recipe["visualize"]["toy"] = {"data_root": None, "persons": 2, "keypoint_threshold": 0.0, "scale": 3}
+        recipe["visualize"]["toy"] = {"data_root": None, "samples": 2, "keypoint_threshold": 0.0, "scale": 3}
     with path.open("w", encoding="utf-8") as stream:
         yaml.dump(tree, stream)
 

@@ -6,6 +6,7 @@ marks as invisible are not used, because their positions are invented.
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -32,14 +33,21 @@ LSP_14: Final = tuple(range(14))
 MPII_16: Final = (0, 1, 2, 3, 4, 5, 14, 15, 12, 13, 6, 7, 8, 9, 10, 11)
 COCO_17: Final = (19, 20, 21, 22, 23, 9, 8, 10, 7, 11, 6, 3, 2, 4, 1, 5, 0)
 
+_LSP_TRAINING = 1000  # images of LSP's training set
 _LIMBS_OF_COCO = slice(5, 17)
 
 
-def load_lsp(path: Path) -> Bodies:
+def load_lsp(path: Path, *, test: bool = False) -> Bodies:
     """Read joints.mat of LSP or LSP-Extended, with the image names from the folder beside it.
+
+    The training set of LSP is im0001.jpg to im1000.jpg, its test set the rest. All of LSP-Extended is for training.
 
     That folder is images/ or, if it does not exist (HR-LSPET), the folder of the file. The image names in ascending
     order correspond to the columns of the file. A person with less than two visible points has no box and is dropped.
+
+    Args:
+        path: the file.
+        test: whether to read the test set instead of the training set.
 
     Raises:
         UserError: the file cannot be read, or the number of its columns is not the number of images.
@@ -69,7 +77,8 @@ def load_lsp(path: Path) -> Bodies:
     check_finite_rows(
         points[:, :, :2], lambda row: f"{path}: column {row} (counted from 0), {names[row]}", rows="columns"
     )
-    kept = np.flatnonzero(seen.sum(1) > 1)
+    in_test = np.array([not extended and int(re.sub(r"\D", "", f"0{name}")) > _LSP_TRAINING for name in names], bool)
+    kept = np.flatnonzero((seen.sum(1) > 1) & (in_test == test))
     labelled = np.concatenate([points[:, :, :2], seen[:, :, None]], 2)[kept]
     centre, scale = boxes_around(labelled)
     return _bodies(path, [names[row] for row in kept], labelled, LSP_14, centre, scale)

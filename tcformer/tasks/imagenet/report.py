@@ -3,7 +3,7 @@
 from tcformer.tables import Headline, Metrics, Table, headline
 
 TITLE = "Classification"
-DRAWN = ""  # classes are not drawn
+DRAWN = "above each row the predicted class, its probability and, if that is wrong, the true class"
 
 
 def headlines(metrics: Metrics | None) -> list[Headline]:

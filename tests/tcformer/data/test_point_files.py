@@ -13,6 +13,7 @@ from scipy.io import savemat
 
 from tcformer.body.joints import NUM_OPENPOSE, SPIN_NAMES
 from tcformer.data.mesh.files import load_bodies
+from tcformer.data.mesh.point_files import load_lsp
 from tcformer.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -66,6 +67,13 @@ def test_lsp_has_its_axes_the_other_way_round(tmp_path: Path) -> None:
     bodies = load_bodies(tmp_path / "joints.mat")
     assert bodies.image == ("im0001.jpg", "im0002.jpg")
     np.testing.assert_allclose(bodies.keypoints[1, NUM_OPENPOSE : NUM_OPENPOSE + 14, :2], joints[:2, :, 1].T, rtol=1e-6)
+
+
+def test_lsps_test_set_is_not_trained_on(tmp_path: Path) -> None:
+    savemat(tmp_path / "joints.mat", {"joints": RNG.uniform(5, 90, (3, 14, 3))})
+    images(tmp_path / "images", "im0999.jpg", "im1000.jpg", "im1001.jpg")
+    assert load_bodies(tmp_path / "joints.mat").image == ("im0999.jpg", "im1000.jpg")
+    assert load_lsp(tmp_path / "joints.mat", test=True).image == ("im1001.jpg",)
 
 
 def test_mpii_boxes_are_those_of_stacked_hourglass(tmp_path: Path) -> None:

@@ -56,3 +56,36 @@ def test_invalid_sheets_raise():
         draw.contact_sheet([[picture]], [("a", ""), ("b", "")])
     with pytest.raises(ValueError, match="footers"):
         draw.contact_sheet([[picture]], [("a", "")], footers=[None, None])
+
+
+def found(page, picture):
+    """Where a picture is on a page, as (top, left); fails if it is not there unchanged."""
+    difference = cv2.matchTemplate(page, picture, cv2.TM_SQDIFF)
+    top, left = (int(at) for at in np.unravel_index(difference.argmin(), difference.shape))
+    height, width = picture.shape[:2]
+    assert (page[top : top + height, left : left + width] == picture).all()
+    return top, left
+
+
+def test_networks_are_compared_in_groups_of_columns_or_below_each_other():
+    one = example(3, points=False)
+    fine = replace(one, partitions=[draw.Partition(np.arange(16 * 12), (16, 12))] * 4)
+    pictures = [draw.tokens(e.image, e.partitions[3].token_of_cell, (16, 12), scale=2) for e in (one, fine)]
+    networks = {"coarse": [one, example(4, points=False)], "fine": [fine, example(4, points=False)]}
+    page = draw.comparison_sheet(networks, stages=[3], scale=2)
+    (top, left), (same, right) = (found(page, picture) for picture in pictures)
+    assert top == same and right > left + 2 * 96, "the token sizes are between them"
+    page = draw.comparison_sheet(networks, stages=[3], in_rows=True, scale=2)
+    (top, left), (below, same) = (found(page, picture) for picture in pictures)
+    assert left == same and below >= top + 128
+    with pytest.raises(ValueError, match="numbers of examples"):
+        draw.comparison_sheet({"a": [one], "b": []})
+
+
+def test_sizes_of_compared_tokens_have_the_same_colours():
+    one = example(3, points=False)
+    fine = replace(one, partitions=[draw.Partition(np.arange(16 * 12), (16, 12))] * 4)
+    page = draw.comparison_sheet({"coarse": [one], "fine": [fine]}, stages=[3], scale=2)
+    largest = np.unique(one.partitions[3].token_of_cell, return_counts=True)[1].max()
+    for part in (one.partitions[3], fine.partitions[3]):
+        found(page, draw.token_sizes(part.token_of_cell, (16, 12), (64, 48), scale=2, largest=int(largest)))

@@ -99,3 +99,29 @@ def test_invalid_bodies_raise() -> None:
         draw.body(GREY[:40], vertices, faces, CAMERA)
     with pytest.raises(ValueError, match="not finite"):
         draw.body(GREY, vertices * np.nan, faces, CAMERA)
+
+
+def test_a_body_lies_in_the_picture_where_it_lies_in_its_crop() -> None:
+    vertices, faces = box(0.5, 1.0)
+    picture = np.full((2 * SIZE, 3 * SIZE, 3), 90, np.uint8)
+    left, top = 2 * SIZE - 20, 7
+    person = draw.CroppedBody(vertices, CAMERA, (left + SIZE / 2, top + SIZE / 2), SIZE)
+    drawn = draw.bodies(picture, [person], faces, scale=3)
+    crop = draw.body(GREY, vertices, faces, CAMERA, scale=3)
+    part = np.s_[3 * top : 3 * (top + SIZE), 3 * left : 3 * (left + SIZE)]
+    np.testing.assert_array_equal(drawn[part], crop)
+    drawn[part] = 90
+    assert (drawn == 90).all()
+
+
+def test_a_larger_person_is_in_front_and_people_may_leave_the_picture() -> None:
+    vertices, faces = box(0.5, 1.0)
+    near = draw.CroppedBody(vertices, CAMERA, (20.0, 20.0), 80.0)
+    far = draw.CroppedBody(vertices, CAMERA, (22.0, 24.0), 40.0)
+    one, other = (draw.bodies(GREY, people, faces, scale=2) for people in ([near, far], [far, near]))
+    np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(one[30:40, 40:44], draw.bodies(GREY, [near], faces, scale=2)[30:40, 40:44])
+    outside = draw.CroppedBody(vertices, CAMERA, (-500.0, 20.0), 40.0)
+    np.testing.assert_array_equal(draw.bodies(GREY, [outside], faces), GREY)
+    with pytest.raises(ValueError, match="not finite"):
+        draw.bodies(GREY, [draw.CroppedBody(vertices * np.nan, CAMERA, (0.0, 0.0), 40.0)], faces)

@@ -1,0 +1,57 @@
+"""What is drawn of classification: the predicted class, its probability, and the true class if that is another."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+import tcformer
+from pipelines.params import load_params, spec_to_json
+from pipelines.visualization import draw_examples
+from tcformer.draw import Partition
+from tcformer.tasks import TASKS
+from tcformer.tasks.imagenet.drawing import class_titles
+from tests import small
+
+
+def test_the_predicted_class_is_written_above_the_picture(tmp_path: Path) -> None:
+    params = small.parameters(tmp_path)
+    root = small.generate("imagenet", params, tmp_path)
+    task = params.sample.spec_of("imagenet").build(root)
+    titles = [title.replace("_", " ") for _, title in json.loads((root / "classes.json").read_text()).values()]
+    sample = task.val_set().sample(3, None)
+    logits = torch.full((1, 12), -50.0)
+    logits[0, [3, 5]] = torch.tensor([np.log(0.8), np.log(0.2)]).float()
+    partition = Partition.regular((16, 16), (16, 16))
+    drawn = TASKS["imagenet"].draw(task, sample, logits, [partition], 2)
+    assert drawn.example.label == f"predicted: {titles[3]} (80%); correct"
+    assert drawn.example.image.shape == (64, 64, 3) and not drawn.mask.any()
+    drawn = TASKS["imagenet"].draw(task, {**sample, "label": 5}, logits, [partition], 2)
+    assert drawn.example.label == f"predicted: {titles[3]} (80%); true class: {titles[5]}"
+
+
+def test_a_sheet_of_tokens_without_measures(tmp_path: Path) -> None:
+    params = small.parameters(tmp_path, visualize__imagenet__samples=2)
+    root, spec = small.generate("imagenet", params, tmp_path), params.sample.spec_of("imagenet")
+    weights = tmp_path / "model.safetensors"
+    tcformer.save_model(spec.build(root).build_model(), weights, {"options": spec_to_json(spec)})
+    drawing = params.sample.drawing_of("imagenet")
+    assert draw_examples("imagenet", weights, root, drawing, tmp_path / "out") == {}
+    picture = cv2.imread(str(tmp_path / "out/tokens.png"))
+    assert picture is not None and picture.shape[0] > 2 * 4 * 64 and picture.shape[1] > 6 * 4 * 64
+
+
+def test_classes_of_imagenet_have_the_names_of_their_synsets(tmp_path: Path) -> None:
+    for name in ("n02123045", "n01440764", "other"):
+        (tmp_path / "val" / name).mkdir(parents=True)
+    assert class_titles(tmp_path, 3) == ("tench", "tabby", "other")
+    for name in ("dogs", "cats"):
+        (tmp_path / "plain" / "val" / name).mkdir(parents=True)
+    assert class_titles(tmp_path / "plain", 2) == ("cats", "dogs")
+
+
+def test_both_recipes_draw_it() -> None:
+    params = load_params(small.ROOT / "params.yaml")
+    assert params.sample.drawing_of("imagenet").samples == 8 and params.paper.drawing_of("imagenet").samples == 16
