@@ -16,7 +16,9 @@ from functools import partial
 from pathlib import Path
 
 import cv2
+import numpy as np
 
+from tcformer.data.crops import crop_matrix, cut_crop
 from tcformer.files import sha256_of_json
 from tcformer.synthetic import (
     GenerateFace,
@@ -29,7 +31,7 @@ from tcformer.synthetic import (
     generate_wholebody,
 )
 
-#: `sha256_of_json` of the `contents` of each set.
+#: `sha256_of_json` of the `contents` of each set, and the SHA-256 of `crops`.
 HASHES = Path(__file__).parent / "tcformer/synthetic/hashes.json"
 
 WHOLEBODY = GenerateWholebody(
@@ -130,6 +132,17 @@ def contents(root: Path) -> dict[str, str]:
     return found
 
 
+def crops() -> str:
+    """The SHA-256 of crops, as datasets cut them, turned and mirrored ones among them."""
+    rng = np.random.default_rng(0)
+    image, sha256 = rng.integers(0, 256, (150, 200, 3), np.uint8), hashlib.sha256()
+    for _ in range(60):
+        (x, y), extent, angle = rng.uniform(0, 200, 2), rng.uniform(20, 300), rng.uniform(-60, 60)
+        matrix = crop_matrix((x, y), (extent, extent), angle, (64, 48), 200 if rng.random() < 0.5 else None)
+        sha256.update(cut_crop(image, matrix, (64, 48)).tobytes())
+    return sha256.hexdigest()
+
+
 def numpy_features() -> list[str]:
     """The optional CPU features for which NumPy has code and which this process uses."""
     from numpy._core import _multiarray_umath as core
@@ -144,11 +157,11 @@ def opencv_features() -> list[str]:
 
 
 def describe(root: Path) -> dict[str, object]:
-    """Generate all sets below a folder; returns their contents and the CPU features that NumPy and OpenCV used."""
+    """Generate all sets below a folder; returns their contents, `crops`, and which CPU features are used."""
     for name, generate in SETS.items():
         generate(root / name)
     sets = {name: contents(root / name) for name in SETS}
-    return {"sets": sets, "features": numpy_features() + opencv_features()}
+    return {"sets": sets, "crops": crops(), "features": numpy_features() + opencv_features()}
 
 
 def record() -> None:
@@ -156,7 +169,8 @@ def record() -> None:
     with tempfile.TemporaryDirectory() as folder:
         sets = describe(Path(folder))["sets"]
     assert isinstance(sets, dict)
-    HASHES.write_text(json.dumps({name: sha256_of_json(files) for name, files in sets.items()}, indent=1) + "\n")
+    hashes = {name: sha256_of_json(files) for name, files in sets.items()} | {"crops": crops()}
+    HASHES.write_text(json.dumps(hashes, indent=1) + "\n")
 
 
 if __name__ == "__main__":

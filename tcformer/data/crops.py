@@ -17,6 +17,12 @@ from numpy.typing import ArrayLike, NDArray
 #: Pixels in one unit of the "scale" that mmpose and SPIN store for a box.
 SCALE_UNIT: Final = 200.0
 
+# Fixed point: sums are in 1/1024 pixel, positions in 1/32, the unit of OpenCV's tables.
+_FRACTION_BITS: Final = 5
+_ONE: Final = 1024
+_STEP: Final = _ONE >> _FRACTION_BITS
+_HALF_STEP: Final = _STEP // 2
+
 
 def centre_and_extent(
     boxes: ArrayLike, input_size: tuple[int, int], padding: float
@@ -74,6 +80,32 @@ def crop_matrix(
         matrix[:, 2] += matrix[:, 0] * (flip_width - 1)
         matrix[:, 0] *= -1
     return matrix
+
+
+def cut_crop(image: NDArray[np.uint8], matrix: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Cut a crop out of an image, with bilinear interpolation; black outside the image.
+
+    All arithmetic on pixels is in integers, so a crop is the same bytes on every CPU. (OpenCV's `warpAffine` chooses
+    its arithmetic by the CPU.) Positions are rounded to 1/32 pixel, as OpenCV's are.
+
+    Args:
+        image: (H, W, 3).
+        matrix: (2, 3) from pixels of the image to those of the crop, see `crop_matrix`.
+        size: (height, width) of the crop.
+    """
+    import cv2
+
+    (a, b, c), (d, e, f) = np.asarray(matrix, np.float64).tolist()
+    scale = _ONE / (a * e - b * d)
+    x, y = np.arange(size[1]), np.arange(size[0])[:, None]
+    pixel, fraction = np.empty((*size, 2), np.int16), np.empty((2, *size), np.uint16)
+    for axis, (of_x, of_y, shift) in enumerate(((e, -b, b * f - c * e), (-d, a, c * d - a * f))):
+        in_x, in_y = (np.rint(v * scale).astype(np.int64) for v in (of_x * x, of_y * y + shift))
+        position = np.clip((in_x + in_y + _HALF_STEP) // _STEP, -(1 << 20), (1 << 20) - 1)
+        pixel[..., axis] = position >> _FRACTION_BITS
+        fraction[axis] = position & ((1 << _FRACTION_BITS) - 1)
+    table = (fraction[1] << _FRACTION_BITS) | fraction[0]
+    return np.asarray(cv2.remap(image, pixel, table, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT), np.uint8)
 
 
 def transform_points(points: NDArray, matrix: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcformer.checks import is_below_folder
-from tcformer.data.crops import centre_and_extent, crop_matrix, transform_points
+from tcformer.data.crops import centre_and_extent, crop_matrix, cut_crop, transform_points
 from tcformer.data.face.landmarks import ATTRIBUTES, EYE_CORNERS, FLIP, NUM_LANDMARKS
 from tcformer.data.images import check_images, normalise, read_image
 from tcformer.errors import UserError
@@ -223,7 +223,6 @@ class FaceDataset:
 
     def sample(self, index: int, rng: np.random.Generator | None) -> dict[str, Any]:
         """Make the crop `index`. It is augmented if there is a generator, from which all randomness comes."""
-        import cv2
 
         image = read_image(self.folder / self.faces.names[index])
         centre, extent, rotation, flip = self.centre[index], self.extent[index], 0.0, False
@@ -236,8 +235,7 @@ class FaceDataset:
             if flip:
                 centre = np.array([image.shape[1] - 1 - centre[0], centre[1]])
         matrix = crop_matrix(centre, extent, rotation, self.input_size, image.shape[1] if flip else None)
-        height, width = self.input_size
-        crop = cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR)
+        crop = cut_crop(image, matrix, self.input_size)
         points = transform_points(self.faces.points[index], matrix).astype(np.float32)
         return {
             "image": normalise(crop),

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from tcformer.body.joints import NUM_JOINTS, NUM_OPENPOSE, SPIN_FLIP
 from tcformer.body.rotations import flip_pose, to_matrix
-from tcformer.data.crops import SCALE_UNIT, crop_matrix, transform_points
+from tcformer.data.crops import SCALE_UNIT, crop_matrix, cut_crop, transform_points
 from tcformer.data.images import check_images, normalise, read_reduced
 from tcformer.data.mesh.bodies import Bodies
 from tcformer.errors import UserError
@@ -120,7 +120,7 @@ class MeshDataset:
         matrix = crop_matrix(
             centre, (side, side), change.rotation, (size, size), flip_width=width if change.flip else None
         )
-        crop = cv2.warpAffine(image.pixels, matrix @ image.to_full(), (size, size), flags=cv2.INTER_LINEAR)
+        crop = cut_crop(image.pixels, matrix @ image.to_full(), (size, size))
         if change.brightness != (1.0, 1.0, 1.0):
             table = np.clip(np.arange(256)[:, None] * change.brightness, 0, 255).astype(np.uint8)  # (256, 3)
             crop = cv2.LUT(crop, table[:, None])

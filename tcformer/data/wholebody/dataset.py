@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcformer.checks import is_below_folder, numbers_of_list, read_json
-from tcformer.data.crops import centre_and_extent, crop_matrix, fit_aspect, transform_points
+from tcformer.data.crops import centre_and_extent, crop_matrix, cut_crop, fit_aspect, transform_points
 from tcformer.data.images import check_images, normalise, read_image
 from tcformer.data.wholebody.keypoints import FLIP, NUM_KEYPOINTS, PART_FIELDS, PARTS, UPPER_BODY
 from tcformer.errors import UserError
@@ -373,7 +373,6 @@ class WholebodyDataset:
 
     def sample(self, index: int, rng: np.random.Generator | None) -> dict[str, Any]:
         """Make the crop `index`. It is augmented if there is a generator, from which all randomness comes."""
-        import cv2
 
         crops = self.crops
         image_id = int(crops.image_id[index])
@@ -389,8 +388,7 @@ class WholebodyDataset:
                 self.augmentation, centre, extent, points[labelled], _IS_UPPER[labelled], image.shape[1], rng
             )
         matrix = crop_matrix(centre, extent, rotation, self.input_size, image.shape[1] if flip else None)
-        height, width = self.input_size
-        crop = cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR)
+        crop = cut_crop(image, matrix, self.input_size)
         points = np.where(labelled[:, None], transform_points(points, matrix), 0).astype(np.float32)
         if flip:
             points, labelled = points[FLIP], labelled[FLIP]

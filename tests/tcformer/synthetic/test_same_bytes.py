@@ -15,7 +15,7 @@ import pytest
 import tcformer.synthetic
 from tcformer.files import sha256_of_json
 from tcformer.synthetic.exact import arctangent2, cosine, dot, exponential, product, sine
-from tests.generated import HASHES, SETS, contents, numpy_features, opencv_features
+from tests.generated import HASHES, SETS, contents, crops, numpy_features, opencv_features
 
 ROOT = Path(__file__).parents[3]
 FIXTURES = {"face": "faces", "imagenet": "imagenet", "mesh": "mesh", "wholebody": "wholebody"}
@@ -45,6 +45,10 @@ def test_recorded_hashes(task: str, request: pytest.FixtureRequest) -> None:
     )
 
 
+def test_recorded_hash_of_crops() -> None:
+    assert crops() == json.loads(HASHES.read_text())["crops"]
+
+
 @pytest.mark.slow
 def test_the_oldest_cpu_makes_the_same_bytes(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     done = subprocess.run(
@@ -56,6 +60,7 @@ def test_the_oldest_cpu_makes_the_same_bytes(tmp_path: Path, request: pytest.Fix
     )
     made = json.loads(done.stdout)
     assert made["features"] == []
+    assert made["crops"] == crops()
     for task, fixture in FIXTURES.items():
         expected = contents(request.getfixturevalue(fixture))
         assert set(made["sets"][task]) == set(expected)
