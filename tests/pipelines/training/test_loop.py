@@ -17,7 +17,7 @@ from pipelines.driver.local import train_locally
 from pipelines.layout import WEIGHTS
 from pipelines.params import Optimizer, Training
 from pipelines.training import checkpoint
-from pipelines.training.events import CheckpointSaved, Event, Note, Row, Started
+from pipelines.training.events import CheckpointSaved, Event, Note, Row, Started, Stopped
 from pipelines.training.job import Job
 from pipelines.training.loop import HISTORY
 from pipelines.training.outputs import write_csv, write_outputs
@@ -88,7 +88,7 @@ def test_the_logged_learning_rate_is_the_optimisers(job: Job, undisturbed: list[
     assert rates[0] == pytest.approx(chosen.warmup_lr) and max(rates) < chosen.lr and rates[-1] < rates[3]
 
 
-class Stopped(Exception):
+class DriverGone(Exception):
     """The driver is gone."""
 
 
@@ -100,9 +100,9 @@ def test_a_training_that_is_cut_and_resumed_gives_the_same_bits(
 
     def stop(event: Event) -> None:
         if event == CheckpointSaved(step):
-            raise Stopped
+            raise DriverGone
 
-    with pytest.raises(Stopped):
+    with pytest.raises(DriverGone):
         train_locally(other, stop)
     events: list[Event] = []
     train_locally(other, events.append)
@@ -111,14 +111,31 @@ def test_a_training_that_is_cut_and_resumed_gives_the_same_bits(
     assert all(torch.equal(value, weights(job)[name]) for name, value in weights(other).items())
 
 
+@pytest.mark.parametrize("step", [1, 3])
+def test_a_training_that_is_stopped_and_resumed_gives_the_same_bits(
+    job: Job, undisturbed: list[Event], step: int, tmp_path: Path
+) -> None:
+    """At any step, also between two rows of the history."""
+    rows = job.training.model_copy(update={"log_every": 4})
+    whole, other = (replace(job, training=rows, store=str(tmp_path / name)) for name in ("whole", "stopped"))
+    train_locally(whole, lambda event: None)
+    events: list[Event] = []
+    train_locally(other, events.append, stops_before=lambda next_step: next_step >= step)
+    assert events[-2:] == [CheckpointSaved(step), Stopped(step)]
+    assert not (tmp_path / "stopped" / checkpoint.FINAL).exists()
+    train_locally(other, lambda event: None)
+    assert history(other) == history(whole)
+    assert all(torch.equal(value, weights(job)[name]) for name, value in weights(other).items())
+
+
 def test_a_damaged_checkpoint_is_skipped_with_a_note(job: Job, undisturbed: list[Event], tmp_path: Path) -> None:
     other = replace(job, store=str(tmp_path / "store"))
 
     def stop(event: Event) -> None:
         if event == CheckpointSaved(4):
-            raise Stopped
+            raise DriverGone
 
-    with pytest.raises(Stopped):
+    with pytest.raises(DriverGone):
         train_locally(other, stop)
     (tmp_path / "store" / checkpoint.folder_name(4) / "state.pt").write_bytes(b"damaged")
     events: list[Event] = []
