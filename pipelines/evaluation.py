@@ -1,16 +1,17 @@
 """A trained model measured on its task's test set: predictions in parallel, metrics once."""
 
 import json
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipelines.adapters.ray import parallel_map, session, uses_gpus
 from pipelines.params import Params
-from pipelines.trained import trained_task
+from pipelines.token_measures import TokenMeasurement, headline_measures
+from pipelines.trained import model_from_bytes, trained_task
 from pipelines.training.loading import validation_batches
-from tcformer.tasks import TaskSpec
+from tcformer.metrics.points import Skipped
+from tcformer.tasks import TASKS, TaskSpec
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,9 @@ class _Shard:
         """The predictions for the samples shard, shard + shards, ..."""
         import torch
 
-        from tcformer.models import load_model
-
         task = self.task.build(self.data_root, self.evaluation)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        with tempfile.NamedTemporaryFile(suffix=".safetensors") as file:
-            file.write(self.weights)
-            file.flush()
-            model = load_model(Path(file.name)).to(device).eval()
+        model = model_from_bytes(self.weights).to(device).eval()
         found: list[dict[str, Any]] = []
         batches = validation_batches(task.test_set(), shard, self.shards, self.batch, self.loader_processes)
         with torch.inference_mode():
@@ -46,7 +42,10 @@ class _Shard:
 
 
 def evaluate(task: str, weights: Path, data_root: Path, params: Params, out: Path) -> dict[str, Any]:
-    """Predict `data_root`'s test set with `weights`, write `metrics.json` and `predictions.json` to `out`.
+    """Predict `data_root`'s test set with `weights` and measure the predictions and the tokens.
+
+    Writes to `out`: `metrics.json`, `predictions.json`, `keypoints.json` (errors of each keypoint) and `tokens.json`
+    (measures of the tokens by stage).
 
     Args:
         task: name of the task.
@@ -56,18 +55,37 @@ def evaluate(task: str, weights: Path, data_root: Path, params: Params, out: Pat
         out: folder of the stage's outputs.
 
     Returns:
-        The metrics, the task's trivial baseline among them under "baseline".
+        The metrics, the task's trivial baseline among them under "baseline". "points" contains the means of
+        `keypoints.json` by part, "tokens" a few numbers of `tokens.json`; both are absent if they were not measured.
     """
     spec, evaluation = trained_task(task, weights), params.active.evaluation_options_of(task)
     whole = spec.build(data_root, evaluation)
     whole.test_set()  # faults of the data are reported before Ray starts
-    shards, batch = params.cluster.workers, params.active.evaluation_of(task).batch
-    shard = _Shard(spec, evaluation, data_root, weights.read_bytes(), batch, shards, params.cluster.loader_processes)
+    if params.active.evaluation_of(task).tokens:
+        whole.val_set()
+    shards, options = params.cluster.workers, params.active.evaluation_of(task)
+    content, training = weights.read_bytes(), params.active.training_of(task).training
+    shard = _Shard(spec, evaluation, data_root, content, options.batch, shards, params.cluster.loader_processes)
+    measurement = TokenMeasurement(spec, data_root, content, options.tokens, training)
     with session(params.cluster):
         parts = parallel_map(shard.predict, range(shards), gpus=uses_gpus(), title=f"evaluate@{task}")
+        [tokens] = parallel_map(_measure, [measurement], gpus=uses_gpus(), title=f"tokens@{task}")
     predictions = [prediction for part in parts for prediction in part]
     metrics = whole.evaluate(predictions)
+    keypoints = TASKS[task].keypoints(whole, predictions)
+    if isinstance(keypoints, Skipped):
+        by_keypoint = keypoints.to_json()
+    else:
+        by_keypoint = {"tables": {name: table.to_json() for name, table in keypoints.items()}}
+        metrics["points"] = {name: table.by_part() for name, table in keypoints.items()}
+    if headlines := headline_measures(tokens):
+        metrics["tokens"] = headlines
     out.mkdir(parents=True, exist_ok=True)
-    (out / "metrics.json").write_text(json.dumps(metrics, indent=1))
+    for name, content_of_file in (("metrics", metrics), ("keypoints", by_keypoint), ("tokens", tokens)):
+        (out / f"{name}.json").write_text(json.dumps(content_of_file, indent=1))
     (out / "predictions.json").write_text(json.dumps(predictions))
     return metrics
+
+
+def _measure(measurement: TokenMeasurement) -> dict[str, Any]:
+    return measurement.measure()

@@ -33,6 +33,7 @@ class Optimizer(Strict):
     """AdamW and its learning-rate schedule. Steps are optimiser steps; fractions are of the whole training."""
 
     lr: float = pydantic.Field(gt=0)
+    layer_decay: float | None = pydantic.Field(gt=0, le=1)  # factor of lr for each layer further from the head
     weight_decay: float = pydantic.Field(ge=0)
     decay_norms_and_biases: bool  # whether weight decay also pulls one-dimensional parameters
     clip_norm: float | None = pydantic.Field(gt=0)  # largest gradient norm; null: no clipping
@@ -52,8 +53,10 @@ class Training(Strict):
     micro_batch: int = pydantic.Field(ge=1)  # most samples a worker processes at once; the rest accumulates
     precision: Literal["auto", "fp32", "bf16"]  # auto: bf16 on GPUs, fp32 on CPUs
     zero_stage: Literal[0, 1, 2]  # DeepSpeed ZeRO
+    ema_decay: float | None = pydantic.Field(gt=0, lt=1)  # moving average of the weights; null: off
     checkpoint_every: int = pydantic.Field(ge=1)  # steps between checkpoints
     validate_every: int = pydantic.Field(ge=1)  # epochs between validations; the last epoch always validates
+    keep: Literal["last", "best"]  # which weights are the final ones: of the last step, or of the best validation
     log_every: int = pydantic.Field(ge=1)  # steps between metric rows
     optimizer: Optimizer
 
@@ -79,6 +82,7 @@ class Evaluation(Strict):
 
     data_root: str | None  # another dataset in the same layout; null: what prepare made
     batch: int = pydantic.Field(ge=1)
+    tokens: int = pydantic.Field(ge=0)  # images on which the tokens are measured; 0: they are not
 
 
 class EvaluationWithOptions(Evaluation, Generic[Options]):

@@ -13,6 +13,7 @@ from tcformer.files import sha256_of_file, sha256_of_json
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("torch", "numpy", "ray", "deepspeed", "mlflow", "dvc", "pycocotools", "triton", "timm", "safetensors")
+DISTRIBUTION = "tcformer"  # the name in pyproject.toml
 #: Packages whose files a stage of dvc.yaml may depend on.
 CODE = ("kernels", "tcformer", "pipelines", "stages")
 
@@ -49,16 +50,33 @@ def code_version(stage: str) -> str:
     return sha256_of_files(ROOT, names)
 
 
-def git_revision() -> str:
-    """Commit of the working tree, with `-dirty` where tracked files differ from it; `unknown` outside git."""
-    answers = []
-    for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]):
-        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            return "unknown"
-        answers.append(done.stdout.strip())
-    revision, changes = answers
-    return f"{revision}-dirty" if changes else revision
+def git_revision(root: Path = ROOT) -> str:
+    """Commit of this code, with `-dirty` where tracked files differ from it.
+
+    Outside of a git repository that tracks the code, as in an installed wheel, it is the installed version: the
+    repository of a folder above is that of something else.
+
+    Args:
+        root: folder of the packages.
+    """
+    if _git(root, "ls-files", "--error-unmatch", "--", Path(__file__).relative_to(ROOT).as_posix()) is not None:
+        revision = _git(root, "rev-parse", "HEAD")
+        changes = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".")
+        if revision is not None and changes is not None:
+            return f"{revision}-dirty" if changes else revision
+    try:
+        return f"{DISTRIBUTION} {importlib.metadata.version(DISTRIBUTION)}"
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """What git prints in a folder; None if it fails."""
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    except FileNotFoundError:  # git is not installed
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def versions() -> dict[str, str]:

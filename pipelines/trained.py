@@ -1,8 +1,9 @@
 """Trained weights: what their file says of their training, and the records that later stages add to it."""
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.adapters.mlflow import Run, flatten
 from pipelines.layout import Layout
@@ -10,15 +11,28 @@ from pipelines.params import Params, spec_from_json
 from tcformer.models import read_about
 from tcformer.tasks import TaskSpec
 
+if TYPE_CHECKING:
+    from tcformer.models import Network
+
 
 def read_weights_metadata(weights: Path) -> dict[str, str]:
-    """What a training wrote beside its weights: `options` (JSON) and `training` (its key)."""
+    """What a training wrote beside its weights: `options` (JSON), `training` (its key) and the `step` they are from."""
     return read_about(weights)[1]
 
 
 def trained_task(task: str, weights: Path) -> TaskSpec:
     """The task with the options that `weights` were trained with."""
     return spec_from_json(task, read_weights_metadata(weights)["options"])
+
+
+def model_from_bytes(weights: bytes) -> "Network":
+    """Rebuild the network from the bytes of its file, which workers get instead of the file."""
+    from tcformer.models import load_model
+
+    with tempfile.NamedTemporaryFile(suffix=".safetensors") as file:
+        file.write(weights)
+        file.flush()
+        return load_model(Path(file.name))
 
 
 def record_results(weights: Path, stage: str, params: Params, metrics: dict[str, Any], files: Sequence[Path]) -> None:

@@ -14,7 +14,8 @@ def main() -> None:
     weights, out = layout.weights(task), layout.run("evaluate", task)
     root = data_root(start, params.active.evaluation_of(task).data_root)
     metrics = evaluate(task, weights, root, params, out)
-    record_results(weights, f"evaluate@{task}", params, metrics, [out / "metrics.json"])
+    files = [out / f"{name}.json" for name in ("metrics", "keypoints", "tokens")]
+    record_results(weights, f"evaluate@{task}", params, metrics, files)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from pipelines.paper.experiments import (
     with_released_weights,
 )
 from pipelines.paper.overview import DOCUMENT, overview_table, with_overview
+from pipelines.paper.sources import source_of
 from pipelines.params import load_params
 from pipelines.process import stage_main
 from pipelines.provenance import ROOT
@@ -40,7 +41,7 @@ def main() -> None:
     command = commands.add_parser("list", help="show all experiments, with their tables and stages")
     command.set_defaults(run=list_all)
 
-    command = commands.add_parser("show", help="show the parameters that an experiment sets, and its DVC command")
+    command = commands.add_parser("show", help="show an experiment's parameters, their sources, and its DVC command")
     command.add_argument("names", nargs="+", metavar="NAME", help=names)
     command.set_defaults(run=show)
 
@@ -72,11 +73,14 @@ def list_all(arguments: argparse.Namespace) -> None:
 
 
 def show(arguments: argparse.Namespace) -> None:
-    """Print what experiments set."""
+    """Print what experiments set, and the sources of these settings."""
     for experiment in select(arguments.names, load_experiments()):
         print(f"{experiment.name}: {experiment.description}\n  tables: {', '.join(experiment.tables)}")
-        print("\n".join(f"  {override}" for override in experiment.overrides()))
+        for name, override in zip(("recipe", *experiment.settings), experiment.overrides()):
+            source = source_of(experiment, name)
+            print(f"  {override}" + (f"  # {source}" if source else ""))
         print(f"  {as_typed(queue_command(experiment))}\n")
+    print("in brackets: sources, which pipelines/paper/sources.yaml explains")
 
 
 def queue(arguments: argparse.Namespace) -> None:

@@ -11,8 +11,11 @@ from tcformer.errors import UserError
 
 #: Content of a table's cell; None where nothing was measured.
 Cell: TypeAlias = str | int | float | None
-#: What a task's `evaluate` returned: measures by name, also nested; under "baseline" those of a trivial answer.
+#: Content of metrics.json: what a task's `evaluate` returned, that is measures by name, also nested, and under
+#: "baseline" those of a trivial answer; also means over keypoints ("points") and a few measures of tokens ("tokens").
 Metrics: TypeAlias = Mapping[str, Any]
+
+_NO_GROUPS = ("baseline", "points", "tokens")
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,6 @@ def measure_at(metrics: Metrics | None, keys: Sequence[str]) -> float | None:
 
 
 def group_rows(metrics: Metrics | None, measures: Sequence[str]) -> tuple[tuple[Cell, ...], ...]:
-    """One row for each group of samples in the metrics, without the baseline: its name and the named measures."""
-    groups = {} if metrics is None else {name: values for name, values in metrics.items() if name != "baseline"}
+    """One row for each group of samples in the metrics: its name and the named measures."""
+    groups = {name: values for name, values in (metrics or {}).items() if name not in _NO_GROUPS}
     return tuple((name, *(values.get(measure) for measure in measures)) for name, values in groups.items())

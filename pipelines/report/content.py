@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pipelines.layout import Layout
 from pipelines.paper.comparison import MeasuredRun, paper_table, published
 from pipelines.params import Params
+from pipelines.report.measures import keypoints_section, tokens_section
 from pipelines.report.parts import Curve, Part, Picture, Report, Section
 from pipelines.report.read import history_series, read_history, read_json_object
 from pipelines.report.tables import mapping_table, summary_table
@@ -23,13 +24,18 @@ def gather(layout: Layout, params: Params, versions: Mapping[str, str]) -> Repor
         params: with which the stages ran.
         versions: of Python and the packages.
     """
-    metrics = {task: read_json_object(layout.run("evaluate", task) / "metrics.json") for task in TASKS}
+    metrics, keypoints, tokens = (
+        {task: read_json_object(layout.run("evaluate", task) / f"{name}.json") for task in TASKS}
+        for name in ("metrics", "keypoints", "tokens")
+    )
     return Report(
         f"TCFormer, recipe {params.recipe}",
         (
             results_section(metrics),
             drawings_section(layout),
             curves_section(layout),
+            keypoints_section(keypoints),
+            tokens_section(tokens),
             paper_section(metrics, params),
             provenance_section(layout, versions),
         ),

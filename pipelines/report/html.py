@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jinja2
 
+from pipelines.report.bars import lay_out_bars
 from pipelines.report.curves import lay_out
 from pipelines.report.numbers import NOT_RUN, cell_text
 from pipelines.report.parts import Part, Report
@@ -27,6 +28,7 @@ def to_html(report: Report) -> str:
     )
     environment.globals |= {
         "NOT_RUN": NOT_RUN,
+        "bars_of": lay_out_bars,
         "base64": _base64,
         "cell_class": _cell_class,
         "cell_text": cell_text,

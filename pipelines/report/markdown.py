@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pipelines.report.numbers import NOT_RUN, cell_text, short_text
-from pipelines.report.parts import Curve, Picture, Report, Section, Series
+from pipelines.report.parts import BarGroup, Bars, Curve, Picture, Report, Section, Series
 from tcformer.tables import Cell, Table
 
 
 def to_markdown(report: Report) -> str:
-    """The whole report; a curve becomes a table of its first, lowest, highest and last value."""
+    """The whole report; a curve becomes a table of its first, lowest, highest and last value.
+
+    A group of bars becomes a row with its lowest and its highest bar.
+    """
     blocks = [f"# {_escaped(report.title)}", *(block for section in report.sections for block in _section(section))]
     return "\n\n".join(blocks) + "\n"
 
@@ -39,7 +42,7 @@ def _section(section: Section) -> Iterator[str]:
             if part.caption:
                 yield _escaped(part.caption)
         else:
-            yield _curve(part)
+            yield _bars(part) if isinstance(part, Bars) else _curve(part)
 
 
 def _curve(curve: Curve) -> str:
@@ -52,6 +55,19 @@ def _curve(curve: Curve) -> str:
 def _series_row(series: Series) -> tuple[Cell, ...]:
     values = series.y[0], min(series.y), max(series.y), series.y[-1], series.x[-1]
     return (series.name, len(series.x), *map(short_text, values))
+
+
+def _bars(bars: Bars) -> str:
+    if not bars.drawn:
+        return f"{_escaped(bars.y_label)}: {NOT_RUN}"
+    columns = ("part", "bars", "lowest", "at", "highest", "at")
+    return table_to_markdown(Table(bars.title, columns, tuple(map(_bar_row, bars.drawn)), align="lrrlrl"))
+
+
+def _bar_row(group: BarGroup) -> tuple[Cell, ...]:
+    measured = [(value, name) for name, value in group.bars if value is not None]
+    (low, lowest), (high, highest) = (choose(measured, key=lambda bar: bar[0]) for choose in (min, max))
+    return group.name, len(measured), short_text(low), lowest, short_text(high), highest
 
 
 def _escaped(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What a report is made of: sections of tables (`tcformer.tables.Table`), pictures and curves."""
+"""What a report is made of: sections of tables (`tcformer.tables.Table`), pictures, curves and bars."""
 
 from __future__ import annotations
 
@@ -98,8 +98,54 @@ class Curve:
         return tuple(series for series in self.series if series.x)
 
 
+@dataclass(frozen=True)
+class BarGroup:
+    """Bars of one colour under one name.
+
+    Attributes:
+        name: of the group.
+        bars: the name and the value of each bar, at least 0; None where nothing was measured.
+    """
+
+    name: str
+    bars: tuple[tuple[str, float | None], ...]
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """The measured values."""
+        return tuple(value for _, value in self.bars if value is not None)
+
+    def __post_init__(self) -> None:
+        for name, value in self.bars:
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                raise UserError(
+                    f"report bars {self.name!r}: {name!r} is {value}; expected a finite number of at least 0; run the "
+                    "stage that measures it again"
+                )
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Groups of bars over one vertical axis that starts at 0.
+
+    Attributes:
+        title: what it shows.
+        y_label: name and unit of the axis.
+        groups: from left to right; without any value, the chart reads "not run".
+    """
+
+    title: str
+    y_label: str
+    groups: tuple[BarGroup, ...]
+
+    @property
+    def drawn(self) -> tuple[BarGroup, ...]:
+        """The groups that have at least one value."""
+        return tuple(group for group in self.groups if group.values)
+
+
 #: What a section may contain.
-Part: TypeAlias = Table | Picture | Curve
+Part: TypeAlias = Table | Picture | Curve | Bars
 
 
 @dataclass(frozen=True)
@@ -108,7 +154,7 @@ class Section:
 
     Attributes:
         title: the heading.
-        parts: tables, pictures and curves, in order.
+        parts: tables, pictures, curves and bars, in order.
         text: plain text, its paragraphs separated by empty lines, or "".
         folded: the HTML page shows only the heading until the reader opens it; for long tables.
     """

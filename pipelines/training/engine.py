@@ -46,7 +46,7 @@ class Engine(Protocol):
 
     @property
     def learning_rate(self) -> float:
-        """Learning rate of the next update."""
+        """Learning rate of the next update; with layer-wise decay that of neck and head, the highest."""
         ...
 
     def __call__(self, images: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The training loop: one for all tasks. It runs in every worker."""
 
 import json
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from pipelines.training.device import (
     this_device,
     to_device,
 )
+from pipelines.training.ema import WeightAverage
 from pipelines.training.engine import Engine, EngineOptions, StartEngine
 from pipelines.training.events import CheckpointSaved, Event, Note, Row, Started, Stopped
 from pipelines.training.faults import inject_fault
@@ -37,10 +39,10 @@ from pipelines.training.loading import BrokenImages, training_batches, validatio
 from pipelines.training.meter import LossMeter
 from pipelines.training.sampling import BatchPlan, steps_in
 from tcformer.errors import UserError
-from tcformer.models import load_initial, save_model
-from tcformer.tasks import Dataset, Task
+from tcformer.models import Network, load_initial, save_model
+from tcformer.tasks import Dataset, Task, ValidationMeasure
 
-HISTORY, BROKEN, METER = "history.json", "broken_images.json", "meter.json"
+HISTORY, BROKEN, METER, BEST = "history.json", "broken_images.json", "meter.json", "best.safetensors"
 
 
 @dataclass
@@ -51,8 +53,10 @@ class Worker:
     task: Task
     data: Dataset
     engine: Engine
+    average: WeightAverage | None
     options: EngineOptions
     store: Store
+    scratch: Path  # folder on this machine; rank 0 keeps the weights of the best validation there
     link: Link
     rank: int
     meter: LossMeter
@@ -63,6 +67,11 @@ class Worker:
         """Hand an event to the driver: rank 0 reports for all."""
         if self.rank == 0:
             self.link.send(event)
+
+    @property
+    def network(self) -> Network:
+        """The network that is validated and handed out: with the averaged weights if the training averages them."""
+        return self.average.module if self.average else self.engine.module
 
     @cached_property
     def val_set(self) -> Dataset:
@@ -90,9 +99,9 @@ def train(job: Job, start_engine: StartEngine, link: Link) -> None:
     with tempfile.TemporaryDirectory(prefix="tcformer-") as folder:
         scratch = Path(folder)
         worker = _start(job, start_engine, link, scratch)
-        first = _resume(worker, scratch)
+        first = _resume(worker)
         if _train_steps(worker, first):
-            _finish(worker, scratch)
+            _finish(worker)
 
 
 def _train_steps(worker: Worker, first: int) -> bool:
@@ -106,7 +115,7 @@ def _train_steps(worker: Worker, first: int) -> bool:
     batches = training_batches(worker.data, batch, worker.rank, training.seed, first, steps, processes, found)
     meter = worker.meter
     if not steps:
-        worker.log(0, _validate(worker, 0))
+        _validate(worker, 0)
     for step in range(first, steps):
         worker.link.at(f"waiting for the samples of step {step + 1}")
         if worker.link.stops_before(step):
@@ -118,6 +127,7 @@ def _train_steps(worker: Worker, first: int) -> bool:
         inject_fault(worker.store, worker.rank, step)
         seed_step(training.seed, step, worker.rank)
         engine.module.train()
+        engine.module.set_progress(step / steps)
         rate = engine.learning_rate
         for part in range(batch.accumulation):
             samples = to_device(next(batches), options.device)
@@ -127,6 +137,8 @@ def _train_steps(worker: Worker, first: int) -> bool:
             engine.backward(losses["loss"])
             engine.step()
             meter.add(losses)
+        if worker.average:
+            worker.average.update(engine.module, step)
         done = step + 1
         saves = done % training.checkpoint_every == 0 and done < steps
         # A row before every checkpoint: a resumed training then writes the same rows.
@@ -138,7 +150,7 @@ def _train_steps(worker: Worker, first: int) -> bool:
             momentary = {"images_per_second": speed, "replaced_images": worker.broken.replaced}
             worker.log(done, {"lr": rate, **means}, momentary)
         if _validates(done, options, training.validate_every):
-            worker.log(done, _validate(worker, done))
+            _validate(worker, done)
             meter.restart_clock(done)
         if saves:
             _save(worker, done)
@@ -163,13 +175,16 @@ def _start(job: Job, start_engine: StartEngine, link: Link, scratch: Path) -> Wo
         loaded = load_initial(model, store.fetch(job.initial, scratch / job.initial))
         if rank == 0:
             link.send(Note(f"starts from the {loaded} of the given weights"))
-    engine = start_engine(model.to(device), options)
-    return Worker(job, task, data, engine, options, store, link, rank, LossMeter(device))
+    model = model.to(device)
+    average = WeightAverage(model, training.ema_decay) if training.ema_decay is not None else None
+    engine = start_engine(model, options)
+    return Worker(job, task, data, engine, average, options, store, scratch, link, rank, LossMeter(device))
 
 
-def _resume(worker: Worker, cache: Path) -> int:
+def _resume(worker: Worker) -> int:
     """Load the newest valid checkpoint, the same on every worker; returns the first step to do."""
     found: list[checkpoint.Checkpoint | None] = [None]
+    cache = worker.scratch
     if worker.rank == 0:
         found = [checkpoint.newest(worker.store, cache, lambda text: worker.send(Note(text)))]
     torch.distributed.broadcast_object_list(found, src=0)
@@ -178,6 +193,10 @@ def _resume(worker: Worker, cache: Path) -> int:
         return 0
     folder = chosen.folder if worker.rank == 0 else checkpoint.open_verified(worker.store, chosen.name, cache)
     worker.engine.load(folder)
+    if worker.average:
+        worker.average.load(folder)
+    if worker.rank == 0 and (folder / BEST).is_file():
+        shutil.copyfile(folder / BEST, worker.scratch / BEST)
     worker.history = json.loads((folder / HISTORY).read_text())
     worker.broken = BrokenImages(**json.loads((folder / BROKEN).read_text()))
     worker.meter.load(json.loads((folder / METER).read_text()), worker.rank)
@@ -196,6 +215,10 @@ def _save(worker: Worker, step: int) -> None:
         if worker.rank == 0:
             _write_history(worker, Path(scratch))
             (Path(scratch) / METER).write_text(json.dumps(meters))
+            if worker.average:
+                worker.average.save(Path(scratch))
+            if (worker.scratch / BEST).is_file():
+                shutil.copyfile(worker.scratch / BEST, Path(scratch) / BEST)
         digests = checkpoint.upload(worker.store, name, Path(scratch))
     everyone: list[dict[str, str]] = [{} for _ in range(worker.options.batch.workers)]
     torch.distributed.all_gather_object(everyone, digests)
@@ -211,14 +234,34 @@ def _write_history(worker: Worker, folder: Path) -> None:
     (folder / BROKEN).write_text(json.dumps(asdict(worker.broken), sort_keys=True))
 
 
-def _finish(worker: Worker, scratch: Path) -> None:
+def best_validation(history: list[dict[str, float]], measure: ValidationMeasure) -> dict[str, float]:
+    """The row of the best validation in a history; of equal ones the earliest."""
+    name = f"val_{measure.name}"
+    choose = max if measure.higher_is_better else min
+    return choose((row for row in history if name in row), key=lambda row: row[name])
+
+
+def _best(worker: Worker) -> dict[str, float]:
+    return best_validation(worker.history, worker.task.validation_measure)
+
+
+def _save_weights(worker: Worker, path: Path, step: int) -> None:
+    metadata = {"options": spec_to_json(worker.job.task), "training": worker.job.key, "step": str(step)}
+    save_model(worker.network, path, metadata)
+
+
+def _finish(worker: Worker) -> None:
     """Rank 0 writes the final weights and the history as the store's last, complete entry."""
     _average_buffers(worker)
     if worker.rank == 0:
-        folder = scratch / FINAL
+        folder = worker.scratch / FINAL
         folder.mkdir()
-        metadata = {"options": spec_to_json(worker.job.task), "training": worker.job.key}
-        save_model(worker.engine.module, folder / WEIGHTS, metadata)
+        if worker.job.training.keep == "best":
+            best, name = _best(worker), f"val_{worker.task.validation_measure.name}"
+            worker.send(Note(f"keeps the weights of step {best['step']}: the best {name}, {best[name]:.4g}"))
+            shutil.copyfile(worker.scratch / BEST, folder / WEIGHTS)
+        else:
+            _save_weights(worker, folder / WEIGHTS, worker.options.steps)
         _write_history(worker, folder)
         checkpoint.commit(worker.store, FINAL, checkpoint.upload(worker.store, FINAL, folder))
         for name in worker.store.folders():
@@ -233,23 +276,30 @@ def _validates(done: int, options: EngineOptions, every: int) -> bool:
     return done == options.steps or (epochs > epochs_before and epochs % every == 0)
 
 
+def _validate(worker: Worker, step: int) -> None:
+    """Log the measures of the network after `step` steps; rank 0 keeps its weights if they are the best ones so far."""
+    worker.log(step, _validation_means(worker, step))
+    if worker.rank == 0 and worker.job.training.keep == "best" and _best(worker)["step"] == step:
+        _save_weights(worker, worker.scratch / BEST, step)
+
+
 @torch.no_grad()
-def _validate(worker: Worker, step: int) -> dict[str, float]:
+def _validation_means(worker: Worker, step: int) -> dict[str, float]:
     """Means over the validation set, each sample counted once whatever the number of workers.
 
     Raises:
         UserError: a mean is not finite.
     """
     _average_buffers(worker)
-    worker.engine.module.eval()
     worker.link.at(f"waiting for the validation's samples after step {step}")
+    network = worker.network.eval()
     training, options, workers = worker.job.training, worker.options, worker.options.batch.workers
     shard = (worker.val_set, worker.rank, workers, training.micro_batch, worker.job.loader_processes)
     sums: dict[str, Tensor] = {}
     for number, batch in enumerate(validation_batches(*shard)):
         worker.link.at(f"validation after step {step}, batch {number + 1}")
         with autocast(training, options.device):
-            found = worker.task.validate(worker.engine.module, to_device(batch, options.device))
+            found = worker.task.validate(network, to_device(batch, options.device))
         for name, value in found.items():
             sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64)) + value.detach().double().cpu()
     # Rank 0 always has a sample, and so the names of all sums; a worker whose shard is empty has none.
@@ -267,7 +317,8 @@ def _validate(worker: Worker, step: int) -> dict[str, float]:
 def _average_buffers(worker: Worker) -> None:
     """Average what batch normalisation saw on each worker: a checkpoint keeps rank 0's alone."""
     workers = worker.options.batch.workers
-    for buffer in worker.engine.module.buffers():
+    networks = [worker.engine.module, *([worker.average.module] if worker.average else [])]
+    for buffer in [buffer for network in networks for buffer in network.buffers()]:
         if buffer.is_floating_point() and workers > 1:
             torch.distributed.all_reduce(buffer)
             buffer /= workers

@@ -9,6 +9,7 @@ from typing import Any
 
 from pipelines.layout import WEIGHTS
 from pipelines.training.loop import BROKEN, HISTORY
+from tcformer.models import read_about
 
 
 def write_outputs(finished: Path, out: Path, provenance: dict[str, Any]) -> None:
@@ -16,7 +17,8 @@ def write_outputs(finished: Path, out: Path, provenance: dict[str, Any]) -> None
 
     Args:
         finished: the verified folder with the final weights and the history.
-        out: `model.safetensors`, `training.csv`, `validation.csv`, `metrics.json` and `provenance.json` go there.
+        out: `model.safetensors`, `training.csv`, `validation.csv`, `metrics.json` and `provenance.json` go there. The
+            metrics are those of the final weights, and their "steps" the optimiser steps that these weights have made.
         provenance: content of the last.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -26,11 +28,15 @@ def write_outputs(finished: Path, out: Path, provenance: dict[str, Any]) -> None
     validations = [row for row in history if "loss" not in row]
     write_csv(out / "training.csv", rows, "loss")
     write_csv(out / "validation.csv", validations, "val_loss")
-    final = {name: value for name, value in validations[-1].items() if name.startswith("val_")}
-    if rows:  # none where no epoch was trained
-        final["loss"] = rows[-1]["loss"]
+    # The step that the final weights are from: with `keep: best` not always the last one.
+    step = int(read_about(finished / WEIGHTS)[1]["step"])
+    validation = next(row for row in validations if row["step"] == step)
+    final = {name: value for name, value in validation.items() if name.startswith("val_")}
+    losses = [row["loss"] for row in rows if row["step"] <= step]
+    if losses:  # none where no epoch was trained
+        final["loss"] = losses[-1]
     final["replaced_images"] = json.loads((finished / BROKEN).read_text())["replaced"]
-    (out / "metrics.json").write_text(json.dumps({"steps": validations[-1]["step"], **final}, indent=1))
+    (out / "metrics.json").write_text(json.dumps({"steps": step, **final}, indent=1))
     (out / "provenance.json").write_text(json.dumps(provenance, indent=1, sort_keys=True))
 
 

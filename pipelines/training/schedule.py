@@ -31,7 +31,10 @@ def learning_rate(step: int, optimizer: Optimizer, steps: int, steps_per_epoch: 
 def scheduler(
     wrapped: torch.optim.Optimizer, optimizer: Optimizer, steps: int, steps_per_epoch: float
 ) -> torch.optim.lr_scheduler.LRScheduler:
-    """PyTorch's scheduler that sets `wrapped`'s learning rate to `learning_rate` of each step."""
+    """PyTorch's scheduler that sets `wrapped`'s learning rate to `learning_rate` of each step.
+
+    A group that starts with a fraction of `optimizer.lr` (layer-wise decay) has this fraction in each step.
+    """
     return torch.optim.lr_scheduler.LambdaLR(
         wrapped, lambda step: learning_rate(step, optimizer, steps, steps_per_epoch) / optimizer.lr
     )

@@ -49,7 +49,8 @@ def threedpw_truth(male: ArrayLike, female: ArrayLike, is_male: ArrayLike) -> Ar
 def human36m_truth(joints: ArrayLike) -> Array:
     """The evaluated joints (N, 14, 3) of Human3.6M's ground truth, relative to the pelvis.
 
-    SPIN's protocol 2 evaluates the frames of the frontal camera (the file h36m_valid_protocol2.npz).
+    SPIN has two protocols, which differ in the frames: protocol 1 evaluates those of all four cameras, protocol 2 those
+    of the frontal camera (its files h36m_valid_protocol1.npz and h36m_valid_protocol2.npz).
 
     Args:
         joints: (N, 24, 3) or, with a confidence, (N, 24, 4): the field S of SPIN's files.
@@ -73,6 +74,12 @@ def joint_errors(pred: ArrayLike, gt: ArrayLike) -> Array:
     """
     predicted, true = _checked(pred, gt)
     return np.linalg.norm(predicted - true, axis=-1).mean(-1) * _METRES_TO_MM
+
+
+def joint_distances(pred: ArrayLike, gt: ArrayLike) -> Array:
+    """Distance of each joint, (N, J) millimetres. Arguments and errors as for `joint_errors`."""
+    predicted, true = _checked(pred, gt)
+    return np.linalg.norm(predicted - true, axis=-1) * _METRES_TO_MM
 
 
 def mpjpe(pred: ArrayLike, gt: ArrayLike) -> float:

@@ -9,6 +9,7 @@ from tcformer.lazy import lazy_exports
 if TYPE_CHECKING:
     from tcformer.models.factory import create_model, list_models
     from tcformer.models.heads import MeshPrediction
+    from tcformer.models.layer_depth import layer_depths
     from tcformer.models.networks import Network
     from tcformer.models.options import NECKS, TOKEN_REDUCTIONS, NetworkOptions
     from tcformer.models.released_weights import load_released_weights
@@ -26,6 +27,7 @@ _MODULES = {
     "VARIANTS": "variants",
     "Variant": "variants",
     "create_model": "factory",
+    "layer_depths": "layer_depth",
     "list_models": "factory",
     "load_backbone": "weights",
     "load_initial": "weights",
@@ -45,6 +47,7 @@ __all__ = [
     "Tokens",
     "Variant",
     "create_model",
+    "layer_depths",
     "list_models",
     "load_backbone",
     "load_initial",

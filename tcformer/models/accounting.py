@@ -191,7 +191,8 @@ NETWORKS = [
 ABLATIONS = [
     *(Entry("tcformer", "imagenet", _IMAGENET, {"token_reduction": r}) for r in ("ctm_topk", "conv", "local_ctm")),
     *(Entry("tcformer", "wholebody", _POSE, {"token_reduction": r}) for r in ("ctm_topk", "conv", "local_ctm")),
-    Entry("tcformer", "wholebody", _POSE, {"neck": "deconv"}),
+    Entry("tcformer", "wholebody", _POSE, {"token_reduction": "ctm_grid"}),
+    *(Entry("tcformer", "wholebody", _POSE, {"neck": n}) for n in ("deconv", "cr_mta")),
     *(Entry("tcformer", "wholebody", _POSE, {"keypoints": k}) for k in ("body", "foot", "face", "hand")),
 ]
 BASELINES = [

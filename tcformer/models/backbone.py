@@ -11,6 +11,7 @@ from tcformer.errors import UserError
 from tcformer.models.block import Attention, Block, Mlp
 from tcformer.models.ctm import make_reduction
 from tcformer.models.layers import GridConv, PatchEmbed, TokenConv
+from tcformer.models.options import ReductionOptions
 from tcformer.models.tokens import Tokens
 from tcformer.models.variants import Variant
 
@@ -29,7 +30,7 @@ class Backbone(nn.Module):
         variant: sizes.
         drop_path_rate: probability of dropping the residual branches of the last block in training. It grows linearly
             from 0 at the first block.
-        token_reduction: one of `tcformer.models.TOKEN_REDUCTIONS`.
+        reduction: how the tokens are reduced between stages.
         local_parts: with local_ctm, image parts along each side for each of the three CTMs.
         activation_checkpointing: recompute the activations of a block in the backward pass instead of storing them.
     """
@@ -38,14 +39,14 @@ class Backbone(nn.Module):
         self,
         variant: Variant,
         drop_path_rate: float = 0.0,
-        token_reduction: str = "ctm",
+        reduction: ReductionOptions = ReductionOptions(),  # noqa: B008
         local_parts: Sequence[int] = (4, 2, 1),
         activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         self.variant = variant
         self.activation_checkpointing = activation_checkpointing
-        on_grid = token_reduction == "conv"
+        on_grid = reduction.token_reduction == "conv"
         depth = sum(variant.depths)
         rates = iter([drop_path_rate * block / max(depth - 1, 1) for block in range(depth)])
         self.patch_embed1 = PatchEmbed(variant.widths[0])
@@ -53,8 +54,8 @@ class Backbone(nn.Module):
             width, heads = variant.widths[stage], variant.heads[stage]
             hidden = width * variant.mlp_ratios[stage]
             if stage > 0:
-                reduction = make_reduction(variant.widths[stage - 1], width, token_reduction, local_parts[stage - 1])
-                self.add_module(f"ctm{stage}", reduction)
+                ctm = make_reduction(variant.widths[stage - 1], width, reduction, local_parts[stage - 1])
+                self.add_module(f"ctm{stage}", ctm)
             blocks = nn.ModuleList()
             for _ in range(variant.depths[stage]):
                 attention = Attention(width, heads, variant.reductions[stage])

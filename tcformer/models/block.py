@@ -102,7 +102,9 @@ class Block(nn.Module):
         if source is None:
             keys, keys_plan = queries, tokens.plan
         else:
-            keys, keys_plan = self.norm1(source.features), source.plan.at(tokens.map_size)
+            # Only spatial reduction needs the map.
+            keys_plan = source.plan.at(tokens.map_size) if self.attn.reduction > 1 else source.plan
+            keys = self.norm1(source.features)
         x = x + self.drop_path(self.attn(queries, keys, keys_plan, log_weight))
         x = x + self.drop_path(self.mlp(self.norm2(x), tokens.plan))
         return tokens.with_features(x)

@@ -24,6 +24,9 @@ _BACKBONE_OPTIONS: dict[str, Any] = {"drop_path_rate": 0.0}
 _TCFORMER_OPTIONS: dict[str, Any] = {
     "token_reduction": "ctm",
     "local_parts": (4, 2, 1),
+    "place_weight": 0.0,
+    "token_place": False,
+    "cluster_after": 0.0,
     "activation_checkpointing": False,
 }
 _TIMM_OPTIONS: dict[str, Any] = {"pretrained": False}
@@ -35,7 +38,8 @@ _TASK_OPTIONS: dict[str, dict[str, Any]] = {
     "features": {},
 }
 #: Options that affect only how a network is built or trained. They are not part of its config.
-_NOT_IN_CONFIG = ("pretrained", "activation_checkpointing")
+_NOT_IN_CONFIG = ("pretrained", "activation_checkpointing", "cluster_after")
+_SWITCHES = ("pretrained", "activation_checkpointing", "token_place")
 
 
 def list_models() -> list[str]:
@@ -56,7 +60,9 @@ def create_model(variant: str, task: str, **options: Any) -> Network:
             "features": a list of the feature maps (B, C, h, w) of the stages, finest first.
         options: for every network `drop_path_rate` (default 0), the probability of dropping the residual branches of
             the last block in training. TCFormer: `token_reduction` (default "ctm", see `TOKEN_REDUCTIONS`),
-            `local_parts` (default (4, 2, 1)), `activation_checkpointing` (default False). timm's backbones:
+            `local_parts` (default (4, 2, 1)), `place_weight` (default 0), `token_place` (default False),
+            `cluster_after` (default 0; see `ReductionOptions`), `activation_checkpointing` (default False). timm's
+            backbones:
             `pretrained` (default False). imagenet: `num_classes` (default 1000). wholebody: `keypoints` (default "all"
             133; "body", "foot", "face", "hand") or any `num_keypoints`. face: `num_keypoints` (default 98). wholebody
             and face: `neck` (default "auto": MTA for TCFormer, the finest map for HRNet, deconvolutions for other
@@ -99,8 +105,10 @@ def _complete(variant: str, task: str, options: dict[str, Any]) -> dict[str, Any
         _check_value(name, value)
     if "keypoints" in chosen:
         chosen["num_keypoints"] = chosen["num_keypoints"] or len(subset(chosen["keypoints"]))
+    if not variant.startswith(PREFIX):
+        _reduction(chosen)  # checks that the options fit together
     if "neck" in chosen:
-        chosen["neck"] = _neck(variant, chosen["neck"])
+        chosen["neck"] = _neck(variant, chosen["neck"], chosen.get("token_reduction"))
     return chosen
 
 
@@ -113,25 +121,41 @@ def _check_value(name: str, value: Any) -> None:
         checks.check_name("token reduction", value, checks.TOKEN_REDUCTIONS)
     elif name == "local_parts":
         checks.check_parts(value)
-    elif name in _NOT_IN_CONFIG:
+    elif name in _SWITCHES:
         if not isinstance(value, bool):
             raise ValueError(f"model option {name}: expected True or False, found {value!r}")
-    elif name == "drop_path_rate":
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < 1:
-            raise ValueError(f"model option {name}: expected a number of at least 0 and below 1, found {value!r}")
+    elif name == "place_weight":
+        checks.check_number(name, value)
+    elif name in ("drop_path_rate", "cluster_after"):
+        checks.check_number(name, value, below=1)
     elif name == "num_keypoints" and value is None:
         return
     elif not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"model option {name}: expected an integer of at least 1, found {value!r}")
 
 
-def _neck(variant: str, chosen: str) -> str:
+def _reduction(options: dict[str, Any]) -> checks.ReductionOptions:
+    return checks.ReductionOptions(
+        token_reduction=options["token_reduction"],
+        place_weight=options["place_weight"],
+        token_place=options["token_place"],
+        cluster_after=options["cluster_after"],
+    )
+
+
+def _neck(variant: str, chosen: str, token_reduction: str | None) -> str:
     """Replace "auto" by the neck that it stands for. Raises ValueError if the neck does not fit the backbone."""
     timm, hrnet = variant.startswith(PREFIX), variant.startswith(f"{PREFIX}hrnet")
     if chosen == "auto":
         return "finest_map" if hrnet else "deconv" if timm else "mta"
-    if (chosen == "mta" and timm) or (chosen in ("finest_map", "all_maps") and not hrnet):
-        fits = "TCFormer" if chosen == "mta" else "HRNet"
+    if chosen == "cr_mta" and token_reduction == "conv":
+        raise ValueError(
+            "the neck 'cr_mta' reduces tokens along the clusters of CTMs, but token_reduction conv has none; choose "
+            "the neck 'mta' or another token_reduction"
+        )
+    of_tcformer = chosen in ("mta", "cr_mta")
+    if (of_tcformer and timm) or (chosen in ("finest_map", "all_maps") and not hrnet):
+        fits = "TCFormer" if of_tcformer else "HRNet"
         raise ValueError(f"the neck '{chosen}' is for {fits}, not for {variant}; choose 'auto' or 'deconv'")
     return chosen
 
@@ -149,7 +173,7 @@ def _build(variant: str, task: str, options: dict[str, Any]) -> Network:
         backbone = Backbone(
             sizes,
             options["drop_path_rate"],
-            options["token_reduction"],
+            _reduction(options),
             options["local_parts"],
             options["activation_checkpointing"],
         )

@@ -27,16 +27,25 @@ class TokenProjection(nn.Module):
 class MTA(nn.Module):
     """From coarse to fine: copy the tokens of a stage to the finer tokens they were merged from, add, and transform.
 
-    Source: TCFormer (Zeng et al., CVPR 2022), section 3.4, with the arithmetic of the released code.
+    Args:
+        variant: sizes.
+        reduce_by_clusters: reduce keys and values by merging the tokens of each level along the clusters, down to those
+            of the last stage, instead of pooling the map of the tokens. Weights are those of the CTMs. The number of
+            keys is about the same. All stages must have the same grid (not token_reduction conv).
+
+    Source: TCFormer (Zeng et al., CVPR 2022), section 3.4, with the arithmetic of the released code. Reduction along
+    clusters is the idea of the neck CR-MTA of TCFormerV2 (Zeng et al., TPAMI 2024). Its formulas and code were not
+    available to us: this is our form.
     """
 
-    def __init__(self, variant: Variant) -> None:
+    def __init__(self, variant: Variant, reduce_by_clusters: bool = False) -> None:
         super().__init__()
+        self.reduce_by_clusters = reduce_by_clusters
         width, hidden = variant.neck_width, variant.neck_width * variant.neck_mlp_ratio
         self.lateral_convs = nn.ModuleList(TokenProjection(w, width) for w in variant.widths)
         self.merge_blocks = nn.ModuleList(
             Block(
-                Attention(width, variant.neck_heads, reduction, learned_reduction=False),
+                Attention(width, variant.neck_heads, 1 if reduce_by_clusters else reduction, learned_reduction=False),
                 Mlp(width, hidden, TokenConv(hidden, hidden, depth_wise=True)),
                 eps=1e-5,
             )
@@ -51,8 +60,14 @@ class MTA(nn.Module):
         ]
         coarse = levels[-1]
         for fine, block in zip(levels[-2::-1], reversed(self.merge_blocks), strict=True):
-            coarse = block(fine.with_features(fine.features + _copy_to_finer(coarse, fine)))
+            fine = fine.with_features(fine.features + _copy_to_finer(coarse, fine))
+            coarse = block(fine, _merge_to_coarsest(fine, stages[-1]) if self.reduce_by_clusters else None)
         return token2map(coarse.features, coarse.plan)
+
+
+def _merge_to_coarsest(fine: Tokens, last: Tokens) -> Tokens:
+    """The tokens of the last stage, with the mean of the fine tokens that were merged into each, weighted as there."""
+    return last.with_features(upsample_tokens(fine.features, fine.plan, last.plan, last.cell_weight))
 
 
 def _copy_to_finer(coarse: Tokens, fine: Tokens) -> Tensor:

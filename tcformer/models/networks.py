@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tcformer.models.backbone import Backbone
+from tcformer.models.ctm import CTM
 from tcformer.models.heads import HeatmapHead, MeshHead, MeshPrediction
 from tcformer.models.layers import init_weights
 from tcformer.models.mta import MTA
@@ -32,6 +33,15 @@ class Network(nn.Module):
     def maps(self, images: Tensor) -> list[Tensor]:
         """Compute a feature map (B, C, h, w) of each stage, finest first, of images (B, 3, H, W)."""
         return [as_map(stage) for stage in self.backbone(images)]
+
+    def set_progress(self, share: float) -> None:
+        """Tell the network how much of its training is done, from 0 to 1; see `ReductionOptions.cluster_after`.
+
+        A training loop calls it before every step. Without a call, tokens are clustered.
+        """
+        for module in self.modules():
+            if isinstance(module, CTM):
+                module.set_progress(share)
 
     def pooled(self, images: Tensor) -> Tensor:
         """Compute the mean (B, C) of the last stage of images (B, 3, H, W)."""
@@ -139,9 +149,9 @@ def make_neck(
     Returns:
         The neck, and the channels of its map.
     """
-    if name == "mta":
+    if name in ("mta", "cr_mta"):
         assert variant is not None
-        return MTA(variant), variant.neck_width
+        return MTA(variant, reduce_by_clusters=name == "cr_mta"), variant.neck_width
     neck: DeconvNeck | FinestMap | AllMaps
     if name == "deconv":
         neck = DeconvNeck(widths[-1], strides[-1])

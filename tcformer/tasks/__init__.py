@@ -1,6 +1,6 @@
 """The tasks that networks are trained for."""
 
-from tcformer.tasks.base import Batch, Dataset, Model, Task
+from tcformer.tasks.base import Batch, Dataset, Model, Task, ValidationMeasure
 from tcformer.tasks.registry import FINETUNED, PARTS, PRETRAINING, TASKS, TaskEntry, TaskSpec
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "Task",
     "TaskEntry",
     "TaskSpec",
+    "ValidationMeasure",
 ]

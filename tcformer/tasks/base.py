@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
@@ -14,6 +15,19 @@ if TYPE_CHECKING:
 Batch: TypeAlias = Mapping[str, Tensor]
 #: A module, or a wrapper of one, such as a DeepSpeed engine.
 Model: TypeAlias = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class ValidationMeasure:
+    """The measure by which the best validation of a training is chosen.
+
+    Attributes:
+        name: of one of the sums that `Task.validate` computes, without "_sum".
+        higher_is_better: whether larger means of it are better.
+    """
+
+    name: str
+    higher_is_better: bool
 
 
 class Dataset(Protocol):
@@ -40,6 +54,7 @@ class Task(Protocol):
     """Model, datasets, loss and metrics of one problem."""
 
     name: str
+    validation_measure: ValidationMeasure
 
     def build_model(self) -> Network:
         """Build the network with newly initialised weights."""

@@ -13,6 +13,8 @@ from tcformer.tasks.base import Task
 
 if TYPE_CHECKING:
     from tcformer.draw import Partition
+    from tcformer.metrics.points import PointTables
+    from tcformer.metrics.tokens import Region
     from tcformer.tasks.drawing import Drawn
 
 #: The modules of a task's folder and the names that each of them defines. Each module is imported at its first use, so
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 PARTS: dict[str, tuple[str, ...]] = {
     "options": ("OPTIONS", "EVALUATION"),
     "task": ("TASK",),
+    "measures": ("keypoints", "region"),
     "generate": ("OPTIONS", "generate"),
     "official": ("OFFICIAL",),
     "drawing": ("draw",),
@@ -71,6 +74,26 @@ class TaskEntry:
         """
         drawn: Drawn = self.part("drawing").draw(task, sample, output, partitions, scale)
         return drawn
+
+    def keypoints(self, task: Task, predictions: list[dict[str, Any]]) -> PointTables:
+        """The errors of each keypoint for each test set, or why there are none.
+
+        Args:
+            task: built from this entry, with evaluation options.
+            predictions: for the whole test set.
+        """
+        tables: PointTables = self.part("measures").keypoints(task, predictions)
+        return tables
+
+    def region(self, task: Task, sample: dict[str, Any]) -> Region | None:
+        """Where the person is in a sample of the task's validation set; None if the task has no such annotation.
+
+        Args:
+            task: built from this entry.
+            sample: not augmented.
+        """
+        region: Region | None = self.part("measures").region(task, sample)
+        return region
 
 
 #: The task whose network all others start from.

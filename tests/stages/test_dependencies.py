@@ -42,7 +42,7 @@ PARTS = {
     "prepare": ("generate", "official"),
     "pretrain": ("options", "task"),
     "finetune": ("options", "task"),
-    "evaluate": ("options", "task"),
+    "evaluate": ("options", "task", "measures"),
     "visualize": ("options", "task", "drawing"),
 }
 STAGES = [

@@ -19,7 +19,7 @@ TOY = Path(__file__).resolve().parents[1] / "toy_task"
 REGISTRY, LAST = "tcformer/tasks/registry.py", f'"{FINETUNED[-1]}")'
 
 DATA = {"source": "generated", "root": None, "generate": {"seed": 5, "train_images": 64, "val_images": 16}}
-EVALUATE = {"data_root": None, "batch": 8, "options": {"tolerance": 4.0}}
+EVALUATE = {"data_root": None, "batch": 8, "tokens": 8, "options": {"tolerance": 4.0}}
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -60,7 +60,8 @@ def add_to_dvc(root: Path) -> None:
     stages["finetune"]["matrix"]["task"].append("toy")
     for stage in ("evaluate", "visualize"):
         stages[stage]["foreach"]["toy"] = "finetune/toy"
-    results = ("finetune/toy", "evaluate/toy/metrics.json", "visualize/toy", "visualize/toy.json")
+    evaluated = [f"evaluate/toy/{name}.json" for name in ("metrics", "keypoints", "tokens")]
+    results = ("finetune/toy", *evaluated, "visualize/toy", "visualize/toy.json")
     stages["report"]["deps"] += [f"runs/${{recipe}}/{place}" for place in results]
     with path.open("w", encoding="utf-8") as stream:
         yaml.dump(tree, stream)
@@ -116,6 +117,8 @@ def test_a_toy_task_from_its_own_files_runs_through_every_stage(
     runs = workplace.folder / "runs/sample"
     metrics = json.loads((runs / "evaluate/toy/metrics.json").read_text())
     assert metrics["error"] < 0.5 * metrics["baseline"]["error"], metrics
+    assert metrics["points"]["val"]["disc"]["EPE"] == pytest.approx(metrics["error"])
+    assert metrics["tokens"]["stage4"]["density"] > 0
     assert (runs / "visualize/toy/tokens.png").read_bytes().startswith(b"\x89PNG")
     report = (runs / "report/report.md").read_text()
     assert "mean error in pixels" in report and f"{metrics['error']:.3f}" in report and "Discs: loss" in report

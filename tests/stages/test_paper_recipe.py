@@ -62,7 +62,7 @@ def mesh(root: Path, samples: Path) -> Path:
     small = {**options["generate"], "train_images": 8, "test_images": 4}
     ranges = {name: tuple(value) for name, value in small.items() if isinstance(value, list)}
     generate_mesh(root, GenerateMesh(**{**small, **ranges}))
-    for name in ("h36m_train", "h36m_valid_protocol2", "mpi_inf_3dhp_train"):
+    for name in ("h36m_train", "h36m_valid_protocol1", "h36m_valid_protocol2", "mpi_inf_3dhp_train"):
         shutil.copy(root / "dataset_extras" / "generated_train.npz", root / "dataset_extras" / f"{name}.npz")
     for name in ("h36m", "mpi_inf_3dhp"):
         link(root / name, root / "generated")
@@ -119,7 +119,8 @@ def test_on_pieces_of_the_real_data(
     assert found["imagenet"]["count"] == 24
     assert found["wholebody"]["wholebody"]["AP"] >= 0
     assert found["face"]["full"]["count"] == 4
-    assert found["mesh"]["3dpw"]["count"] == 4 and found["mesh"]["h36m"]["count"] == 8
+    counts = {name: found["mesh"][name]["count"] for name in ("3dpw", "h36m_protocol1", "h36m_protocol2")}
+    assert counts == {"3dpw": 4, "h36m_protocol1": 8, "h36m_protocol2": 8}
     for task in ("wholebody", "face", "mesh"):
         assert len((runs / "finetune" / task / "training.csv").read_text().splitlines()) > 1, "a row for a step"
     report = (runs / "report" / "report.md").read_text()

@@ -26,7 +26,7 @@ from tcformer.errors import UserError
 from tcformer.heatmaps import check_input_size, decode_heat_maps, flip_test, gaussian_heat_maps, heat_map_loss
 from tcformer.metrics.face import evaluate_face, face_nme, mean_shape, place_shape
 from tcformer.models import Network, NetworkOptions
-from tcformer.tasks.base import Batch, Model
+from tcformer.tasks.base import Batch, Model, ValidationMeasure
 from tcformer.tasks.face.options import FaceEvaluation, FaceOptions
 
 
@@ -41,6 +41,7 @@ class FaceTask:
     """
 
     name = "face"
+    validation_measure = ValidationMeasure("nme", higher_is_better=False)
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ from tcformer.data.imagenet.dataset import ImageAugmentation, ImageFolderDataset
 from tcformer.errors import require_finite
 from tcformer.metrics.classification import accuracy, rank_of_label
 from tcformer.models import Network, NetworkOptions
-from tcformer.tasks.base import Batch, Model
+from tcformer.tasks.base import Batch, Model, ValidationMeasure
 from tcformer.tasks.imagenet.options import ImagenetOptions
 
 
@@ -27,6 +27,7 @@ class ImagenetTask:
     """
 
     name = "imagenet"
+    validation_measure = ValidationMeasure("top1", higher_is_better=True)
 
     def __init__(self, options: ImagenetOptions, network: NetworkOptions, data_root: Path) -> None:
         self.options = options
@@ -64,8 +65,9 @@ class ImagenetTask:
         return ImageFolderDataset(self.root, split, classes, options.input_size, options.crop_fraction, augmentation)
 
     def loss(self, model: Model, batch: Batch) -> dict[str, Tensor]:
-        """Cross entropy with the soft targets of the batch."""
-        return {"loss": F.cross_entropy(model(batch["image"]).float(), batch["targets"])}
+        """Cross entropy with the soft targets of the batch, or with its labels if it was not augmented."""
+        targets = batch["targets"] if "targets" in batch else batch["label"]
+        return {"loss": F.cross_entropy(model(batch["image"]).float(), targets)}
 
     @torch.no_grad()
     def validate(self, model: Model, batch: Batch) -> dict[str, Tensor]:

@@ -25,9 +25,16 @@ from tcformer.data.mesh.bodies import Bodies
 from tcformer.data.mesh.dataset import MeshDataset, MeshMixture, MeshTests
 from tcformer.data.mesh.files import load_bodies
 from tcformer.errors import UserError, require_finite
-from tcformer.metrics.mesh import common_joints, human36m_truth, joint_errors, procrustes, threedpw_truth
+from tcformer.metrics.mesh import (
+    common_joints,
+    human36m_truth,
+    joint_distances,
+    joint_errors,
+    procrustes,
+    threedpw_truth,
+)
 from tcformer.models import MeshPrediction, Network, NetworkOptions
-from tcformer.tasks.base import Batch
+from tcformer.tasks.base import Batch, ValidationMeasure
 from tcformer.tasks.mesh.options import MeshEvaluation, MeshOptions, MeshTest
 
 #: Folder of the body models below the data root.
@@ -53,6 +60,7 @@ class MeshTask:
     """
 
     name = "mesh"
+    validation_measure = ValidationMeasure("mpjpe", higher_is_better=False)
 
     def __init__(
         self,
@@ -131,7 +139,7 @@ class MeshTask:
             if not (bodies.joints[:, :, 3] > 0).any(1).all():
                 raise UserError(
                     f"{self.root / test.annotations}: field 'S': the protocol h36m needs 3D joints in every row; "
-                    f"use h36m_valid_protocol2.npz"
+                    f"use h36m_valid_protocol1.npz or h36m_valid_protocol2.npz"
                 )
             return human36m_truth(bodies.joints)
         if not bodies.has_smpl.all():
@@ -231,7 +239,8 @@ class MeshTask:
         prediction = model(batch["image"])
         joints = self.pose(prediction.rotations, prediction.shape)
         losses = mesh_losses(joints.spin, prediction, batch, self.options.loss.openpose)
-        error, aligned = _errors(joints.h36m, batch["truth"])
+        predicted, true = _evaluated(joints.h36m, batch["truth"])
+        error, aligned = joint_errors(predicted, true), joint_errors(procrustes(predicted, true), true)
         return {
             "loss_sum": self._weighted(losses).sum(),
             "mpjpe_sum": losses["camera"].new_tensor(error.sum()),
@@ -241,14 +250,25 @@ class MeshTask:
 
     @torch.no_grad()
     def predict(self, model: MeshModel, batch: Batch) -> list[dict[str, Any]]:
-        """A prediction for each person: index, number of the test set, MPJPE and PA-MPJPE in millimetres."""
+        """A prediction for each person: its index, the number of its test set, and its errors in millimetres.
+
+        "mpjpe" and "pa_mpjpe" are means over the 14 joints, "joints" and "pa_joints" contain the error of each joint.
+        """
         prediction = model(batch["image"])
         for output in (prediction.rotations, prediction.shape, prediction.camera):
             require_finite(output, "body parameters")
-        errors = _errors(self.pose(prediction.rotations, prediction.shape).h36m, batch["truth"])
-        columns = (batch["index"].tolist(), batch["test"].tolist(), errors[0].tolist(), errors[1].tolist())
-        names = ("index", "test", "mpjpe", "pa_mpjpe")
-        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+        predicted, true = _evaluated(self.pose(prediction.rotations, prediction.shape).h36m, batch["truth"])
+        aligned = procrustes(predicted, true)
+        columns: dict[str, Tensor | NDArray[np.float64]] = {
+            "index": batch["index"],
+            "test": batch["test"],
+            "mpjpe": joint_errors(predicted, true),
+            "pa_mpjpe": joint_errors(aligned, true),
+            "joints": joint_distances(predicted, true),
+            "pa_joints": joint_distances(aligned, true),
+        }
+        rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+        return [dict(zip(columns, row, strict=True)) for row in rows]
 
     def evaluate(self, predictions: list[dict[str, Any]]) -> dict[str, Any]:
         """Compute {test set: {"mpjpe", "pa_mpjpe", "count"}} in millimetres.
@@ -322,10 +342,9 @@ def _mean_of_known(values: Tensor, share: float | None) -> Tensor:
     return values.sum() / (len(values) * share) if share else 0.0 * values.sum()
 
 
-def _errors(h36m: Tensor, truth: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """MPJPE and PA-MPJPE (B,) of each person, millimetres."""
-    predicted, true = common_joints(h36m.cpu().numpy()), truth.cpu().double().numpy()
-    return joint_errors(predicted, true), joint_errors(procrustes(predicted, true), true)
+def _evaluated(h36m: Tensor, truth: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The evaluated joints (B, 14, 3) of predictions and of the ground truth, metres from the pelvis."""
+    return common_joints(h36m.cpu().numpy()), truth.cpu().double().numpy()
 
 
 def _summary(errors: NDArray[np.float64]) -> dict[str, Any]:

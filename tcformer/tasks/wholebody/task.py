@@ -30,7 +30,7 @@ from tcformer.metrics.oks import oks_nms
 from tcformer.metrics.wholebody import evaluate_wholebody, mean_pose, mean_pose_results, wholebody_oks
 from tcformer.metrics.wholebody_results import make_results
 from tcformer.models import Network, NetworkOptions
-from tcformer.tasks.base import Batch, Model
+from tcformer.tasks.base import Batch, Model, ValidationMeasure
 from tcformer.tasks.wholebody.options import WholebodyEvaluation, WholebodyOptions
 
 
@@ -45,6 +45,7 @@ class WholebodyTask:
     """
 
     name = "wholebody"
+    validation_measure = ValidationMeasure("pck", higher_is_better=True)
 
     def __init__(
         self,

@@ -31,10 +31,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.pipeline]
 REDUCTION, BACKBONE = "network.token_reduction", "network.backbone"
 NECK, KEYPOINTS = "finetune.wholebody.task.neck", "finetune.wholebody.task.keypoints"
 #: (task, parameter, value): what `dvc exp run -S sample.<parameter>=<value>` would change.
-CHOICES: list[tuple[str, str, str]] = [
-    *(("wholebody", REDUCTION, value) for value in ("ctm_topk", "conv", "local_ctm")),
+CHOICES: list[tuple[str, str, object]] = [
+    *(("wholebody", REDUCTION, value) for value in ("ctm_topk", "conv", "local_ctm", "ctm_grid")),
     ("imagenet", REDUCTION, "conv"),
-    ("wholebody", NECK, "deconv"),
+    *(("wholebody", NECK, value) for value in ("deconv", "cr_mta")),
+    ("wholebody", "network.place_weight", 0.5),
+    ("wholebody", "network.token_place", True),
+    ("wholebody", "network.cluster_after", 0.5),
     *(("wholebody", KEYPOINTS, value) for value in ("body", "foot", "face", "hand")),
     *(
         ("wholebody", BACKBONE, f"timm/{name}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,11 +18,15 @@ from pipelines.driver.local import train_locally
 from pipelines.layout import WEIGHTS
 from pipelines.params import Optimizer, Training
 from pipelines.training import checkpoint
+from pipelines.training.engine import TorchEngine
 from pipelines.training.events import CheckpointSaved, Event, Note, Row, Started, Stopped
 from pipelines.training.job import Job
-from pipelines.training.loop import HISTORY
+from pipelines.training.loop import HISTORY, best_validation
 from pipelines.training.outputs import write_csv, write_outputs
 from tcformer.errors import UserError
+from tcformer.models import read_about
+from tcformer.tasks import ValidationMeasure
+from tcformer.tasks.face.task import FaceTask
 from tests.small import generate, parameters
 
 STEPS = 6
@@ -64,6 +69,40 @@ def weights(job: Job) -> dict[str, torch.Tensor]:
     return tcformer.load_model(Path(job.store) / checkpoint.FINAL / WEIGHTS).state_dict()
 
 
+class DriverGone(Exception):
+    """The driver is gone."""
+
+
+def with_training(job: Job, store: Path, **changes: object) -> Job:
+    """The job with other parameters of the loop, and a store of its own."""
+    return replace(job, store=str(store), training=job.training.model_copy(update=changes))
+
+
+def stop_at(step: int) -> Callable[[Event], None]:
+    """A driver that goes away when the checkpoint of a step is complete."""
+
+    def stop(event: Event) -> None:
+        if event == CheckpointSaved(step):
+            raise DriverGone
+
+    return stop
+
+
+@pytest.fixture
+def snapshots(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, torch.Tensor]]:
+    """The network's values after each optimiser step of a training."""
+    found: list[dict[str, torch.Tensor]] = []
+
+    class Recorder(TorchEngine):
+        def step(self) -> None:
+            super().step()
+            if self._waiting == 0:
+                found.append({name: value.clone() for name, value in self.module.state_dict().items()})
+
+    monkeypatch.setattr("pipelines.driver.local.TorchEngine", Recorder)
+    return found
+
+
 def history(job: Job) -> list[dict[str, float]]:
     return json.loads((Path(job.store) / checkpoint.FINAL / HISTORY).read_text())
 
@@ -88,27 +127,42 @@ def test_the_logged_learning_rate_is_the_optimisers(job: Job, undisturbed: list[
     assert rates[0] == pytest.approx(chosen.warmup_lr) and max(rates) < chosen.lr and rates[-1] < rates[3]
 
 
-class DriverGone(Exception):
-    """The driver is gone."""
-
-
 @pytest.mark.parametrize("step", [2, 4])
 def test_a_training_that_is_cut_and_resumed_gives_the_same_bits(
     job: Job, undisturbed: list[Event], step: int, tmp_path: Path
 ) -> None:
     other = replace(job, store=str(tmp_path / "store"))
-
-    def stop(event: Event) -> None:
-        if event == CheckpointSaved(step):
-            raise DriverGone
-
     with pytest.raises(DriverGone):
-        train_locally(other, stop)
+        train_locally(other, stop_at(step))
     events: list[Event] = []
     train_locally(other, events.append)
     assert isinstance(events[0], Started) and events[0].step == step
     assert history(other) == history(job)
     assert all(torch.equal(value, weights(job)[name]) for name, value in weights(other).items())
+
+
+def test_clusters_after_a_share_of_the_steps(job: Job, undisturbed: list[Event], tmp_path: Path) -> None:
+    def variant(name: str, **network: object) -> Job:
+        task = replace(job.task, network=replace(job.task.network, **network))
+        return replace(job, task=task, store=str(tmp_path / name))
+
+    later, grid = variant("later", cluster_after=0.5), variant("grid", token_reduction="ctm_grid")
+    for each in (later, grid):
+        train_locally(each, lambda event: None)
+    losses = [[row["loss"] for row in history(each) if "loss" in row] for each in (later, grid, job)]
+    assert losses[0][:3] == losses[1][:3] != losses[2][:3]
+    assert losses[0][3] != losses[1][3]
+
+    def stop(event: Event) -> None:
+        if event == CheckpointSaved(4):
+            raise DriverGone
+
+    cut = variant("cut", cluster_after=0.5)
+    with pytest.raises(DriverGone):
+        train_locally(cut, stop)
+    train_locally(cut, lambda event: None)
+    assert history(cut) == history(later)
+    assert all(torch.equal(value, weights(later)[name]) for name, value in weights(cut).items())
 
 
 @pytest.mark.parametrize("step", [1, 3])
@@ -130,13 +184,8 @@ def test_a_training_that_is_stopped_and_resumed_gives_the_same_bits(
 
 def test_a_damaged_checkpoint_is_skipped_with_a_note(job: Job, undisturbed: list[Event], tmp_path: Path) -> None:
     other = replace(job, store=str(tmp_path / "store"))
-
-    def stop(event: Event) -> None:
-        if event == CheckpointSaved(4):
-            raise DriverGone
-
     with pytest.raises(DriverGone):
-        train_locally(other, stop)
+        train_locally(other, stop_at(4))
     (tmp_path / "store" / checkpoint.folder_name(4) / "state.pt").write_bytes(b"damaged")
     events: list[Event] = []
     train_locally(other, events.append)
@@ -153,8 +202,6 @@ def test_loader_processes_change_no_bit(job: Job, undisturbed: list[Event], tmp_
 
 
 def test_the_validation_set_is_read_once(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tcformer.tasks.face.task import FaceTask
-
     calls: list[str] = []
     read = FaceTask.val_set
     monkeypatch.setattr(FaceTask, "val_set", lambda task: calls.append("read") or read(task))
@@ -170,6 +217,109 @@ def test_no_epochs_keep_the_initial_weights(job: Job, tmp_path: Path) -> None:
     torch.manual_seed(job.training.seed)
     drawn = job.task.build(Path(job.data.root)).build_model().state_dict()
     assert all(torch.equal(value, drawn[name]) for name, value in weights(other).items())
+
+    for changes in ({"ema_decay": 0.9}, {"keep": "best"}):
+        changed = with_training(other, tmp_path / next(iter(changes)), **changes)
+        train_locally(changed, lambda event: None)
+        assert all(torch.equal(value, drawn[name]) for name, value in weights(changed).items())
+        assert history(changed) == history(other)
+
+
+def test_the_average_is_that_of_the_weights_after_each_step(
+    job: Job, undisturbed: list[Event], snapshots: list[dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
+    """Running statistics of batch normalisation are averaged too, and its counters copied."""
+    with_norms = replace(job, task=replace(job.task, options=replace(job.task.options, neck="deconv")))
+    plain = replace(with_norms, store=str(tmp_path / "plain"))
+    train_locally(plain, lambda event: None)
+    assert len(snapshots) == STEPS
+    averaged = with_training(with_norms, tmp_path / "averaged", ema_decay=0.3)
+    train_locally(averaged, lambda event: None)
+    assert all(torch.equal(value, snapshots[STEPS - 1][name]) for name, value in snapshots[-1].items()), "same training"
+
+    torch.manual_seed(job.training.seed)
+    drawn = with_norms.task.build(Path(job.data.root)).build_model().state_dict()
+    expected = {name: value.double() for name, value in drawn.items()}
+    for step, decay in enumerate((1 / 10, 2 / 11, 3 / 12, 0.3, 0.3, 0.3)):
+        assert decay == min(0.3, (1 + step) / (10 + step))
+        for name, value in snapshots[step].items():
+            expected[name] = decay * expected[name] + (1 - decay) * value.double()
+    found = weights(averaged)
+    assert any(name.endswith("running_var") for name in found)
+    for name, value in found.items():
+        if value.is_floating_point():
+            assert value.dtype == torch.float32
+            torch.testing.assert_close(value.double(), expected[name], rtol=1e-5, atol=1e-7, msg=name)
+        else:
+            assert torch.equal(value, snapshots[STEPS - 1][name])
+    moved = [name for name, value in found.items() if not torch.equal(value, snapshots[-1][name])]
+    assert len(moved) > len(found) / 2
+
+    rows, plain_rows = history(averaged), history(plain)
+    assert [row for row in rows if "loss" in row] == [row for row in plain_rows if "loss" in row]
+    measured = [[row["val_nme"] for row in found if "val_nme" in row] for found in (rows, plain_rows)]
+    assert all(average != last for average, last in zip(*measured)), "the average is what is validated"
+
+
+@pytest.fixture
+def best_is_step_4(job: Job, undisturbed: list[Event], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The measure of faces, turned so that the first of the two validations is the better one."""
+    first, last = (row["val_nme"] for row in history(job) if "val_nme" in row)
+    assert first != last
+    monkeypatch.setattr(FaceTask, "validation_measure", ValidationMeasure("nme", higher_is_better=first > last))
+
+
+def test_the_best_weights_are_handed_out(
+    job: Job, best_is_step_4: None, snapshots: list[dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
+    other = with_training(job, tmp_path / "store", keep="best")
+    events: list[Event] = []
+    train_locally(other, events.append)
+    assert history(other) == history(job)
+    assert all(torch.equal(value, snapshots[3][name]) for name, value in weights(other).items())
+    (best, _) = (row for row in history(job) if "val_nme" in row)
+    assert Note(f"keeps the weights of step 4: the best val_nme, {best['val_nme']:.4g}") in events
+    final = Path(other.store) / checkpoint.FINAL
+    assert read_about(final / WEIGHTS)[1]["step"] == "4"
+
+    write_outputs(final, tmp_path / "out", {})
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["steps"] == 4 and metrics["val_nme"] == best["val_nme"]
+    assert metrics["loss"] == next(row["loss"] for row in history(job) if row["step"] == 4)
+
+
+def test_of_equal_validations_the_earliest_is_the_best() -> None:
+    rows = [{"step": 1, "loss": 0.1}, *({"step": step, "val_nme": nme} for step, nme in ((2, 0.3), (4, 0.2), (6, 0.2)))]
+    assert best_validation(rows, ValidationMeasure("nme", higher_is_better=False))["step"] == 4
+    rows.append({"step": 8, "val_nme": 0.3})
+    assert best_validation(rows, ValidationMeasure("nme", higher_is_better=True))["step"] == 2
+
+
+@pytest.mark.parametrize("changes", [{"ema_decay": 0.9}, {"keep": "best"}, {"ema_decay": 0.9, "keep": "best"}])
+def test_average_and_best_weights_survive_a_cut(
+    job: Job, best_is_step_4: None, changes: dict[str, object], tmp_path: Path
+) -> None:
+    """Both a cut before the best validation and one after it."""
+    whole = with_training(job, tmp_path / "whole", **changes)
+    train_locally(whole, lambda event: None)
+    for step in (2, 4):
+        cut = with_training(job, tmp_path / f"cut-{step}", **changes)
+        with pytest.raises(DriverGone):
+            train_locally(cut, stop_at(step))
+        events: list[Event] = []
+        train_locally(cut, events.append)
+        assert isinstance(events[0], Started) and events[0].step == step
+        assert history(cut) == history(whole)
+        final = Path(checkpoint.FINAL) / WEIGHTS
+        assert (Path(cut.store) / final).read_bytes() == (Path(whole.store) / final).read_bytes()
+
+
+def test_layer_decay_reports_the_rate_of_the_head(job: Job, undisturbed: list[Event], tmp_path: Path) -> None:
+    optimizer = job.training.optimizer.model_copy(update={"layer_decay": 0.5})
+    other = with_training(job, tmp_path / "store", optimizer=optimizer)
+    train_locally(other, lambda event: None)
+    assert [row["lr"] for row in history(other) if "lr" in row] == [row["lr"] for row in history(job) if "lr" in row]
+    assert any(not torch.equal(value, weights(job)[name]) for name, value in weights(other).items())
 
 
 def test_a_loss_that_is_not_finite_ends_it_with_one_sentence(job: Job, tmp_path: Path) -> None:

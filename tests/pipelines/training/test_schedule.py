@@ -15,6 +15,7 @@ from pipelines.training.schedule import learning_rate, scheduler
 def options(**changes: Any) -> Optimizer:
     plain: dict[str, Any] = {
         "lr": 1.0,
+        "layer_decay": None,
         "weight_decay": 0.0,
         "decay_norms_and_biases": True,
         "clip_norm": None,

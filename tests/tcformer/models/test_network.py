@@ -224,7 +224,14 @@ def test_drop_path() -> None:
 
 def test_config_rebuilds_the_network() -> None:
     model = create_model(NANO, "imagenet", num_classes=5)
-    options = {"num_classes": 5, "drop_path_rate": 0.0, "token_reduction": "ctm", "local_parts": [4, 2, 1]}
+    options = {
+        "num_classes": 5,
+        "drop_path_rate": 0.0,
+        "token_reduction": "ctm",
+        "local_parts": [4, 2, 1],
+        "place_weight": 0.0,
+        "token_place": False,
+    }
     expected = {"variant": NANO, "task": "imagenet", "options": options}
     assert model.config == json.loads(json.dumps(model.config)) == expected
     assert create_model(model.config["variant"], model.config["task"], **options).config == expected

@@ -245,6 +245,9 @@ def test_network_options() -> None:
         backbone="tcformer",
         token_reduction="local_ctm",
         local_parts=(4, 2, 1),
+        place_weight=0.0,
+        token_place=False,
+        cluster_after=0.0,
         pretrained=False,
         activation_checkpointing=True,
     )
@@ -254,6 +257,9 @@ def test_network_options() -> None:
             backbone="tcformer_lite",
             token_reduction="ctm",
             local_parts=(4, 2, 1),
+            place_weight=0.0,
+            token_place=False,
+            cluster_after=0.0,
             pretrained=False,
             activation_checkpointing=False,
         )
@@ -262,6 +268,9 @@ def test_network_options() -> None:
             backbone="tcformer",
             token_reduction="ctm",
             local_parts=(4, 2, 1),
+            place_weight=0.0,
+            token_place=False,
+            cluster_after=0.0,
             pretrained=True,
             activation_checkpointing=False,
         )

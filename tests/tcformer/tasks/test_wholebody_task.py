@@ -17,7 +17,14 @@ from tcformer.tasks.wholebody.task import WholebodyTask
 from tests.tcformer.tasks.options import options_are_strict
 
 NETWORK = NetworkOptions(
-    backbone="tcformer", token_reduction="ctm", local_parts=(4, 2, 1), pretrained=False, activation_checkpointing=False
+    backbone="tcformer",
+    token_reduction="ctm",
+    local_parts=(4, 2, 1),
+    place_weight=0.0,
+    token_place=False,
+    cluster_after=0.0,
+    pretrained=False,
+    activation_checkpointing=False,
 )
 POSE = WholebodyOptions(
     keypoints="all",

@@ -14,13 +14,14 @@ from torch import Tensor
 
 from tcformer.heatmaps import decode_heat_maps, gaussian_heat_maps, heat_map_loss
 from tcformer.models import Network, NetworkOptions
-from tcformer.tasks.base import Batch, Model
+from tcformer.tasks.base import Batch, Model, ValidationMeasure
 
 
 class ToyTask:
     """See `tcformer.tasks.base.Task`."""
 
     name = "toy"
+    validation_measure = ValidationMeasure("loss", higher_is_better=False)
 
     def __init__(
         self, options: ToyOptions, network: NetworkOptions, data_root: Path, evaluation: ToyEvaluation | None = None

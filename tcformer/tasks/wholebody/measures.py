@@ -1,0 +1,54 @@
+"""The errors of whole-body keypoints, and where the person is in a crop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tcformer.data.wholebody.dataset import annotation_file, load_people
+from tcformer.data.wholebody.keypoints import FLIP_PAIRS, NAMES, NUM_KEYPOINTS, PARTS, subset
+from tcformer.draw.wholebody import person_mask
+from tcformer.metrics.points import PointTables, Skipped, image_point_table
+from tcformer.metrics.tokens import Region
+from tcformer.metrics.wholebody_results import keypoints_of
+from tcformer.tasks.wholebody.task import WholebodyTask
+
+_PART_OF = [next(part for part, rows in PARTS.items() if i < rows.stop) for i in range(NUM_KEYPOINTS)]
+# The point of a left hand and its twin are in two parts.
+_TWINS = {
+    name: np.array([pair for pair in FLIP_PAIRS if _PART_OF[pair[0]] == part])
+    for name, part in (("body", "body"), ("foot", "foot"), ("face", "face"), ("hand", "lefthand"))
+}
+
+
+def keypoints(task: WholebodyTask, predictions: list[dict[str, Any]]) -> PointTables:
+    """See `tcformer.tasks.registry.TaskEntry.keypoints`.
+
+    Predictions are compared with the annotated persons in whose boxes they were made, over the labelled points.
+    """
+    if task.evaluation.boxes != "ground_truth":
+        return Skipped("predictions were made in detections; evaluate in annotated boxes (boxes: ground_truth)")
+    people = load_people(annotation_file(task.root, "val"))
+    found = {prediction["annotation_id"]: prediction for prediction in predictions}
+    rows = [row for row, number in enumerate(people.annotation_id.tolist()) if number in found]
+    chosen = subset(task.options.keypoints)
+    points = [keypoints_of(found[int(people.annotation_id[row])])[chosen, :2] for row in rows]
+    truth = people.keypoints[rows][:, chosen]
+    table = image_point_table(
+        np.array(points).reshape(-1, len(chosen), 2),
+        truth[..., :2],
+        truth[..., 2] > 0,
+        people.box[rows, 2:].max(1),
+        names=[NAMES[point] for point in chosen],
+        parts=[_PART_OF[point] for point in chosen],
+        reference_name="the longer side of the person's box",
+    )
+    return {"val": table}
+
+
+def region(task: WholebodyTask, sample: dict[str, Any]) -> Region | None:
+    """See `tcformer.tasks.registry.TaskEntry.region`; the mask is a silhouette made from the annotated points."""
+    points, labelled = sample["points"], sample["weights"] > 0
+    mask = person_mask(np.concatenate([points, labelled[:, None]], 1), sample["image"].shape[1:])
+    return Region(mask, points, labelled, _TWINS)

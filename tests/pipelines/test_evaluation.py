@@ -1,0 +1,128 @@
+"""The evaluation of small networks in this process: keypoints and tokens beside the task's metrics."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tcformer
+from pipelines.evaluation import evaluate
+from pipelines.params import Params, spec_to_json
+from pipelines.process import LOCAL
+from pipelines.token_measures import TokenMeasurement, headline_measures
+from tcformer.tasks import PRETRAINING, TASKS
+from tests.small import generate, parameters
+
+POINT_TASKS = {"wholebody": "val", "face": "full", "mesh": "generated"}
+
+
+@pytest.fixture(scope="module")
+def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("data")
+    params = parameters(folder)
+    return {task: generate(task, params, folder) for task in TASKS}
+
+
+@pytest.fixture(autouse=True)
+def local(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(LOCAL, "1")
+
+
+def save(task: str, params: Params, root: Path, path: Path) -> Path:
+    """New weights of a task's network, as a training writes them."""
+    import torch
+
+    torch.manual_seed(0)
+    spec = params.sample.spec_of(task)
+    about = {"options": spec_to_json(spec), "training": "untrained"}
+    tcformer.save_model(spec.build(root).build_model(), path, about)
+    return path
+
+
+def read(folder: Path, name: str) -> Any:
+    return json.loads((folder / f"{name}.json").read_text())
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_an_evaluation_writes_keypoints_and_tokens(task: str, roots: dict[str, Path], tmp_path: Path) -> None:
+    params, root = parameters(tmp_path), roots[task]
+    weights = save(task, params, root, tmp_path / "weights.safetensors")
+    metrics = evaluate(task, weights, root, params, tmp_path / "out")
+    keypoints, tokens = read(tmp_path / "out", "keypoints"), read(tmp_path / "out", "tokens")
+    assert read(tmp_path / "out", "metrics") == metrics
+
+    if task == PRETRAINING:
+        assert "predicts no keypoints" in keypoints["skipped"] and "points" not in metrics
+    else:
+        table = keypoints["tables"][POINT_TASKS[task]]
+        assert metrics["points"][POINT_TASKS[task]] == table["parts"]
+        assert len(table["keypoints"]) == {"wholebody": 133, "face": 98, "mesh": 14}[task]
+        assert set(table["keypoints"][0]) == {"name", "part", "count", *table["measures"]}
+
+    stages = tokens["stages"]
+    counts = [stage["tokens"] for stage in stages.values()]
+    assert counts == [256, 64, 16, 4] and tokens["cells"] == 256
+    assert stages["stage1"]["rand_index"] == 1 and all(0 <= s["rand_index"] <= 1 for s in stages.values())
+    if task == PRETRAINING:
+        assert stages["stage4"]["density"] is None and tokens["images"] == 12
+    else:
+        assert stages["stage1"]["purity"] == 1 and stages["stage1"]["density"] == pytest.approx(1)
+        assert all(0.5 <= s["purity"] <= 1 and 0 < s["token_share"] < 1 for s in stages.values())
+        assert set(stages["stage1"]["twins_in_one_token"].values()) <= {0, None}  # None: every pair lies in a cell
+        assert stages["stage4"]["twins_in_one_token"]["all"] > 0
+    losses = [stage["blanked"]["loss"] == tokens["intact"]["loss"] for stage in stages.values()]
+    reads_one_stage = task in (PRETRAINING, "mesh")
+    assert losses == ([True, True, True, False] if reads_one_stage else [False] * 4)
+    assert metrics["tokens"] == headline_measures(tokens) and list(metrics["tokens"]) == ["stage4"]
+
+
+def test_files_are_the_same_each_time_and_tokens_change_nothing_else(roots: dict[str, Path], tmp_path: Path) -> None:
+    params, root = parameters(tmp_path), roots["face"]
+    weights = save("face", params, root, tmp_path / "weights.safetensors")
+    metrics = evaluate("face", weights, root, params, tmp_path / "out")
+    evaluate("face", weights, root, params, tmp_path / "again")
+    for name in ("metrics", "keypoints", "tokens", "predictions"):
+        assert (tmp_path / "again" / f"{name}.json").read_bytes() == (tmp_path / "out" / f"{name}.json").read_bytes()
+    plain = evaluate("face", weights, root, parameters(tmp_path, evaluate__face__tokens=0), tmp_path / "off")
+    assert read(tmp_path / "off", "tokens") == {"skipped": "evaluate.face.tokens is 0"}
+    assert plain == {name: value for name, value in metrics.items() if name != "tokens"}
+
+
+def test_means_over_keypoints_agree_with_the_benchmarks(roots: dict[str, Path], tmp_path: Path) -> None:
+    params = parameters(tmp_path, evaluate__face__tokens=0, evaluate__mesh__tokens=0)
+    for task, keys, mean in (("face", ("full", "NME"), "NME"), ("mesh", ("generated", "pa_mpjpe"), "pa_mpjpe")):
+        weights = save(task, params, roots[task], tmp_path / f"{task}.safetensors")
+        metrics = evaluate(task, weights, roots[task], params, tmp_path / task)
+        found = metrics["points"][keys[0]]["all"][mean]
+        assert found == pytest.approx(metrics[keys[0]][keys[1]], rel=1e-12)
+
+
+def measured(params: Params, root: Path, folder: Path) -> dict[str, Any]:
+    weights = save("face", params, root, folder / "face.safetensors").read_bytes()
+    training = params.sample.training_of("face").training
+    return TokenMeasurement(params.sample.spec_of("face"), root, weights, images=2, training=training).measure()
+
+
+def test_a_fixed_grid_spends_its_tokens_evenly_and_never_changes(roots: dict[str, Path], tmp_path: Path) -> None:
+    tokens = measured(parameters(tmp_path, network__token_reduction="conv"), roots["face"], tmp_path)
+    for stage in tokens["stages"].values():
+        assert stage["density"] == pytest.approx(1) and stage["rand_index"] == 1
+    assert tokens["stages"]["stage4"]["tokens"] == 4 and tokens["stages"]["stage4"]["purity"] < 1
+
+
+def test_clusters_change_with_the_learning_rate(roots: dict[str, Path], tmp_path: Path) -> None:
+    kept = {}
+    for rate in (1e-12, 1e-2):
+        params = parameters(tmp_path, finetune__face__training__optimizer__lr=rate)
+        kept[rate] = measured(params, roots["face"], tmp_path)["stages"]["stage3"]["rand_index"]
+    assert kept[1e-12] == 1 and kept[1e-2] < 0.9
+
+
+def test_a_backbone_without_tokens_is_skipped(roots: dict[str, Path], tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    params = parameters(tmp_path, network__backbone="timm/resnet10t")
+    tokens = measured(params, roots["face"], tmp_path)
+    assert tokens == {"skipped": "the backbone timm/resnet10t has no tokens"} and headline_measures(tokens) == {}
