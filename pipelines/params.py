@@ -177,6 +177,7 @@ class Cluster(Strict):
     cpus_per_worker: int = pydantic.Field(ge=1)
     loader_processes: int = pydantic.Field(ge=0)  # that decode and augment, for each worker
     max_failures: int = pydantic.Field(ge=0)  # lost workers that a training survives
+    stall_timeout: float = pydantic.Field(gt=0)  # seconds without a worker's sign of life or progress that end it
     storage: str | None  # folder or s3:// address that driver and workers reach; null: this machine's disk
 
 

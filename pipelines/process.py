@@ -4,7 +4,8 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 from tcformer.errors import UserError
@@ -36,8 +37,60 @@ def die_with_parent() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)
+class Interrupted(BaseException):
+    """The process was asked to end by a signal: Ctrl-C, SIGTERM, the notice of a spot instance.
+
+    It is no Exception, so that nothing but `stage_main` handles it.
+
+    Attributes:
+        status: the exit status that says so, 130 or 143.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.status = 128 + number
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """A signal handler that ends what runs at once."""
+    raise Interrupted(number)
+
+
+class Interrupts:
+    """The first signal that asked this process to end, while a training takes a checkpoint. A second one ends it."""
+
+    def __init__(self) -> None:
+        self.first: int | None = None
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        """The signal handler."""
+        if self.first is not None:
+            raise Interrupted(number)
+        self.first = number
+
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def signal_handlers_kept() -> Iterator[None]:
+    """Restore the present handlers of Ctrl-C and SIGTERM after the body."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def noted_interrupts() -> Iterator[Interrupts]:
+    """Note signals while the body runs instead of ending at once. Only the main thread may do this."""
+    interrupts = Interrupts()
+    with signal_handlers_kept():
+        for number in SIGNALS:
+            signal.signal(number, interrupts.note)
+        yield interrupts
 
 
 def _output_is_closed() -> bool:
@@ -58,7 +111,8 @@ def stage_main(main: Callable[[], int | None]) -> None:
     If the reader of the output has ended, as in `| head`, the exit status is 141, and there is no message.
     """
     die_with_parent()
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in SIGNALS:
+        signal.signal(number, interrupt)
     try:
         status = main() or 0
         sys.stdout.flush()
@@ -71,7 +125,7 @@ def stage_main(main: Callable[[], int | None]) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         status = 2
-    except KeyboardInterrupt:
+    except (Interrupted, KeyboardInterrupt) as stopped:
         print("stopped", file=sys.stderr)
-        status = 130
+        status = stopped.status if isinstance(stopped, Interrupted) else 128 + signal.SIGINT
     sys.exit(status)

@@ -13,18 +13,24 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pipelines.adapters.mailbox import Mailbox
+from pipelines.adapters.watch import Watch
 from pipelines.params import Cluster
-from pipelines.process import runs_locally
+from pipelines.process import Interrupted, Interrupts, runs_locally, signal_handlers_kept
 from pipelines.progress import Progress
 from pipelines.provenance import ROOT
-from pipelines.training.events import Event, Failed, Started
+from pipelines.training.events import Event, Failed, Note, Started, Stopped
 from tcformer.errors import UserError
 
 if TYPE_CHECKING:
-    from pipelines.training.job import Job
+    from ray.actor import ActorHandle
 
-TrainingFunction = Callable[["Job", Callable[[Event], None]], None]
+    from pipelines.training.job import Job
+    from pipelines.training.link import Link
+
+TrainingFunction = Callable[["Job", "Link"], None]
 POLL_SECONDS = 0.5
+BEAT_SECONDS = 1.0  # between a worker's signs of life
+STOP_SECONDS = 60.0  # for the checkpoint, after which a training that was asked to stop ends without one
 SHARED = "TCFORMER_SHARED_RAY"  # "1": RAY_ADDRESS is a Ray of this machine that shared_ray started
 
 
@@ -79,7 +85,8 @@ def session(cluster: Cluster) -> Iterator[None]:
             excludes = ["/.git", "/.venv", "/data", "/runs", "/tests", "/docs"]
             quiet["runtime_env"] = {"working_dir": str(ROOT), "excludes": excludes}
         try:
-            ray.init(address=address, **quiet)
+            with signal_handlers_kept():  # Ray's own end the process with a C++ stack
+                ray.init(address=address, **quiet)
         except (ConnectionError, RuntimeError, ValueError) as error:
             reason = str(error).strip().split("\n")[0]
             raise UserError(
@@ -89,7 +96,8 @@ def session(cluster: Cluster) -> Iterator[None]:
     else:
         # More workers than cores are slow but allowed.
         cores = max(os.cpu_count() or 1, cluster.workers * cluster.cpus_per_worker)
-        ray.init(address="local", num_cpus=cores, include_dashboard=False, **quiet)
+        with signal_handlers_kept():
+            ray.init(address="local", num_cpus=cores, include_dashboard=False, **quiet)
     try:
         yield
     finally:
@@ -112,19 +120,22 @@ def uses_gpus() -> bool:
     return bool(ray.cluster_resources().get("GPU", 0))
 
 
-def run_training(worker: TrainingFunction, job: "Job", cluster: Cluster, on_event: Callable[[Event], None]) -> None:
-    """Run `worker(job, send)` on every training process and pass its events to `on_event`, in order, as they come.
+def run_training(
+    worker: TrainingFunction, job: "Job", cluster: Cluster, on_event: Callable[[Event], None], interrupts: Interrupts
+) -> None:
+    """Run `worker(job, link)` on every training process and pass its events to `on_event`, in order, as they come.
 
     A lost worker (killed, out of memory, its node gone) restarts the group up to `cluster.max_failures` times; the
-    worker function resumes from its newest checkpoint. An exception in our code is not retried.
+    worker function resumes from its newest checkpoint. An exception in our code is not retried: it ends the training
+    after seconds, even if the other workers wait for the one that raised it. When `interrupts` notes a signal, all
+    workers take a checkpoint and stop before the same step.
 
     Raises:
-        UserError: raised in a worker, or not enough CPUs or GPUs for the workers.
+        UserError: raised in a worker, a worker hangs, or not enough CPUs or GPUs for the workers.
         RuntimeError: any other exception in a worker, with its traceback.
+        Interrupted: a signal stopped the training.
     """
     import ray
-    import ray.train
-    from ray.train.torch import TorchConfig, TorchTrainer
 
     gpus = uses_gpus()
     have, kind = ray.cluster_resources(), "GPU" if gpus else "CPU"
@@ -135,62 +146,126 @@ def run_training(worker: TrainingFunction, job: "Job", cluster: Cluster, on_even
             "params.yaml or join a larger cluster"
         )
     mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
-    failures: list[Failed] = []
-
-    def drain() -> None:
-        for event in ray.get(mailbox.take.remote()):
+    fit = _Fit(worker, job, cluster, mailbox, gpus)
+    watch = Watch(cluster.stall_timeout, lambda text: on_event(Note(text)))
+    failure: Failed | None = None
+    failed_at = asked_at = 0.0
+    stopped = False
+    fit.start()
+    while True:
+        running = fit.is_alive()  # asked first: what the workers sent before their end is then taken below
+        events, workers = ray.get(mailbox.take.remote())
+        for event in events:
             if isinstance(event, Failed):
-                failures.append(event)
+                failure, failed_at = failure or event, failed_at if failure else time.monotonic()
                 continue
             if isinstance(event, Started):
-                failures.clear()  # what the survivors of a lost worker reported is settled by the restart
+                failure = None  # what the survivors of a lost worker reported is settled by the restart
+            stopped = stopped or isinstance(event, Stopped)
             on_event(event)
+        if not running or (failure and watch.failure_is_final(time.monotonic() - failed_at, workers)):
+            break
+        reason = watch.stall(workers)
+        if reason and not failure:
+            raise UserError(
+                f"training {job.name} stalls: {reason}. Look at that process and its machine; the same command resumes "
+                "from the last checkpoint. The limit is cluster.stall_timeout"
+            )
+        if interrupts.first is not None and not asked_at:
+            asked_at = time.monotonic()
+            on_event(Note("stopping after the present step, with a checkpoint; once more to stop at once"))
+            mailbox.stop.remote()
+        if asked_at and time.monotonic() - asked_at > STOP_SECONDS:
+            on_event(Note(f"no checkpoint within {STOP_SECONDS:.0f} s: stopping without one"))
+            break
+        fit.join(POLL_SECONDS)
+    if failure:
+        if failure.from_user:
+            raise UserError(failure.message)
+        raise RuntimeError(f"training {job.name} failed on rank {failure.rank}:\n{failure.traceback}")
+    if interrupts.first is not None and (stopped or running):
+        raise Interrupted(interrupts.first)
+    if fit.error:
+        raise fit.error
 
-    done = threading.Event()
 
-    def poll() -> None:
-        while not done.wait(POLL_SECONDS):
-            drain()
+class _Fit(threading.Thread):
+    """Ray Train's blocking call: it stays in there for as long as one worker waits for another.
 
-    trainer = TorchTrainer(
-        _run_worker,
-        train_loop_config={"worker": worker, "job": job, "mailbox": mailbox},
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=cluster.workers,
-            use_gpu=gpus,
-            resources_per_worker={"CPU": cluster.cpus_per_worker, **({"GPU": 1} if gpus else {})},
-        ),
-        torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
-        run_config=ray.train.RunConfig(
-            # A name of its own for each attempt: Ray resumes runs by name, ours resume from our own checkpoints.
-            name=f"{job.name}-{uuid.uuid4().hex[:8]}",
-            storage_path=f"{job.store}/ray",
-            failure_config=ray.train.FailureConfig(max_failures=cluster.max_failures),
-        ),
-    )
-    poller = threading.Thread(target=poll, name="mailbox", daemon=True)
-    poller.start()
-    try:
-        trainer.fit()
-    except ray.train.TrainingFailedError as error:
-        raise UserError(
-            f"training {job.name} lost its workers more than cluster.max_failures = {cluster.max_failures} times; "
-            f"the same command resumes it from the last checkpoint. The last failure: {_last_line(error)}"
-        ) from None
-    finally:
-        done.set()
-        poller.join()
-        drain()
-    if failures:
-        first = failures[0]
-        if first.from_user:
-            raise UserError(first.message)
-        raise RuntimeError(f"training {job.name} failed on rank {first.rank}:\n{first.traceback}")
+    Attributes:
+        error: with which it ended.
+    """
+
+    def __init__(
+        self, worker: TrainingFunction, job: "Job", cluster: Cluster, mailbox: "ActorHandle", gpus: bool
+    ) -> None:
+        super().__init__(name="ray-train", daemon=True)
+        self._worker, self._job, self._cluster, self._mailbox, self._gpus = worker, job, cluster, mailbox, gpus
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        import ray.train
+        from ray.train.torch import TorchConfig, TorchTrainer
+
+        job, cluster = self._job, self._cluster
+        trainer = TorchTrainer(
+            _run_worker,
+            train_loop_config={"worker": self._worker, "job": job, "mailbox": self._mailbox},
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=cluster.workers,
+                use_gpu=self._gpus,
+                resources_per_worker={"CPU": cluster.cpus_per_worker, **({"GPU": 1} if self._gpus else {})},
+            ),
+            torch_config=TorchConfig(backend="nccl" if self._gpus else "gloo"),
+            run_config=ray.train.RunConfig(
+                # A name of its own for each attempt: Ray resumes runs by name, ours resume from our own checkpoints.
+                name=f"{job.name}-{uuid.uuid4().hex[:8]}",
+                storage_path=f"{job.store}/ray",
+                failure_config=ray.train.FailureConfig(max_failures=cluster.max_failures),
+            ),
+        )
+        try:
+            trainer.fit()
+        except ray.train.TrainingFailedError as error:
+            self.error = UserError(
+                f"training {job.name} lost its workers more than cluster.max_failures = {cluster.max_failures} times; "
+                f"the same command resumes it from the last checkpoint. The last failure: {_last_line(error)}"
+            )
+        except Exception as error:
+            self.error = error
 
 
 def _last_line(error: Exception) -> str:
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[-1].strip() if lines else type(error).__name__
+
+
+class _MailboxLink:
+    """A worker's link to the driver, through the mailbox; see `pipelines.training.link.Link`."""
+
+    def __init__(self, mailbox: "ActorHandle", rank: int) -> None:
+        import ray
+
+        self._mailbox, self._rank, self._place = mailbox, rank, "starting"
+        ray.get(mailbox.hello.remote(rank, ray.util.get_node_ip_address()))
+        threading.Thread(target=self._beat, name="beat", daemon=True).start()
+
+    def send(self, event: Event) -> None:
+        self._mailbox.send.remote(event)
+
+    def stops_before(self, step: int) -> bool:
+        import ray
+
+        answer: bool = ray.get(self._mailbox.stops_before.remote(self._rank, step))
+        return answer
+
+    def at(self, place: str) -> None:
+        self._place = place
+
+    def _beat(self) -> None:
+        while True:
+            self._mailbox.beat.remote(self._rank, self._place)
+            time.sleep(BEAT_SECONDS)
 
 
 def _run_worker(config: dict[str, Any]) -> None:
@@ -204,7 +279,7 @@ def _run_worker(config: dict[str, Any]) -> None:
     rank = ray.train.get_context().get_world_rank()
     mailbox = config["mailbox"]
     try:
-        config["worker"](config["job"], lambda event: mailbox.send.remote(event))
+        config["worker"](config["job"], _MailboxLink(mailbox, rank))
     except Exception as error:
         failed = Failed(rank, str(error), isinstance(error, UserError), traceback.format_exc())
         ray.get(mailbox.send.remote(failed))

@@ -20,12 +20,13 @@ from pipelines.driver.local import train_locally
 from pipelines.driver.progress import TrainingProgress
 from pipelines.layout import Layout
 from pipelines.params import Cluster, Params, Training, spec_to_json, training_section
-from pipelines.process import runs_locally
+from pipelines.process import Interrupted, noted_interrupts, runs_locally
 from pipelines.provenance import code_version, cpu, git_revision, versions
 from pipelines.training import checkpoint
 from pipelines.training.events import Event, Note, Row
 from pipelines.training.job import Job
-from pipelines.training.loop import Send, train
+from pipelines.training.link import Link
+from pipelines.training.loop import train
 from pipelines.training.outputs import write_outputs
 from tcformer.errors import UserError
 from tcformer.files import sha256_of_file, sha256_of_json
@@ -156,7 +157,7 @@ def _recorded(plan: TrainingPlan, params: Params, layout: Layout) -> Iterator[Ru
     try:
         yield tracked
         status = "FINISHED"
-    except KeyboardInterrupt:
+    except (Interrupted, KeyboardInterrupt):
         status = "KILLED"
         raise
     finally:
@@ -188,14 +189,14 @@ def _launch(plan: TrainingPlan, cluster: Cluster, store: Store, tracked: Run) ->
         if runs_locally():
             train_locally(job, on_event)
         else:
-            with session(cluster):
-                run_training(_train_with_deepspeed, job, cluster, on_event)
+            with session(cluster), noted_interrupts() as interrupts:
+                run_training(_train_with_deepspeed, job, cluster, on_event, interrupts)
     finally:
         progress.close()
 
 
-def _train_with_deepspeed(job: Job, send: Send) -> None:
-    train(job, start_deepspeed, send)
+def _train_with_deepspeed(job: Job, link: Link) -> None:
+    train(job, start_deepspeed, link)
 
 
 def _listener(progress: TrainingProgress, tracked: Run) -> Callable[[Event], None]:

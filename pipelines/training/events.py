@@ -58,6 +58,13 @@ class CheckpointSaved:
 
 
 @dataclass(frozen=True)
+class Stopped:
+    """The training stopped because the driver asked for it; its checkpoint is complete."""
+
+    step: int
+
+
+@dataclass(frozen=True)
 class Failed:
     """A worker raised an exception.
 
@@ -74,4 +81,4 @@ class Failed:
     traceback: str
 
 
-Event = Started | Row | Note | CheckpointSaved | Failed
+Event = Started | Row | Note | CheckpointSaved | Stopped | Failed

@@ -6,7 +6,8 @@ import time
 
 from pipelines.adapters.storage import Store
 
-VARIABLE = "TCFORMER_FAULT"  # "kill:<rank>:<step>" (once in a training) or "slow:<rank>:<seconds a step>"
+# "kill:<rank>:<step>" (once in a training), "hang:<rank>:<step>" or "slow:<rank>:<seconds a step>"
+VARIABLE = "TCFORMER_FAULT"
 
 
 def inject_fault(store: Store, rank: int, step: int) -> None:
@@ -16,6 +17,8 @@ def inject_fault(store: Store, rank: int, step: int) -> None:
         return
     if kind == "slow":
         time.sleep(float(amount))
+    elif kind == "hang" and step == int(amount):
+        os.kill(os.getpid(), signal.SIGSTOP)
     elif kind == "kill" and step == int(amount) and store.read("fault-injected") is None:
         store.write("fault-injected", b"")
         os.kill(os.getpid(), signal.SIGKILL)

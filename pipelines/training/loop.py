@@ -3,7 +3,7 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -31,9 +31,10 @@ from pipelines.training.device import (
 )
 from pipelines.training.ema import WeightAverage
 from pipelines.training.engine import Engine, EngineOptions, StartEngine
-from pipelines.training.events import CheckpointSaved, Event, Note, Row, Started
+from pipelines.training.events import CheckpointSaved, Event, Note, Row, Started, Stopped
 from pipelines.training.faults import inject_fault
 from pipelines.training.job import Job
+from pipelines.training.link import Link
 from pipelines.training.loading import BrokenImages, training_batches, validation_batches
 from pipelines.training.meter import LossMeter
 from pipelines.training.sampling import BatchPlan, steps_in
@@ -41,9 +42,7 @@ from tcformer.errors import UserError
 from tcformer.models import Network, load_initial, save_model
 from tcformer.tasks import Dataset, Task, ValidationMeasure
 
-HISTORY, BROKEN, BEST = "history.json", "broken_images.json", "best.safetensors"
-
-Send = Callable[[Event], None]
+HISTORY, BROKEN, METER, BEST = "history.json", "broken_images.json", "meter.json", "best.safetensors"
 
 
 @dataclass
@@ -58,10 +57,16 @@ class Worker:
     options: EngineOptions
     store: Store
     scratch: Path  # folder on this machine; rank 0 keeps the weights of the best validation there
-    send: Send
+    link: Link
     rank: int
+    meter: LossMeter
     history: list[dict[str, float]] = field(default_factory=list)
     broken: BrokenImages = field(default_factory=BrokenImages)  # found by all workers up to the last row
+
+    def send(self, event: Event) -> None:
+        """Hand an event to the driver: rank 0 reports for all."""
+        if self.rank == 0:
+            self.link.send(event)
 
     @property
     def network(self) -> Network:
@@ -80,26 +85,27 @@ class Worker:
         self.send(Row(step, epoch, values, momentary or {}))
 
 
-def train(job: Job, start_engine: StartEngine, send: Send) -> None:
-    """Train `job` in this worker, from its newest valid checkpoint if there is one.
+def train(job: Job, start_engine: StartEngine, link: Link) -> None:
+    """Train `job` in this worker, from its newest valid checkpoint if there is one, to its end or until it is stopped.
 
     Args:
         job: what to train, see `Job`.
         start_engine: wraps the model; torch.distributed is initialised already.
-        send: hands an event to the driver.
+        link: to the driver.
 
     Raises:
         UserError: data or parameters that do not fit, a loss that is not finite.
     """
     with tempfile.TemporaryDirectory(prefix="tcformer-") as folder:
         scratch = Path(folder)
-        worker = _start(job, start_engine, send, scratch)
+        worker = _start(job, start_engine, link, scratch)
         first = _resume(worker)
-        _train_steps(worker, first)
-        _finish(worker)
+        if _train_steps(worker, first):
+            _finish(worker)
 
 
-def _train_steps(worker: Worker, first: int) -> None:
+def _train_steps(worker: Worker, first: int) -> bool:
+    """Do the steps from `first` on; False if the driver stopped them, after a checkpoint."""
     task, engine, options, training = worker.task, worker.engine, worker.options, worker.job.training
     steps, batch = options.steps, options.batch
     shape = (batch.workers, batch.accumulation, batch.micro_batch)
@@ -107,10 +113,17 @@ def _train_steps(worker: Worker, first: int) -> None:
     found = BrokenImages()
     processes = worker.job.loader_processes
     batches = training_batches(worker.data, batch, worker.rank, training.seed, first, steps, processes, found)
-    meter = LossMeter(options.device)
+    meter = worker.meter
     if not steps:
         _validate(worker, 0)
     for step in range(first, steps):
+        worker.link.at(f"waiting for the samples of step {step + 1}")
+        if worker.link.stops_before(step):
+            if step > first:
+                _share_broken_images(worker, found)
+                _save(worker, step)
+            worker.send(Stopped(step))
+            return False
         inject_fault(worker.store, worker.rank, step)
         seed_step(training.seed, step, worker.rank)
         engine.module.train()
@@ -118,6 +131,7 @@ def _train_steps(worker: Worker, first: int) -> None:
         rate = engine.learning_rate
         for part in range(batch.accumulation):
             samples = to_device(next(batches), options.device)
+            worker.link.at(f"step {step + 1}")
             with autocast(training, options.device), _precision_reported(worker, is_first=step == first and part == 0):
                 losses = task.loss(engine, samples)
             engine.backward(losses["loss"])
@@ -141,9 +155,10 @@ def _train_steps(worker: Worker, first: int) -> None:
         if saves:
             _save(worker, done)
             meter.restart_clock(done)
+    return True
 
 
-def _start(job: Job, start_engine: StartEngine, send: Send, scratch: Path) -> Worker:
+def _start(job: Job, start_engine: StartEngine, link: Link, scratch: Path) -> Worker:
     """Build task, data and model, and wrap the model, the same on every worker."""
     training, device = job.training, this_device()
     be_deterministic(training.seed, device)
@@ -155,15 +170,15 @@ def _start(job: Job, start_engine: StartEngine, send: Send, scratch: Path) -> Wo
     steps = steps_in(training.epochs, len(data), batch.global_batch)
     options = EngineOptions(training, batch, steps, len(data) / batch.global_batch, device)
     store = Store(job.store)
-    send = send if rank == 0 else _ignore
     model = task.build_model()
     if job.initial:
         loaded = load_initial(model, store.fetch(job.initial, scratch / job.initial))
-        send(Note(f"starts from the {loaded} of the given weights"))
+        if rank == 0:
+            link.send(Note(f"starts from the {loaded} of the given weights"))
     model = model.to(device)
     average = WeightAverage(model, training.ema_decay) if training.ema_decay is not None else None
     engine = start_engine(model, options)
-    return Worker(job, task, data, engine, average, options, store, scratch, send, rank)
+    return Worker(job, task, data, engine, average, options, store, scratch, link, rank, LossMeter(device))
 
 
 def _resume(worker: Worker) -> int:
@@ -184,17 +199,22 @@ def _resume(worker: Worker) -> int:
         shutil.copyfile(folder / BEST, worker.scratch / BEST)
     worker.history = json.loads((folder / HISTORY).read_text())
     worker.broken = BrokenImages(**json.loads((folder / BROKEN).read_text()))
+    worker.meter.load(json.loads((folder / METER).read_text()), worker.rank)
     return chosen.step
 
 
 def _save(worker: Worker, step: int) -> None:
     """Take a checkpoint after `step` steps: every worker uploads its files, rank 0 declares it complete."""
+    worker.link.at(f"saving the checkpoint of step {step}")
     _average_buffers(worker)
+    meters: list[dict[str, float]] = [{} for _ in range(worker.options.batch.workers)]
+    torch.distributed.all_gather_object(meters, worker.meter.state())
     name = checkpoint.folder_name(step)
     with tempfile.TemporaryDirectory(prefix="tcformer-") as scratch:
         worker.engine.save(Path(scratch))
         if worker.rank == 0:
             _write_history(worker, Path(scratch))
+            (Path(scratch) / METER).write_text(json.dumps(meters))
             if worker.average:
                 worker.average.save(Path(scratch))
             if (worker.scratch / BEST).is_file():
@@ -271,11 +291,13 @@ def _validation_means(worker: Worker, step: int) -> dict[str, float]:
         UserError: a mean is not finite.
     """
     _average_buffers(worker)
+    worker.link.at(f"waiting for the validation's samples after step {step}")
     network = worker.network.eval()
     training, options, workers = worker.job.training, worker.options, worker.options.batch.workers
     shard = (worker.val_set, worker.rank, workers, training.micro_batch, worker.job.loader_processes)
     sums: dict[str, Tensor] = {}
-    for batch in validation_batches(*shard):
+    for number, batch in enumerate(validation_batches(*shard)):
+        worker.link.at(f"validation after step {step}, batch {number + 1}")
         with autocast(training, options.device):
             found = worker.task.validate(network, to_device(batch, options.device))
         for name, value in found.items():
@@ -334,7 +356,3 @@ def _require_finite(name: str, value: float, step: int, store: Store) -> None:
             f"{name} is {value} at step {step}: lower the learning rate or clip gradients (training.optimizer); the "
             f"last checkpoint is {saved[-1] if saved else 'none'}"
         )
-
-
-def _ignore(event: Event) -> None:
-    """Only rank 0 reports."""

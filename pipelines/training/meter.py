@@ -30,6 +30,23 @@ class LossMeter:
             self._sums[name] = self._sums.get(name, torch.zeros((), device=self._device)) + value.detach().float()
         self._count += 1
 
+    def state(self) -> dict[str, float]:
+        """The sums since the last row, and their count as "count"."""
+        return {**{name: value.item() for name, value in self._sums.items()}, "count": self._count}
+
+    def load(self, everyone: list[dict[str, float]], rank: int) -> None:
+        """Go on from what `state` returned on each worker.
+
+        A worker takes its own sums, and the mean of all if their number is another one now.
+        """
+        if not everyone:
+            return
+        same = len(everyone) == torch.distributed.get_world_size()
+        mean = {name: sum(part[name] for part in everyone) / len(everyone) for name in everyone[0]}
+        sums = dict(everyone[rank] if same else mean)
+        self._count = round(sums.pop("count"))
+        self._sums = {name: torch.tensor(value, device=self._device) for name, value in sums.items()}
+
     def mean_over_workers(self) -> dict[str, float]:
         """Means since the last call, the same on every worker; every worker must call it."""
         names = sorted(self._sums)

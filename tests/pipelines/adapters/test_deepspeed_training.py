@@ -19,12 +19,18 @@ from pipelines.layout import WEIGHTS
 from pipelines.training import checkpoint
 from pipelines.training.events import CheckpointSaved, Event, Started
 from pipelines.training.job import Job
+from pipelines.training.link import LocalLink
 from pipelines.training.loop import HISTORY, train
 from tests.small import generate, parameters
 
 WORKERS, STAGES = 2, (0, 1, 2)
 
 pytestmark = [pytest.mark.slow, pytest.mark.pipeline]
+
+
+def never(step: int) -> bool:
+    """The training is not stopped."""
+    return False
 
 
 def work(rank: int, meeting_point: str, jobs: list[Job]) -> None:
@@ -45,8 +51,8 @@ def work(rank: int, meeting_point: str, jobs: list[Job]) -> None:
         def check_start(event: Event) -> None:
             assert not isinstance(event, Started) or event.step == 4
 
-        train(job, start_deepspeed, copy_checkpoint)
-        train(resumed, start_deepspeed, check_start)
+        train(job, start_deepspeed, LocalLink(copy_checkpoint, never))
+        train(resumed, start_deepspeed, LocalLink(check_start, never))
     torch.distributed.destroy_process_group()
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 
-from pipelines.adapters.mailbox import Mailbox
+import pytest
+
+from pipelines.adapters.mailbox import Mailbox, WorkerState
 from pipelines.training.events import CheckpointSaved, Note
 from tests.imports import ROOT
 
@@ -14,8 +17,47 @@ def test_events_are_taken_once_and_in_order() -> None:
     mailbox = Mailbox()
     for event in (Note("first"), CheckpointSaved(2)):
         mailbox.send(event)
-    assert mailbox.take() == [Note("first"), CheckpointSaved(2)]
-    assert mailbox.take() == []
+    assert mailbox.take() == ([Note("first"), CheckpointSaved(2)], {})
+    assert mailbox.take() == ([], {})
+
+
+def test_all_workers_stop_before_the_same_step() -> None:
+    """Whatever the order of their questions, none hears "go on" where another hears "stop"."""
+    for order in itertools.permutations([0, 0, 0, 1, 1, 1, "stop"]):
+        mailbox, step, answers = Mailbox(), [0, 0], [[], []]
+        for turn in order:
+            if turn == "stop":
+                mailbox.stop()
+                continue
+            answers[turn].append(mailbox.stops_before(turn, step[turn]))
+            step[turn] += 1
+        both = list(zip(*answers, strict=True))
+        assert all(first == second for first, second in both if abs(step[0] - step[1]) == 0), order
+
+
+def test_a_restarted_group_stops_too() -> None:
+    mailbox = Mailbox()
+    for rank in (0, 1):
+        mailbox.hello(rank, "here")
+        assert not mailbox.stops_before(rank, 7)
+    mailbox.hello(1, "there")
+    mailbox.hello(0, "here")
+    assert not mailbox.stops_before(0, 4)
+    mailbox.stop()
+    assert not mailbox.stops_before(1, 4), "rank 0 has begun this step"
+    assert mailbox.stops_before(1, 5) and mailbox.stops_before(0, 5)
+
+
+def test_the_state_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("pipelines.adapters.mailbox.time.monotonic", lambda: clock[0])
+    mailbox = Mailbox()
+    mailbox.hello(0, "here")
+    mailbox.beat(0, "step 1")
+    clock[0] += 3
+    mailbox.beat(0, "step 1")
+    clock[0] += 2
+    assert mailbox.take()[1] == {0: WorkerState(silent=2.0, place="step 1", since=5.0, node="here")}
 
 
 def test_it_imports_nothing_heavy() -> None:

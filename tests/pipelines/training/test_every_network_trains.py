@@ -18,9 +18,11 @@ from pipelines.adapters.deepspeed import start_deepspeed
 from pipelines.adapters.ray import run_training, session
 from pipelines.adapters.storage import Store
 from pipelines.datasets.location import DataLocation
+from pipelines.process import Interrupts
 from pipelines.training import checkpoint
 from pipelines.training.job import Job
-from pipelines.training.loop import HISTORY, Send, train
+from pipelines.training.link import Link
+from pipelines.training.loop import HISTORY, train
 from tcformer.tasks import TASKS
 from tests.small import generate, parameters
 
@@ -80,12 +82,12 @@ def test_each_trains_two_steps(tmp_path: Path) -> None:
     training = recipe.training_of("imagenet").training
     jobs.append(replace(conv, task=recipe.spec_of("imagenet"), training=training, **as_it_is))
 
-    def train_all(first: Job, send: Send) -> None:
+    def train_all(first: Job, link: Link) -> None:
         for job in jobs:
-            train(job, start_deepspeed, send)
+            train(job, start_deepspeed, link)
 
     with session(plain.cluster):
-        run_training(train_all, jobs[0], plain.cluster, lambda event: None)
+        run_training(train_all, jobs[0], plain.cluster, lambda event: None, Interrupts())
     for choice, job in zip(CHOICES, jobs, strict=False):
         store = Store(job.store)
         assert checkpoint.fault(store, checkpoint.FINAL, tmp_path) is None, choice

@@ -19,7 +19,7 @@ from pipelines.layout import WEIGHTS
 from pipelines.params import Optimizer, Training
 from pipelines.training import checkpoint
 from pipelines.training.engine import TorchEngine
-from pipelines.training.events import CheckpointSaved, Event, Note, Row, Started
+from pipelines.training.events import CheckpointSaved, Event, Note, Row, Started, Stopped
 from pipelines.training.job import Job
 from pipelines.training.loop import HISTORY, best_validation
 from pipelines.training.outputs import write_csv, write_outputs
@@ -69,7 +69,7 @@ def weights(job: Job) -> dict[str, torch.Tensor]:
     return tcformer.load_model(Path(job.store) / checkpoint.FINAL / WEIGHTS).state_dict()
 
 
-class Stopped(Exception):
+class DriverGone(Exception):
     """The driver is gone."""
 
 
@@ -83,7 +83,7 @@ def stop_at(step: int) -> Callable[[Event], None]:
 
     def stop(event: Event) -> None:
         if event == CheckpointSaved(step):
-            raise Stopped
+            raise DriverGone
 
     return stop
 
@@ -132,7 +132,7 @@ def test_a_training_that_is_cut_and_resumed_gives_the_same_bits(
     job: Job, undisturbed: list[Event], step: int, tmp_path: Path
 ) -> None:
     other = replace(job, store=str(tmp_path / "store"))
-    with pytest.raises(Stopped):
+    with pytest.raises(DriverGone):
         train_locally(other, stop_at(step))
     events: list[Event] = []
     train_locally(other, events.append)
@@ -155,19 +155,36 @@ def test_clusters_after_a_share_of_the_steps(job: Job, undisturbed: list[Event],
 
     def stop(event: Event) -> None:
         if event == CheckpointSaved(4):
-            raise Stopped
+            raise DriverGone
 
     cut = variant("cut", cluster_after=0.5)
-    with pytest.raises(Stopped):
+    with pytest.raises(DriverGone):
         train_locally(cut, stop)
     train_locally(cut, lambda event: None)
     assert history(cut) == history(later)
     assert all(torch.equal(value, weights(later)[name]) for name, value in weights(cut).items())
 
 
+@pytest.mark.parametrize("step", [1, 3])
+def test_a_training_that_is_stopped_and_resumed_gives_the_same_bits(
+    job: Job, undisturbed: list[Event], step: int, tmp_path: Path
+) -> None:
+    """At any step, also between two rows of the history."""
+    rows = job.training.model_copy(update={"log_every": 4})
+    whole, other = (replace(job, training=rows, store=str(tmp_path / name)) for name in ("whole", "stopped"))
+    train_locally(whole, lambda event: None)
+    events: list[Event] = []
+    train_locally(other, events.append, stops_before=lambda next_step: next_step >= step)
+    assert events[-2:] == [CheckpointSaved(step), Stopped(step)]
+    assert not (tmp_path / "stopped" / checkpoint.FINAL).exists()
+    train_locally(other, lambda event: None)
+    assert history(other) == history(whole)
+    assert all(torch.equal(value, weights(job)[name]) for name, value in weights(other).items())
+
+
 def test_a_damaged_checkpoint_is_skipped_with_a_note(job: Job, undisturbed: list[Event], tmp_path: Path) -> None:
     other = replace(job, store=str(tmp_path / "store"))
-    with pytest.raises(Stopped):
+    with pytest.raises(DriverGone):
         train_locally(other, stop_at(4))
     (tmp_path / "store" / checkpoint.folder_name(4) / "state.pt").write_bytes(b"damaged")
     events: list[Event] = []
@@ -287,7 +304,7 @@ def test_average_and_best_weights_survive_a_cut(
     train_locally(whole, lambda event: None)
     for step in (2, 4):
         cut = with_training(job, tmp_path / f"cut-{step}", **changes)
-        with pytest.raises(Stopped):
+        with pytest.raises(DriverGone):
             train_locally(cut, stop_at(step))
         events: list[Event] = []
         train_locally(cut, events.append)

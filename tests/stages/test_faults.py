@@ -1,0 +1,104 @@
+"""Trainings that cannot go on, through the real tools: a worker raises or hangs, the driver is asked to end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+import tcformer
+from tests.conftest import Workplace
+
+pytestmark = [pytest.mark.slow, pytest.mark.pipeline, pytest.mark.long]
+
+STAGE = ("python", "-m", "stages.finetune", "face")
+
+
+@pytest.fixture
+def faces(workplace: Workplace, shared_ray: dict[str, str]) -> Workplace:
+    """Faces are prepared, and six steps of training are left to do, with a checkpoint only where one is asked for."""
+    initial = workplace.folder / "initial.safetensors"
+    tcformer.save_model(tcformer.create_model("tcformer_nano", "imagenet", num_classes=12), initial)
+    settings = {"initial": str(initial), "training__epochs": 6, "training__log_every": 4, "training__global_batch": 8}
+    workplace.set(
+        cluster__stall_timeout=16.0, **{f"sample__finetune__face__{name}": value for name, value in settings.items()}
+    )
+    workplace.run("python", "-m", "stages.prepare", "face", **shared_ray)
+    return workplace
+
+
+def workers_of(workplace: Workplace) -> list[psutil.Process]:
+    """Ray's training processes that work in this folder."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if "RayTrainWorker" in " ".join(process.info["cmdline"] or ()):
+            found.append(process)
+    return found
+
+
+def assert_nothing_is_left(workplace: Workplace) -> None:
+    deadline = time.monotonic() + 10
+    while left := workers_of(workplace):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.2)
+
+
+def test_an_exception_of_one_worker_ends_the_training(faces: Workplace, shared_ray: dict[str, str]) -> None:
+    """The other worker waits for it in a collective; the broken image is one of rank 1's in the last validation."""
+    images = sorted((faces.folder / "data" / "sample" / "face").rglob("*.jpg"))
+    lists = faces.folder / "data" / "sample" / "face"
+    test_list = next(lists.rglob("list_98pt_rect_attr_test.txt")).read_text().splitlines()
+    broken = next(path for path in images if path.name == Path(test_list[1].split()[-1]).name)
+    broken.write_bytes(broken.read_bytes()[:100])
+    process = faces.start(*STAGE, **shared_ray)
+    printed = ""
+    assert process.stdout
+    for line in process.stdout:
+        printed += line
+        if "face" in line and "workers" in line:
+            started = time.monotonic()
+    process.wait(timeout=60)
+    assert process.returncode == 2 and broken.name in printed and "Traceback" not in printed, printed
+    assert time.monotonic() - started < 60
+    assert_nothing_is_left(faces)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_takes_a_checkpoint(
+    faces: Workplace, shared_ray: dict[str, str], number: signal.Signals, status: int
+) -> None:
+    weights = faces.folder / "runs" / "sample" / "finetune" / "face" / "model.safetensors"
+    faces.run(*STAGE, **shared_ray)
+    undisturbed = weights.read_bytes(), weights.with_name("training.csv").read_bytes()
+
+    process = faces.start(*STAGE, "--fresh", TCFORMER_FAULT="slow:0:2")
+    assert process.stdout
+    for line in process.stdout:
+        if "workers" in line:
+            break
+    time.sleep(3)
+    # A terminal sends Ctrl-C to all processes of a command; DVC, a scheduler or a cloud end the command itself.
+    (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+    asked = time.monotonic()
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == status, printed
+    assert "with a checkpoint" in printed and "Traceback" not in printed, printed
+    assert time.monotonic() - asked < 20
+    assert_nothing_is_left(faces)
+    with sqlite3.connect(faces.folder / "mlflow.db") as database:
+        assert database.execute("select status from runs").fetchall() == [("KILLED",)]
+    printed = faces.run(*STAGE, **shared_ray)
+    assert "resumed after step" in printed
+    assert (weights.read_bytes(), weights.with_name("training.csv").read_bytes()) == undisturbed
+
+
+def test_a_worker_that_hangs_is_named(faces: Workplace, shared_ray: dict[str, str]) -> None:
+    printed = faces.run(*STAGE, status=2, TCFORMER_FAULT="hang:1:2")
+    assert "error: training finetune-face stalls: no sign of life for 16 s from rank 1 on" in printed, printed
+    assert "Traceback" not in printed
+    assert_nothing_is_left(faces)
