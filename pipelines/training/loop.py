@@ -146,7 +146,7 @@ def _start(job: Job, start_engine: StartEngine, send: Send, scratch: Path) -> Wo
     send = send if rank == 0 else _ignore
     model = task.build_model()
     if job.initial:
-        loaded = load_initial(model, store.fetch(job.initial, scratch / job.initial))
+        loaded = load_initial(model, store.fetch(job.initial, scratch / job.initial), say=lambda text: send(Note(text)))
         send(Note(f"starts from the {loaded} of the given weights"))
     engine = start_engine(model.to(device), options)
     return Worker(job, task, data, engine, options, store, send, rank)

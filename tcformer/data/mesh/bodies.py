@@ -23,6 +23,11 @@ NUM_POINTS_3D: Final = NUM_KEYPOINTS - NUM_OPENPOSE
 #: SPIN's factor by which a box is larger than the 2D points.
 MARGIN: Final = 1.2
 
+_GENDER_NAMES: Final = {
+    **{spelling: index for index, gender in enumerate(GENDERS) for spelling in (gender, gender[0])},
+    "": GENDERS.index("neutral"),
+}
+
 
 @dataclass(frozen=True, eq=False)
 class Bodies:
@@ -54,11 +59,29 @@ class Bodies:
         return len(self.image)
 
 
-def genders(letters: Sequence[str], count: int) -> NDArray[np.int64]:
-    """Indices (count,) in GENDERS of the letters "m" and "f". Other letters, or no letters at all, mean neutral."""
-    names = {"m": GENDERS.index("male"), "f": GENDERS.index("female")}
+def genders(texts: Sequence[object], count: int, where: Callable[[int], str] = str) -> NDArray[np.int64]:
+    """Indices (count,) in GENDERS of genders as datasets spell them; without any, all are neutral.
+
+    Args:
+        texts: "m", "f", "n" or the words, in any case, as text or bytes; an empty text is neutral.
+        count: number of people.
+        where: the file, row and field of a row's index, for the message.
+
+    Raises:
+        UserError: a text is another one.
+    """
     neutral = GENDERS.index("neutral")
-    return np.array([names.get(letter, neutral) for letter in letters] or [neutral] * count, np.int64)
+    found = np.full(count, neutral, np.int64)
+    for row, text in enumerate(texts):
+        name = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+        index = _GENDER_NAMES.get(name.strip().lower()) if isinstance(name, str) else None
+        if index is None:
+            raise UserError(
+                f"{where(row)}: expected a gender, one of {', '.join(GENDERS)} or their first letters, found {text!r:.40}; "
+                f"{REPAIR}"
+            )
+        found[row] = index
+    return found
 
 
 def check_bodies(bodies: Bodies, where: Callable[[int], str]) -> None:
