@@ -188,7 +188,7 @@ def check_size(image: NDArray[np.uint8], expected: tuple[int, int], path: Path) 
         return
     turned = (height, width) == expected
     hint = (
-        "a viewer that obeys its EXIF tag turns it; turn its pixels and remove the tag"
+        "perhaps it was annotated in a viewer that turns it as its EXIF tag says; turn its pixels and remove the tag"
         if turned
         else "it was scaled, cropped or padded after it was annotated; use the original image"
     )
