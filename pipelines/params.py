@@ -279,8 +279,8 @@ def _check_values(path: Path, tree: CommentedMap) -> None:
         elif value is not None and not isinstance(value, str | int | float | ScalarBoolean):
             kind = type(value).__name__.lower()
             raise UserError(
-                f"{path}:{line}: {name} is {value!s:.60}, which YAML reads as a {kind}: expected a text, a number, true, "
-                "false, null or a list; put a text in quotes"
+                f"{path}:{line}: {name} is {value!s:.60}, which YAML reads as a {kind}: expected a text, a number, "
+                "true, false, null or a list; put a text in quotes"
             )
 
     check("", tree, 1, 0)

@@ -13,6 +13,7 @@ import mmap
 import pickletools
 from typing import IO, Any, Final
 
+_OPCODES: Final = {opcode.code: opcode for opcode in pickletools.opcodes}
 _PUTS: Final = ("PUT", "BINPUT", "LONG_BINPUT")
 _GETS: Final = ("GET", "BINGET", "LONG_BINGET")
 #: These change a container below the values that they take from the stack. It stays there.
@@ -58,7 +59,7 @@ def _check(stream: IO[bytes], end: int) -> int:
         code = stream.read(1)
         if not code:
             raise ValueError("it ends too early")
-        opcode = pickletools.code2op.get(code.decode("latin-1"))
+        opcode = _OPCODES.get(code.decode("latin-1"))
         if opcode is None:
             raise ValueError(f"no pickle has the opcode {code!r}")
         name, argument = opcode.name, None

@@ -11,7 +11,6 @@ import shutil
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ LARGEST_RATIO = 100
 FREE_BYTES = 1 << 24
 
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+_DEFLATE64 = 9  # with which Windows compresses large files
 _CHUNK = 1 << 20
 _BLOCK = 4096  # bytes of disk space that the smallest file needs
 _DOWNLOAD = "download it again from its publisher"
@@ -205,7 +205,7 @@ def _fault_of_name(member: _Member) -> str | None:
 
 @contextmanager
 def _reading(archive: Path) -> Iterator[None]:
-    """Turn errors of a damaged archive into a UserError that names the archive; pass on those of reading and writing."""
+    """Turn errors of a damaged archive into a UserError that names it; errors of reading and writing pass."""
     try:
         yield
     except UserError as error:
@@ -242,10 +242,10 @@ def _zip_members(archive: Path) -> Iterator[_Member]:
             elif info.flag_bits & 1:
                 fault = "encrypted"
             if info.compress_type not in _COMPRESSIONS:
-                name = zipfile.compressor_names.get(info.compress_type, "")
+                method = "Deflate64" if info.compress_type == _DEFLATE64 else f"the method {info.compress_type}"
                 raise UserError(
-                    f"{archive}: its member {info.orig_filename!r:.100} is compressed by the method {info.compress_type} "
-                    f"({name or 'unknown'}): expected deflate or none; unpack it with 7-Zip, and remove the archive"
+                    f"{archive}: its member {info.orig_filename!r:.100} is compressed by {method}: expected deflate or "
+                    "no compression; unpack it with 7-Zip, and remove the archive"
                 )
             # orig_filename, because zipfile cuts names at a zero byte.
             yield _Member(info.orig_filename, info.file_size, info.is_dir(), fault, partial(opened.open, info))

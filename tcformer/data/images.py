@@ -193,13 +193,13 @@ def check_size(image: NDArray[np.uint8], expected: tuple[int, int], path: Path) 
         else "it was scaled, cropped or padded after it was annotated; use the original image"
     )
     raise UserError(
-        f"image {path}: {width} x {height} pixels: expected {expected[0]} x {expected[1]}, as its annotation says; {hint}, "
-        "or correct the annotations"
+        f"image {path}: {width} x {height} pixels: expected {expected[0]} x {expected[1]}, as its annotation says; "
+        f"{hint}, or correct the annotations"
     )
 
 
 def is_image_name(name: str, suffixes: tuple[str, ...]) -> bool:
-    """Whether a file is an image, by its name. macOS writes a file ._name with attributes beside a file on other disks."""
+    """Whether a file is an image, by its name. macOS writes attributes of files to ._name beside them."""
     return name.lower().endswith(suffixes) and not name.startswith(".")
 
 

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from tcformer.checks import is_count, read_json
 from tcformer.data.wholebody.dataset import Crops, People, annotated_crops, load_people
-from tcformer.data.wholebody.keypoints import PART_FIELDS, PARTS, SIGMAS
+from tcformer.data.wholebody.keypoints import PARTS, SIGMAS
 from tcformer.errors import UserError
 from tcformer.metrics.oks import oks
 from tcformer.metrics.wholebody_results import SCORE_FIELDS, checked_points, make_result
@@ -166,8 +166,9 @@ def wholebody_oks(gt: Annotations, results: Results) -> float | None:
             continue  # the prediction of a detection
         if not is_count(number, 1) or image_of.get(number) != record["image_id"] or number in predicted:
             raise UserError(
-                f"results: record {index} (counted from 0): field 'annotation_id': expected the id of an annotated person "
-                f"on image {record['image_id']}, each once, found {number!r:.60}; predict in the boxes of these annotations"
+                f"results: record {index} (counted from 0): field 'annotation_id': expected the id of an annotated "
+                f"person on image {record['image_id']}, each once, found {number!r:.60}; predict in the boxes of these "
+                "annotations"
             )
         predicted[number] = points
     if not predicted:

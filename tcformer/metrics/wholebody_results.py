@@ -126,7 +126,8 @@ def checked_points(record: object, index: int, images: Container[int]) -> NDArra
             raise UserError(f"{where} has no '{field}'; write it as in the COCO-WholeBody result format")
     if not is_count(record["image_id"], 0) or record["image_id"] not in images:
         raise UserError(
-            f"{where}: image_id {record['image_id']!r:.60} is not among the annotated images; evaluate against their file"
+            f"{where}: image_id {record['image_id']!r:.60} is not among the annotated images; evaluate against their "
+            "file"
         )
     category = record.get("category_id", 1)
     if not is_count(category, 0) or category != 1:

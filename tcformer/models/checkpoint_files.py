@@ -117,12 +117,12 @@ class _Storage(NamedTuple):
 
     key: str
     dtype: torch.dtype
-    count: int
+    elements: int
 
     @property
     def size(self) -> int:
         """Number of bytes."""
-        return self.count * self.dtype.itemsize
+        return self.elements * self.dtype.itemsize
 
 
 class _StorageType(NamedTuple):
@@ -239,25 +239,21 @@ def _read_zip(path: Path) -> object:
 
 def _read_sequence(path: Path, data: mmap.mmap) -> object:
     file, end = _File(path), 0
-    unpickler = _Unpickler(b"", file)
-
-    def following() -> Any:
-        nonlocal end, unpickler
+    read: list[object] = []
+    storages: dict[str, _Storage] = {}
+    for _ in range(5):  # a magic number, the version of the format, the system, the content, the names of the storages
         start, end = end, check_pickle(data, end)
         unpickler = _Unpickler(data[start:end], file)
-        return unpickler.load()
-
-    if following() != _MAGIC_NUMBER:
-        raise ValueError("torch.save did not write it")
-    following()  # the version of the format
-    system = following()
+        read.append(unpickler.load())
+        storages |= unpickler.storages
+        if read[0] != _MAGIC_NUMBER:
+            raise ValueError("torch.save did not write it")
+    system, content, keys = read[2:]
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise ValueError("it was written on a machine with another byte order")
-    content = following()
-    storages = unpickler.storages
-    for key in following():
+    for key in keys if isinstance(keys, list) else ():
         count = int.from_bytes(data[end : end + 8], "little")
-        if key not in storages or count != storages[key].count:
+        if key not in storages or count != storages[key].elements:
             raise ValueError(f"the tensor {key} has no data")
         file.places[key] = end + 8
         end += 8 + storages[key].size

@@ -79,8 +79,8 @@ class TimmBackbone(nn.Module):
             if not fixed and isinstance(error, RuntimeError):  # for instance, no memory
                 raise
             raise UserError(
-                f"{PREFIX}{self._name} does not accept images of {images.shape[2]} x {images.shape[3]} pixels ({error}): "
-                f"expected {' x '.join(map(str, size))}; choose that input_size, or another backbone"
+                f"{PREFIX}{self._name} does not accept images of {images.shape[2]} x {images.shape[3]} pixels "
+                f"({error}): expected {' x '.join(map(str, size))}; choose that input_size, or another backbone"
             ) from error
 
     def _check(self, images: Tensor) -> None:

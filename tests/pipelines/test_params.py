@@ -134,7 +134,7 @@ def test_other_encodings_and_no_yaml(tmp_path: Path, content: bytes, expected: s
     with pytest.raises(UserError) as caught:
         load_params(tmp_path / "params.yaml")
     assert expected in str(caught.value)
-    with pytest.raises(UserError, match="cannot be read .*expected a file"):
+    with pytest.raises(UserError, match=r"cannot be read .*expected a file"):
         load_params(tmp_path)
 
 

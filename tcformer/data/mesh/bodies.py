@@ -77,8 +77,8 @@ def genders(texts: Sequence[object], count: int, where: Callable[[int], str] = s
         index = _GENDER_NAMES.get(name.strip().lower()) if isinstance(name, str) else None
         if index is None:
             raise UserError(
-                f"{where(row)}: expected a gender, one of {', '.join(GENDERS)} or their first letters, found {text!r:.40}; "
-                f"{REPAIR}"
+                f"{where(row)}: expected a gender, one of {', '.join(GENDERS)} or their first letters, found "
+                f"{text!r:.40}; {REPAIR}"
             )
         found[row] = index
     return found

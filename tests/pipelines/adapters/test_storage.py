@@ -70,7 +70,7 @@ def test_an_interrupted_write_leaves_what_was_there(store: Store, before: bytes 
     ],
 )
 def test_an_address_of_a_wrong_form_is_named(root: str, expected: str) -> None:
-    with pytest.raises(UserError, match="cluster.storage is ") as caught:
+    with pytest.raises(UserError, match=r"cluster\.storage is ") as caught:
         Store(root)
     assert expected in str(caught.value)
 

@@ -17,9 +17,9 @@ from scipy.io import savemat
 
 from tcformer.checks import read_json
 from tcformer.data import ImageFolderDataset, load_bodies, load_people
-from tcformer.data.images import BrokenImage, read_image, read_reduced
 from tcformer.data.imagenet.class_archives import index_file, read_index
 from tcformer.data.imagenet.dataset import find_classes
+from tcformer.data.images import BrokenImage, read_image, read_reduced
 from tcformer.data.mesh.bodies import GENDERS, genders
 from tcformer.data.wholebody.dataset import WholebodyDataset, annotated_crops, detected_crops
 from tcformer.errors import UserError
@@ -199,7 +199,7 @@ def test_odd_ids_of_coco_are_named(number: object, tmp_path: Path) -> None:
 def test_duplicate_ids_of_coco_are_named(tmp_path: Path) -> None:
     made = coco()
     made["images"] *= 2
-    with pytest.raises(UserError, match="image 1 .*that no other image has, found 3"):
+    with pytest.raises(UserError, match=r"image 1 .*that no other image has, found 3"):
         load_bodies(write(tmp_path / "set.json", made))
 
 

@@ -250,7 +250,7 @@ def test_whole_modules_and_programs_are_refused(source: Network, tmp_path: Path)
 
 def test_what_the_file_contains_instead_of_weights_is_named(tmp_path: Path) -> None:
     torch.save({"epoch": 3, "config": {"a": 1}}, tmp_path / "a.pth")
-    with pytest.raises(UserError, match="contains no weights; .*found the entries 'epoch', 'config'"):
+    with pytest.raises(UserError, match=r"contains no weights; .*found the entries 'epoch', 'config'"):
         tcformer.load_released_weights(network(2), tmp_path / "a.pth")
 
 
