@@ -347,11 +347,11 @@ def spec_from_json(task: str, text: str) -> TaskSpec:
     Raises:
         UserError: the options are not those of this version of the task.
     """
-    tree = json.loads(text)
     try:
+        tree = json.loads(text)
         network = pydantic.TypeAdapter(NetworkOptions).validate_json(json.dumps(tree.pop("network")))
         options = pydantic.TypeAdapter(TASKS[task].options).validate_json(json.dumps(tree))
-    except (pydantic.ValidationError, KeyError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:  # also pydantic's
         raise UserError(
             f"the weights were trained with options that this version does not know ({str(error).splitlines()[0]}); "
             f"expected the options of the task {task}: train again, or use the version that wrote them"

@@ -7,6 +7,7 @@ from typing import Any
 from pipelines.adapters.mlflow import Run, flatten
 from pipelines.layout import Layout
 from pipelines.params import Params, spec_from_json
+from tcformer.errors import UserError
 from tcformer.models import read_about
 from tcformer.tasks import TaskSpec
 
@@ -17,8 +18,18 @@ def read_weights_metadata(weights: Path) -> dict[str, str]:
 
 
 def trained_task(task: str, weights: Path) -> TaskSpec:
-    """The task with the options that `weights` were trained with."""
-    return spec_from_json(task, read_weights_metadata(weights)["options"])
+    """The task with the options that `weights` were trained with.
+
+    Raises:
+        UserError: a training of this project did not write them, or one with other options.
+    """
+    metadata = read_weights_metadata(weights)
+    if not {"options", "training"} <= set(metadata):
+        raise UserError(
+            f"{weights}: its metadata have no options of a training: expected a file that a training of {task} "
+            "wrote; train again, or name other weights as `initial` and train 0 epochs"
+        )
+    return spec_from_json(task, metadata["options"])
 
 
 def record_results(weights: Path, stage: str, params: Params, metrics: dict[str, Any], files: Sequence[Path]) -> None:
