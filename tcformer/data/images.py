@@ -175,25 +175,24 @@ def _without_pillow_limit() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def check_size(image: NDArray[np.uint8], expected: tuple[int, int], path: Path) -> None:
+def check_size(size: tuple[int, int], expected: tuple[int, int], path: Path) -> None:
     """Raise UserError if an image has not the size that its annotation says: the annotated positions are not its.
 
     Args:
-        image: (H, W, 3).
-        expected: width and height.
+        size: width and height of the image.
+        expected: width and height in the annotation.
         path: of the image, for the message.
     """
-    width, height = image.shape[1], image.shape[0]
-    if (width, height) == expected:
+    if size == expected:
         return
-    turned = (height, width) == expected
+    turned = size[::-1] == expected
     hint = (
         "perhaps it was annotated in a viewer that turns it as its EXIF tag says; turn its pixels and remove the tag"
         if turned
         else "it was scaled, cropped or padded after it was annotated; use the original image"
     )
     raise UserError(
-        f"image {path}: {width} x {height} pixels: expected {expected[0]} x {expected[1]}, as its annotation says; "
+        f"image {path}: {size[0]} x {size[1]} pixels: expected {expected[0]} x {expected[1]}, as its annotation says; "
         f"{hint}, or correct the annotations"
     )
 

@@ -147,12 +147,14 @@ def _read_any(model: Network, path: str | Path, say: Say) -> ReleasedWeights:
 
 
 def _is_released(path: Path) -> bool:
-    """Whether torch.save wrote a file, by its name or its first bytes."""
-    if path.suffix in _RELEASED_SUFFIXES or not path.is_file():
-        return path.suffix in _RELEASED_SUFFIXES
-    with path.open("rb") as stream:
-        start = stream.read(9)
-    return start.startswith(_RELEASED_BEGINNINGS) and start[8:] != b"{"  # the ninth byte of any safetensors file
+    """Whether torch.save wrote a file, by its first bytes or else by its name."""
+    start = b""
+    if path.is_file():
+        with path.open("rb") as stream:
+            start = stream.read(9)
+    if start[8:] == b"{":  # the ninth byte of any safetensors file
+        return False
+    return start.startswith(_RELEASED_BEGINNINGS) or path.suffix in _RELEASED_SUFFIXES
 
 
 def _read(path: str | Path, with_tensors: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -43,6 +43,7 @@ class Bodies:
         keypoints: (N, 49, 3) x, y in image pixels, confidence, of `tcformer.body.joints.SPIN_NAMES`.
         joints: (N, 24, 4) x, y, z in metres in camera axes, confidence, of the last 24 of SPIN_NAMES.
         gender: (N,) int64, index in `tcformer.body.files.GENDERS`.
+        image_size: (N, 2) int64 width, height of the images as their file says; (0, 2) if it does not.
     """
 
     image: tuple[str, ...]
@@ -54,6 +55,7 @@ class Bodies:
     keypoints: Float32
     joints: Float32
     gender: NDArray[np.int64]
+    image_size: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), np.int64))
 
     def __len__(self) -> int:
         return len(self.image)

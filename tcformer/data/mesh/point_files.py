@@ -6,6 +6,7 @@ marks as invisible are not used, because their positions are invented.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -119,6 +120,7 @@ def load_coco(path: Path, content: dict[str, Any]) -> Bodies:
         UserError: a field is missing or has the wrong form.
     """
     files: dict[int, str] = {}
+    sizes: dict[int, tuple[int, int]] = {}
     if not isinstance(content["images"], list):
         raise UserError(f"{path}: field 'images': expected a list; {REPAIR}")
     for number, image in enumerate(content["images"]):
@@ -131,7 +133,9 @@ def load_coco(path: Path, content: dict[str, Any]) -> Bodies:
                 f"{image.get('id')!r:.60}; {REPAIR}"
             )
         files[image["id"]] = image["file_name"]
-    names, points, centres, scales = [], [], [], []
+        if is_count(image.get("width"), 1) and is_count(image.get("height"), 1):
+            sizes[image["id"]] = (image["width"], image["height"])
+    names, points, centres, scales, image_sizes = [], [], [], [], []
     for number, record in enumerate(content["annotations"]):
         number_of = f"number {number} (counted from 0)"
         where = f"{path}: annotation {_record(f'{path}: annotation {number_of}', record).get('id', number_of)!s:.60}"
@@ -147,10 +151,14 @@ def load_coco(path: Path, content: dict[str, Any]) -> Bodies:
                 f"{record.get('image_id')!r:.60}; {REPAIR}"
             )
         names.append(files[record["image_id"]])
+        if record["image_id"] in sizes:
+            image_sizes.append(sizes[record["image_id"]])
         points.append(np.concatenate([flat[:, :2], flat[:, 2:] > 0], 1))
         centres.append((left + width / 2, top + height / 2))
         scales.append(MARGIN * max(width, height) / SCALE_UNIT)
-    return _bodies(path, names, np.array(points), COCO_17, np.array(centres), np.array(scales))
+    bodies = _bodies(path, names, np.array(points), COCO_17, np.array(centres), np.array(scales))
+    all_known = bool(names) and len(image_sizes) == len(names)
+    return replace(bodies, image_size=np.array(image_sizes, np.int64)) if all_known else bodies
 
 
 def _field(where: str, record: dict[str, Any], name: str, shape: tuple[int, ...]) -> NDArray[np.float64]:

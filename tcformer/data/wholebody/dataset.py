@@ -372,7 +372,7 @@ class WholebodyDataset:
         image_id = int(crops.image_id[index])
         name, *size = crops.images[image_id]
         image = read_image(self.folder / name)
-        check_size(image, (size[0], size[1]), self.folder / name)
+        check_size((image.shape[1], image.shape[0]), (size[0], size[1]), self.folder / name)
         points = np.zeros((NUM_KEYPOINTS, 2), np.float32)
         labelled = np.zeros(NUM_KEYPOINTS, bool)
         if crops.keypoints is not None:

@@ -21,6 +21,7 @@ from tcformer.data.imagenet.class_archives import index_file, read_index
 from tcformer.data.imagenet.dataset import find_classes
 from tcformer.data.images import BrokenImage, read_image, read_reduced
 from tcformer.data.mesh.bodies import GENDERS, genders
+from tcformer.data.mesh.dataset import MeshDataset
 from tcformer.data.wholebody.dataset import WholebodyDataset, annotated_crops, detected_crops
 from tcformer.errors import UserError
 from tcformer.metrics import evaluate_wholebody, wholebody_oks
@@ -53,6 +54,18 @@ def test_an_image_of_another_size_than_annotated_is_refused(tmp_path: Path) -> N
             UserError, match=rf"0007\.jpg: .* pixels: expected 80 x 60, as its annotation says; .*{hint}"
         ):
             crops_of(tmp_path, pixels, exif=tag).sample(0, np.random.default_rng(0))
+
+
+def test_a_coco_image_of_another_size_is_refused_for_meshes(tmp_path: Path) -> None:
+    made = coco()
+    assert len(load_bodies(write(tmp_path / "set.json", made)).image_size) == 0, "not all files say it"
+    made["images"][0] |= {"width": 80, "height": 60}
+    images(tmp_path, "a.jpg")  # 8 x 8
+    crops = MeshDataset(load_bodies(write(tmp_path / "set.json", made)), tmp_path, input_size=8)
+    with pytest.raises(UserError, match=r"a\.jpg: 8 x 8 pixels: expected 80 x 60, as its annotation says"):
+        crops.sample(0, None)
+    Image.new("RGB", (80, 60)).save(tmp_path / "a.jpg")
+    crops.sample(0, None)
 
 
 @pytest.mark.parametrize(

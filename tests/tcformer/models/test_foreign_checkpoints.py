@@ -146,9 +146,11 @@ LAYOUTS: dict[str, tuple[Callable[[dict[str, Tensor]], Any], str]] = {
 @pytest.mark.parametrize("suffix", [".pth", ".ckpt", ".bin", ".pth.tar", ".weights", ""])
 def test_any_suffix(suffix: str, source: Network, tmp_path: Path) -> None:
     torch.save({"state_dict": source.state_dict()}, tmp_path / f"last{suffix}")
-    target = network(2)
-    assert load_initial(target, tmp_path / f"last{suffix}") == "network"
-    assert same(source, target)
+    save_model(source, tmp_path / f"ours{suffix}")
+    for name in ("last", "ours"):
+        target = network(2)
+        assert load_initial(target, tmp_path / f"{name}{suffix}") == "network"
+        assert same(source, target)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
