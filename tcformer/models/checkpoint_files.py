@@ -51,24 +51,11 @@ _DTYPES: Final = {
 }
 #: Names of the standard library, NumPy and PyTorch that stand for data: they are skipped. Other names of these packages
 #: are refused.
-_DATA_NAMES: Final = {
+_DATA_NAMES: Final[dict[str, set[str]]] = {
     "argparse": {"Namespace"},
     "builtins": {
-        *(
-            "bool",
-            "bytearray",
-            "bytes",
-            "complex",
-            "dict",
-            "float",
-            "frozenset",
-            "int",
-            "list",
-            "object",
-            "set",
-            "slice",
-        ),
-        *("str", "tuple"),
+        *("bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset"),
+        *("int", "list", "object", "set", "slice", "str", "tuple"),
     },
     "collections": {"Counter", "OrderedDict", "defaultdict", "deque"},
     "copyreg": {"_reconstructor"},
