@@ -69,7 +69,7 @@ class DataSource(Strict, Generic[Options]):
     """Where a task's images come from."""
 
     source: Literal["generated", "official"]
-    root: UserPath | None  # official: folder of downloads, packed or unpacked; see docs/data.md
+    root: str | None  # official: folder of downloads, packed or unpacked; see docs/data.md
     generate: Options | None
 
 
