@@ -4,23 +4,30 @@ right name, before anything starts.
 The file is read with ruamel.yaml, as DVC does: PyYAML reads `1e-3` as a string.
 """
 
+import codecs
 import dataclasses
 import difflib
 import json
+import math
+import os
 import typing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
 import pydantic
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.scalarbool import ScalarBoolean
 
 from tcformer.errors import UserError
 from tcformer.models import NetworkOptions
 from tcformer.tasks import FINETUNED, PRETRAINING, TASKS, TaskEntry, TaskSpec
 
 Options = TypeVar("Options")  # the dataclass that a task defines
+UserPath = Annotated[str, pydantic.AfterValidator(os.path.expanduser)]  # a path or an address; ~ is the home folder
+
+_MOST_VALUES = 100_000  # a few aliases of aliases stand for more values than fit in memory
 
 
 class Strict(pydantic.BaseModel):
@@ -72,7 +79,7 @@ class DataSource(Strict, Generic[Options]):
 class TrainingStage(Strict, Generic[Options]):
     """A task's training: ImageNet's is the pretraining that every fine-tuning starts from."""
 
-    initial: str | None  # weights file to start from, ours or the authors'; null: random, or pretrain's backbone
+    initial: UserPath | None  # weights file to start from, ours or the authors'; null: random, or pretrain's backbone
     task: Options
     training: Training
 
@@ -80,7 +87,7 @@ class TrainingStage(Strict, Generic[Options]):
 class Evaluation(Strict):
     """How a trained network is measured."""
 
-    data_root: str | None  # another dataset in the same layout; null: what prepare made
+    data_root: UserPath | None  # another dataset in the same layout; null: what prepare made
     batch: int = pydantic.Field(ge=1)
     tokens: int = pydantic.Field(ge=0)  # images on which the tokens are measured; 0: they are not
 
@@ -94,7 +101,7 @@ class EvaluationWithOptions(Evaluation, Generic[Options]):
 class Drawing(Strict):
     """What is drawn of a trained network."""
 
-    data_root: str | None
+    data_root: UserPath | None
     samples: int = pydantic.Field(ge=1)  # how many samples of the validation set are drawn
     keypoint_threshold: float = pydantic.Field(ge=0, lt=1)  # points below it are not drawn
     scale: int = pydantic.Field(ge=1)  # drawn pixels for a pixel of the network's input
@@ -178,7 +185,7 @@ class Cluster(Strict):
     loader_processes: int = pydantic.Field(ge=0)  # that decode and augment, for each worker
     max_failures: int = pydantic.Field(ge=0)  # lost workers that a training survives
     stall_timeout: float = pydantic.Field(gt=0)  # seconds without a worker's sign of life or progress that end it
-    storage: str | None  # folder or s3:// address that driver and workers reach; null: this machine's disk
+    storage: UserPath | None  # folder or s3:// address that driver and workers reach; null: this machine's disk
 
 
 class Tracking(Strict):
@@ -206,16 +213,21 @@ def load_params(path: Path) -> Params:
     Raises:
         UserError: with every fault's line, key and, for an unknown key, the nearest right name.
     """
+    text = _read_text(path)
     try:
-        tree = YAML().load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist: run from the repository's root, or restore the file") from None
+        tree = YAML().load(text)
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         problem = (error.problem or "not YAML").split("\n")[0]
         raise UserError(f"{path}:{line}: {problem}: each key may stand once, with two spaces a level") from None
+    except Exception as error:  # ruamel raises many types for text that is no YAML, and for dates that do not exist
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(
+            f"{path}: cannot be read as YAML ({reason}): expected keys and values; restore the file"
+        ) from None
     if not isinstance(tree, CommentedMap):
         raise UserError(f"{path}: expected the sections recipe, cluster, tracking, sample and paper; restore the file")
+    _check_values(path, tree)
     try:
         # Through JSON, because strict mode then takes a YAML list for a tuple and an int for a float, nothing else.
         return Params.model_validate_json(json.dumps(tree))
@@ -223,11 +235,75 @@ def load_params(path: Path) -> Params:
         raise UserError("\n".join(_explain(path, tree, fault) for fault in error.errors())) from None
 
 
+def _read_text(path: Path) -> str:
+    """The text of `path`, which must be UTF-8, with or without the mark that Windows writes first."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: run from the repository's root, or restore the file") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}): expected a file; restore it") from None
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise UserError(f"{path}: is in UTF-16: expected UTF-8; save it in this encoding")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{path}:{line}: the byte {content[error.start]:#x} is not UTF-8: expected UTF-8; save it in this encoding"
+        ) from None
+
+
+def _check_values(path: Path, tree: CommentedMap) -> None:
+    """Raise UserError for a value that is neither a text, a number, true, false, null, a list nor a section.
+
+    The values of an alias count each time: a few lines of aliases can stand for more than fits in memory.
+    """
+    count = 0
+
+    def check(name: str, value: object, line: int, depth: int) -> None:
+        nonlocal count
+        count += 1
+        if count > _MOST_VALUES or depth > 50:
+            raise UserError(
+                f"{path}:{line}: {name} stands for too many values: expected parameters; remove its aliases"
+            )
+        if isinstance(value, CommentedMap):
+            for key, entry in value.items():
+                at = _line(value, key, line)
+                if not isinstance(key, str):
+                    raise UserError(
+                        f"{path}:{at}: the key {key!r:.60} in {name or 'the file'}: expected a name; remove it"
+                    )
+                check(f"{name}.{key}".lstrip("."), entry, at, depth + 1)
+        elif isinstance(value, list):
+            for index, entry in enumerate(value):
+                check(f"{name}.{index}", entry, line, depth + 1)
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{path}:{line}: {name} is {value}: expected a finite number")
+        elif value is not None and not isinstance(value, str | int | float | ScalarBoolean):
+            kind = type(value).__name__.lower()
+            raise UserError(
+                f"{path}:{line}: {name} is {value!s:.60}, which YAML reads as a {kind}: expected a text, a number, "
+                "true, false, null or a list; put a text in quotes"
+            )
+
+    check("", tree, 1, 0)
+
+
+def _line(section: CommentedMap, key: object, other: int) -> int:
+    """The line of a key; `other` if it came into the section by a merge key (`<<`)."""
+    try:
+        return int(section.lc.key(key)[0]) + 1
+    except (KeyError, TypeError, AttributeError):
+        return other
+
+
 def _explain(path: Path, tree: CommentedMap, fault: Any) -> str:
     keys, node, line, known = [], tree, 1, True
     for key in fault["loc"]:
         if isinstance(node, CommentedMap) and key in node:
-            line = node.lc.key(key)[0] + 1
+            line = _line(node, key, line)
             node = node[key]
         elif isinstance(node, list) and isinstance(key, int) and key < len(node):
             node = node[key]
@@ -276,11 +352,11 @@ def spec_from_json(task: str, text: str) -> TaskSpec:
     Raises:
         UserError: the options are not those of this version of the task.
     """
-    tree = json.loads(text)
     try:
+        tree = json.loads(text)
         network = pydantic.TypeAdapter(NetworkOptions).validate_json(json.dumps(tree.pop("network")))
         options = pydantic.TypeAdapter(TASKS[task].options).validate_json(json.dumps(tree))
-    except (pydantic.ValidationError, KeyError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:  # also pydantic's
         raise UserError(
             f"the weights were trained with options that this version does not know ({str(error).splitlines()[0]}); "
             f"expected the options of the task {task}: train again, or use the version that wrote them"

@@ -6,6 +6,8 @@ from types import TracebackType
 
 from tqdm import tqdm
 
+from tcformer.errors import printable
+
 BYTES = "B"
 
 
@@ -51,7 +53,7 @@ class Progress:
         """Print a line; a bar stays below it."""
         if self._title:
             with self._bar.external_write_mode():
-                print(f"{self._title}: {text}", flush=True)
+                print(f"{self._title}: {printable(text)}", flush=True)
 
     def close(self) -> None:
         """End the display; a bar stays as it is."""

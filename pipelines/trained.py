@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.adapters.mlflow import Run, flatten
 from pipelines.layout import Layout
 from pipelines.params import Params, spec_from_json
+from tcformer.errors import UserError
 from tcformer.models import read_about
 from tcformer.tasks import TaskSpec
 
@@ -21,8 +22,18 @@ def read_weights_metadata(weights: Path) -> dict[str, str]:
 
 
 def trained_task(task: str, weights: Path) -> TaskSpec:
-    """The task with the options that `weights` were trained with."""
-    return spec_from_json(task, read_weights_metadata(weights)["options"])
+    """The task with the options that `weights` were trained with.
+
+    Raises:
+        UserError: a training of this project did not write them, or one with other options.
+    """
+    metadata = read_weights_metadata(weights)
+    if not {"options", "training"} <= set(metadata):
+        raise UserError(
+            f"{weights}: its metadata have no options of a training: expected a file that a training of {task} "
+            "wrote; train again, or name other weights as `initial` and train 0 epochs"
+        )
+    return spec_from_json(task, metadata["options"])
 
 
 def model_from_bytes(weights: bytes) -> "Network":

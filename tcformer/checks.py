@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,10 +33,14 @@ def read_json(path: Path, hint: str, object_hook: Callable[[dict[str, Any]], obj
         UserError: the file does not exist, cannot be read or is not JSON.
     """
     try:
-        with path.open(encoding="utf-8") as stream:
+        with path.open(encoding="utf-8-sig") as stream:  # with or without the mark that Windows writes first
             return json.load(stream, object_hook=object_hook)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; {hint}") from error
+    except RecursionError as error:
+        raise UserError(
+            f"{path}: cannot be read as JSON: its lists are nested too deeply; download the file again"
+        ) from error
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({error}); download the file again") from error
 
@@ -61,10 +66,21 @@ def read_npz(path: Path, hint: str) -> dict[str, NDArray]:
         ) from error
 
 
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value of a JSON file is a finite number."""
+    # Integers in JSON can be too large for a float. The comparison is false for NaN.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def is_count(value: object, least: int) -> TypeGuard[int]:
+    """Whether a value of a JSON file is an integer of at least `least` that 64 bits can hold."""
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**63
+
+
 def numbers_of_list(values: object) -> NDArray[np.float64] | None:
     """A JSON list of numbers, or of equally long lists of them, as float64; None if it is anything else."""
     if isinstance(values, list):
-        with contextlib.suppress(ValueError):  # nested lists of different lengths
+        with contextlib.suppress(ValueError, OverflowError):  # nested lists of different lengths, huge numbers
             array = np.array(values)
             if array.dtype.kind in "if":
                 return array.astype(np.float64)
@@ -89,7 +105,7 @@ def number_array(where: str, values: object, shape: tuple[int | None, ...], fini
         kinds, found = "fi", "nothing" if values is None else f"{values!r:.60}"
         try:
             array = np.array(values)
-        except ValueError:  # lists of different lengths
+        except (ValueError, OverflowError):  # lists of different lengths, huge numbers
             array = np.empty(0, object)
     fits = array.ndim == len(shape) and all(n in (None, m) for n, m in zip(shape, array.shape, strict=True))
     good = array.dtype.kind in kinds and fits
@@ -119,4 +135,4 @@ def check_finite_rows(values: NDArray[np.float64], where: Callable[[int], str], 
 def is_below_folder(name: str) -> bool:
     """Whether an image name of an annotation file stays below the image folder."""
     path = PurePosixPath(name)
-    return bool(name) and not path.is_absolute() and ".." not in path.parts
+    return bool(name) and "\0" not in name and not path.is_absolute() and ".." not in path.parts

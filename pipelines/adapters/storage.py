@@ -2,12 +2,19 @@
 
 import contextlib
 import io
+import re
 import shutil
 import uuid
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
+from tcformer.errors import UserError
 from tcformer.files import atomic_write
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")  # begins an address; one of a single slash is a mistake
+_SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs", "file")
+_EXPECTED = "expected a folder, or an address s3://bucket/folder or gs://bucket/folder"
 
 
 class Store:
@@ -18,17 +25,51 @@ class Store:
 
     Args:
         root: a folder, or an address that pyarrow understands.
+
+    Raises:
+        UserError: it is an address of another kind, or none at all.
     """
 
     def __init__(self, root: str) -> None:
-        self.root = root
-        self.local = "://" not in root
-        self._path = root
+        self.local = not _SCHEME.match(root)
+        self.root = self._path = str(Path(root).expanduser()) if self.local else root
         self._files: Any = None
+        if not root.strip() or "\0" in root:
+            raise UserError(f"cluster.storage is {root!r}: {_EXPECTED}; correct it in params.yaml")
         if not self.local:
-            import pyarrow.fs
+            self._files, self._path = self._open_address()
 
-            self._files, self._path = pyarrow.fs.FileSystem.from_uri(root)
+    def _open_address(self) -> tuple[Any, str]:
+        import pyarrow.fs
+
+        scheme, _, place = self.root.partition(":")
+        known = f"cluster.storage is {self.root}"
+        if scheme not in _SCHEMES or not place.startswith("//") or not place.strip("/"):
+            near = f"; did you mean {scheme.lower()}://{place.lstrip('/')}?" if scheme.lower() in _SCHEMES else ""
+            raise UserError(f"{known}: {_EXPECTED}{near}; correct it in params.yaml")
+        try:
+            files, path = pyarrow.fs.FileSystem.from_uri(self.root)
+        except Exception as error:  # pyarrow raises many types
+            raise UserError(f"{known}: {_EXPECTED} ({_first_line(error)}); correct it in params.yaml") from error
+        return files, str(path)
+
+    @contextlib.contextmanager
+    def _opening(self, purpose: str = "written to") -> Iterator[None]:
+        """Turn the failure to make a folder or to open a file into a UserError that names the storage."""
+        try:
+            yield
+        except FileNotFoundError:
+            if purpose == "read":
+                raise
+            raise self._not_usable(purpose, "no such folder") from None
+        except OSError as error:
+            raise self._not_usable(purpose, _first_line(error)) from error
+
+    def _not_usable(self, purpose: str, reason: str) -> UserError:
+        return UserError(
+            f"cluster.storage {self.root} cannot be {purpose} ({reason}): {_EXPECTED} that driver and workers may read "
+            "and write; make it, allow access, or correct it in params.yaml"
+        )
 
     def put(self, source: Path, key: str) -> None:
         """Copy the local file `source` to `key`."""
@@ -41,6 +82,8 @@ class Store:
     def _write(self, key: str, source: BinaryIO) -> None:
         with source:
             if self.local:
+                with self._opening():
+                    Path(self._at(key)).parent.mkdir(parents=True, exist_ok=True)
                 with atomic_write(Path(self._at(key)), durable=True) as part, part.open("wb") as stream:
                     shutil.copyfileobj(source, stream, 1 << 22)
                 return
@@ -57,19 +100,21 @@ class Store:
                 raise
 
     def _open_output(self, path: str) -> Any:
-        try:
-            return self._files.open_output_stream(path)
-        except FileNotFoundError:  # a file system that has folders
-            self._files.create_dir(str(PurePosixPath(path).parent))
-            return self._files.open_output_stream(path)
+        with self._opening():
+            try:
+                return self._files.open_output_stream(path)
+            except FileNotFoundError:  # a file system that has folders
+                self._files.create_dir(str(PurePosixPath(path).parent))
+                return self._files.open_output_stream(path)
 
     def read(self, key: str) -> bytes | None:
         """Bytes of `key`, None where there is no such file."""
         try:
-            if self.local:
-                return Path(self._at(key)).read_bytes()
-            with self._files.open_input_stream(self._at(key)) as stream:
-                return bytes(stream.read())
+            with self._opening("read"):
+                if self.local:
+                    return Path(self._at(key)).read_bytes()
+                with self._files.open_input_stream(self._at(key)) as stream:
+                    return bytes(stream.read())
         except FileNotFoundError:
             return None
 
@@ -94,7 +139,8 @@ class Store:
         import pyarrow.fs
 
         selector = pyarrow.fs.FileSelector(self._path, allow_not_found=True)
-        entries = self._files.get_file_info(selector)
+        with self._opening("read"):
+            entries = self._files.get_file_info(selector)
         return sorted(entry.base_name for entry in entries if entry.type == pyarrow.fs.FileType.Directory)
 
     def delete(self, folder: str) -> None:
@@ -106,3 +152,8 @@ class Store:
 
     def _at(self, key: str) -> str:
         return str(PurePosixPath(self._path) / key)
+
+
+def _first_line(error: Exception) -> str:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return (reason.strip().splitlines() or [type(error).__name__])[0][:200]

@@ -11,7 +11,6 @@ import shutil
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +26,8 @@ from tcformer.errors import UserError
 LARGEST_RATIO = 100
 FREE_BYTES = 1 << 24
 
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+_DEFLATE64 = 9  # with which Windows compresses large files
 _CHUNK = 1 << 20
 _BLOCK = 4096  # bytes of disk space that the smallest file needs
 _DOWNLOAD = "download it again from its publisher"
@@ -204,14 +205,18 @@ def _fault_of_name(member: _Member) -> str | None:
 
 @contextmanager
 def _reading(archive: Path) -> Iterator[None]:
-    """Turn errors of a damaged archive into a UserError that names the archive."""
+    """Turn errors of a damaged archive into a UserError that names it; errors of reading and writing pass."""
     try:
         yield
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, gzip.BadGzipFile, EOFError, ValueError) as error:
-        raise UserError(f"{archive}: damaged archive ({error}); {_DOWNLOAD}") from error
     except UserError as error:
         message = str(error)
         raise UserError(message if message.startswith(str(archive)) else f"{archive}: {message}") from None
+    except Exception as error:  # the readers raise many types
+        is_damage = not isinstance(error, OSError) or isinstance(error, gzip.BadGzipFile) or error.errno == errno.EINVAL
+        if not is_damage or isinstance(error, MemoryError):
+            raise
+        reason = str(error) or type(error).__name__
+        raise UserError(f"{archive}: damaged archive ({reason}); {_DOWNLOAD}") from error
 
 
 def _members(archive: Path, progress: Progress = no_progress) -> Iterator[_Member]:
@@ -236,6 +241,12 @@ def _zip_members(archive: Path) -> Iterator[_Member]:
                 fault = "a link" if kind == stat.S_IFLNK else "a special file"
             elif info.flag_bits & 1:
                 fault = "encrypted"
+            if info.compress_type not in _COMPRESSIONS:
+                method = "Deflate64" if info.compress_type == _DEFLATE64 else f"the method {info.compress_type}"
+                raise UserError(
+                    f"{archive}: its member {info.orig_filename!r:.100} is compressed by {method}: expected deflate or "
+                    "no compression; unpack it with 7-Zip, and remove the archive"
+                )
             # orig_filename, because zipfile cuts names at a zero byte.
             yield _Member(info.orig_filename, info.file_size, info.is_dir(), fault, partial(opened.open, info))
 

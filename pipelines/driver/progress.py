@@ -4,6 +4,7 @@ import time
 
 from pipelines.progress import Progress
 from pipelines.training.events import Event, Note, Row, Started
+from tcformer.errors import printable
 
 
 class TrainingProgress:
@@ -42,7 +43,7 @@ class TrainingProgress:
         if self._progress:
             self._progress.message(text)
         else:
-            print(f"{self._title}: {text}", flush=True)
+            print(f"{self._title}: {printable(text)}", flush=True)
 
     def _begin(self, event: Started) -> None:
         self.close()

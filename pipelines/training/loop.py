@@ -3,7 +3,7 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -172,9 +172,9 @@ def _start(job: Job, start_engine: StartEngine, link: Link, scratch: Path) -> Wo
     store = Store(job.store)
     model = task.build_model()
     if job.initial:
-        loaded = load_initial(model, store.fetch(job.initial, scratch / job.initial))
-        if rank == 0:
-            link.send(Note(f"starts from the {loaded} of the given weights"))
+        say: Callable[[str], None] = (lambda text: link.send(Note(text))) if rank == 0 else (lambda text: None)
+        loaded = load_initial(model, store.fetch(job.initial, scratch / job.initial), say=say)
+        say(f"starts from the {loaded} of the given weights")
     model = model.to(device)
     average = WeightAverage(model, training.ema_decay) if training.ema_decay is not None else None
     engine = start_engine(model, options)

@@ -15,6 +15,7 @@ apart.
 from __future__ import annotations
 
 import json
+import math
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ Float32 = NDArray[np.float32]
 _LEFT_ROWS: Final = (1, 2, 3, 11, 12, 13)
 _RIGHT_ROWS: Final = (4, 5, 6, 14, 15, 16)
 
+_MOST_ENTRIES: Final = 10**8  # of a joint regressor that is stored as a sparse matrix
 _ROOT_PARENT: Final = 2**32 - 1  # the value in SMPL's files for the parent of the first joint
 
 
@@ -132,7 +134,10 @@ def load_smpl(path: Path | str) -> SmplArrays:
 
 
 def _dense(value: object) -> NDArray:
-    return np.asarray(value.toarray() if hasattr(value, "toarray") else value)
+    """An array or a sparse matrix as an array; a matrix that is too large for a body model stays an object."""
+    to_array = getattr(value, "toarray", None)
+    small = math.prod(getattr(value, "shape", ())) <= _MOST_ENTRIES
+    return np.asarray(to_array() if to_array and small else value)
 
 
 def _published(arrays: SmplArrays) -> dict[str, NDArray]:

@@ -7,6 +7,8 @@ afterwards. Any other name stops the reading before anything is called.
 
 from __future__ import annotations
 
+import math
+import mmap
 import pickle
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -16,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcformer.errors import UserError
+from tcformer.pickles import check_pickle
 
 _SPARSE_FORMATS = ("csc", "csr", "coo")
 
@@ -38,10 +41,12 @@ def load_pickle(path: Path | str, keys: Collection[str] | None = None) -> Any:
     """
     try:
         with open(path, "rb") as file:
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                check_pickle(data)
             content = _Unpickler(file, path).load()
         if keys is not None and isinstance(content, dict):
             content = {key: value for key, value in content.items() if key in keys}
-        return _plain(content)
+        return _plain(content, {})
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); put the file there") from error
     except UserError:
@@ -83,6 +88,42 @@ def _reconstruct_object(cls: type, base: object, state: object) -> _StandIn:
     return cls()
 
 
+class _Array(np.ndarray):
+    """An array of a pickle. Its memory is allocated when its bytes are there, and never for a shape alone."""
+
+    def __new__(cls, *ignored: object) -> _Array:
+        """Refuse what no pickle of numpy does."""
+        raise ValueError("an array made by its class")
+
+    def __setstate__(self, state: Any) -> None:
+        """Set shape, dtype and values as numpy does, if the values are as many as the shape says."""
+        *_, shape, dtype, _, values = state
+        count = math.prod(shape)
+        found = len(values) if dtype.hasobject else len(values) / max(dtype.itemsize, 1)
+        if found != count or (count and not dtype.itemsize):
+            raise ValueError(f"{found:g} values in an array of the shape {shape}")
+        super().__setstate__(state)
+
+
+def _make_array(cls: object, *ignored: object) -> NDArray:
+    """Replaces numpy's function _reconstruct, which allocates an array of any shape."""
+    if cls is not _Array:
+        raise ValueError(f"an array of the class {cls!r}")
+    array: Any = np.zeros(0)
+    maker, *_ = array.__reduce__()
+    empty: NDArray = maker(_Array, (0,), b"b")
+    return empty
+
+
+def _make_number(dtype: np.dtype, value: object = None) -> Any:
+    """Replaces numpy's function scalar, which allocates a number of any size if it gets no value."""
+    if dtype.hasobject or not isinstance(value, bytes | str) or len(value) != dtype.itemsize:
+        raise ValueError(f"a number of the type {dtype} without its bytes")
+    number: Any = np.float64(0)
+    maker, *_ = number.__reduce__()
+    return maker(dtype, value)
+
+
 def _encode(text: str, encoding: str) -> bytes:
     """Replaces _codecs.encode, which Python 3 writes for bytes in protocol 2."""
     if encoding != "latin1":
@@ -95,11 +136,8 @@ def _from_buffer(buffer: bytes, dtype: np.dtype, shape: tuple[int, ...], order: 
     return np.frombuffer(buffer, dtype).reshape(shape, order=order)
 
 
-def _numpy_makers() -> dict[str, Callable[..., Any]]:
-    """The functions that numpy's own pickles call. They are private, so they are taken from an array and a number."""
-    array: Any = np.zeros(0)
-    number: Any = np.float64(0)
-    return {"_reconstruct": array.__reduce__()[0], "scalar": number.__reduce__()[0]}
+#: Our functions in place of those that numpy's own pickles call.
+_NUMPY_MAKERS: dict[str, Callable[..., Any]] = {"_reconstruct": _make_array, "scalar": _make_number}
 
 
 class _Unpickler(pickle.Unpickler):
@@ -111,12 +149,12 @@ class _Unpickler(pickle.Unpickler):
         # New for each file, because a pickle can write to the classes that it gets.
         self._stand_ins: dict[str, type[_StandIn]] = {}
         self._known: dict[tuple[str, str], Any] = {
-            ("numpy", "ndarray"): np.ndarray,
+            ("numpy", "ndarray"): _Array,
             ("numpy", "dtype"): np.dtype,
             ("_codecs", "encode"): _encode,
         }
         for package in ("numpy.core", "numpy._core"):
-            for name, maker in _numpy_makers().items():
+            for name, maker in _NUMPY_MAKERS.items():
                 self._known[f"{package}.multiarray", name] = maker
             self._known[f"{package}.numeric", "_frombuffer"] = _from_buffer
         for copyreg, builtins in (("copy_reg", "__builtin__"), ("copyreg", "builtins")):
@@ -144,36 +182,61 @@ class _Unpickler(pickle.Unpickler):
         return self._stand_ins[class_name]
 
 
-def _plain(value: Any) -> Any:
-    """Replace stand-ins by arrays, also inside dicts, lists, tuples and arrays of objects."""
-    if isinstance(value, _StandIn):
-        return _array(value)
-    if isinstance(value, dict):
-        return {_plain(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_plain(entry) for entry in value)
-    if isinstance(value, np.ndarray) and value.dtype == object:
-        plain = np.empty(value.shape, object)
-        plain.reshape(-1)[:] = [_plain(entry) for entry in value.reshape(-1)]
-        return plain
+def _plain(value: Any, done: dict[int, Any]) -> Any:
+    """Replace stand-ins by arrays, also inside dicts, lists, tuples and arrays of objects.
+
+    Args:
+        value: what the pickle contains.
+        done: the results for the containers so far, by their id: a container that is in many others is converted once.
+
+    Raises:
+        ValueError: a container contains itself, or a class stands where an array was expected.
+    """
     if isinstance(value, type):
         raise ValueError(f"the class {value.__name__} where an array was expected")
-    return value
+    if not isinstance(value, (_StandIn, np.ndarray, dict, list, tuple)):
+        return value
+    if id(value) not in done:
+        done[id(value)] = _UNFINISHED
+        done[id(value)] = _plain_container(value, done)
+    if done[id(value)] is _UNFINISHED:
+        raise ValueError("a container that contains itself")
+    return done[id(value)]
 
 
-def _array(stand_in: _StandIn) -> Any:
+_UNFINISHED = object()
+
+
+def _plain_container(value: Any, done: dict[int, Any]) -> Any:
+    if isinstance(value, _StandIn):
+        return _array(value, done)
+    if isinstance(value, np.ndarray):
+        if value.dtype != object:
+            return value.view(np.ndarray)
+        plain = np.empty(value.shape, object)
+        flat = plain.reshape(-1)
+        for place, entry in enumerate(value.reshape(-1)):
+            flat[place] = _plain(entry, done)
+        return plain
+    if isinstance(value, dict):
+        return {_plain(key, done): _plain(entry, done) for key, entry in value.items()}
+    return type(value)(_plain(entry, done) for entry in value)
+
+
+def _array(stand_in: _StandIn, done: dict[int, Any]) -> Any:
     """The array or sparse matrix that a stand-in stands for."""
     state = stand_in.state
     if stand_in.class_name == "Select":
-        values = np.asarray(_plain(state["a"])).ravel()[np.asarray(_plain(state["idxs"]))]
+        values = np.asarray(_plain(state["a"], done)).ravel()[np.asarray(_plain(state["idxs"], done))]
         shape = state.get("preferred_shape")
-        return values if shape is None else values.reshape(_plain(shape))
+        return values if shape is None else values.reshape(_plain(shape, done))
     if stand_in.class_name == "Ch":
         if not isinstance(state.get("x"), np.ndarray):
             raise ValueError("a chumpy expression where a chumpy array was expected")
         return np.array(state["x"])
     from scipy import sparse
 
+    state = {name: _plain(value, done) for name, value in state.items()}
     make = getattr(sparse, f"{stand_in.class_name}_matrix")
     shape = state.get("_shape", state.get("shape"))
     if stand_in.class_name == "coo":

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -27,6 +29,9 @@ IMAGE_STD: Final = (0.229, 0.224, 0.225)
 _SCALE = (1.0 / (255.0 * np.array(IMAGE_STD))).astype(np.float32)
 _OFFSET = (-np.array(IMAGE_MEAN) / np.array(IMAGE_STD)).astype(np.float32)
 
+
+#: Pixels of the largest image that is decoded, which takes 1.6 GB. A few bytes can say that an image has more.
+MOST_PIXELS: Final = 1 << 29
 
 _JPEG = b"\xff\xd8"
 _NOT_RGB = ("CMYK", "YCCK")
@@ -105,7 +110,7 @@ def read_reduced(path: Path | str, ratio: float) -> ReducedImage:
 
         try:
             height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
-            if colorspace not in _NOT_RGB:
+            if colorspace not in _NOT_RGB and height * width <= MOST_PIXELS:
                 least = {"min_height": -(-height // factor), "min_width": -(-width // factor), "min_factor": factor}
                 return ReducedImage(simplejpeg.decode_jpeg(data, "RGB", **least), factor, (height, width))
         except ValueError:
@@ -124,15 +129,21 @@ def decode_image(data: bytes, name: Path | str) -> NDArray[np.uint8]:
         import simplejpeg
 
         try:
-            colorspace = simplejpeg.decode_jpeg_header(data)[2]
-            if colorspace not in _NOT_RGB:
+            height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
+            if colorspace not in _NOT_RGB and height * width <= MOST_PIXELS:
                 return simplejpeg.decode_jpeg(data, "RGB")
         except ValueError:
             pass  # Pillow tolerates some faults, such as stray bytes, and raises an error for the others
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with _without_pillow_limit():
+            opened = Image.open(io.BytesIO(data))
+        pixels = opened.width * opened.height
+        if pixels > MOST_PIXELS:
+            raise ValueError(f"{opened.width} x {opened.height} pixels, more than {MOST_PIXELS}")
+        is_large = pixels > (Image.MAX_IMAGE_PIXELS or MOST_PIXELS)  # some readers check it a second time
+        with opened as image, _without_pillow_limit() if is_large else nullcontext():
             if image.mode.startswith("I;16"):  # Pillow would clip values above 255
                 gray = (np.asarray(image) >> 8).astype(np.uint8)
                 return np.repeat(gray[:, :, None], 3, 2)
@@ -146,6 +157,49 @@ def decode_image(data: bytes, name: Path | str) -> NDArray[np.uint8]:
             f"image {name}: cannot be decoded ({error}); expected a complete JPEG or PNG; download the file again",
             str(name),
         ) from error
+
+
+_pillow_lock = threading.Lock()
+
+
+@contextmanager
+def _without_pillow_limit() -> Iterator[None]:
+    """Let Pillow read images of more pixels than its own limit, which is meant for images from strangers."""
+    from PIL import Image
+
+    with _pillow_lock:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def check_size(size: tuple[int, int], expected: tuple[int, int], path: Path) -> None:
+    """Raise UserError if an image has not the size that its annotation says: the annotated positions are not its.
+
+    Args:
+        size: width and height of the image.
+        expected: width and height in the annotation.
+        path: of the image, for the message.
+    """
+    if size == expected:
+        return
+    turned = size[::-1] == expected
+    hint = (
+        "perhaps it was annotated in a viewer that turns it as its EXIF tag says; turn its pixels and remove the tag"
+        if turned
+        else "it was scaled, cropped or padded after it was annotated; use the original image"
+    )
+    raise UserError(
+        f"image {path}: {size[0]} x {size[1]} pixels: expected {expected[0]} x {expected[1]}, as its annotation says; "
+        f"{hint}, or correct the annotations"
+    )
+
+
+def is_image_name(name: str, suffixes: tuple[str, ...]) -> bool:
+    """Whether a file is an image, by its name. macOS writes attributes of files to ._name beside them."""
+    return name.lower().endswith(suffixes) and not name.startswith(".")
 
 
 def missing_files(folder: Path, names: Iterable[str]) -> list[str]:

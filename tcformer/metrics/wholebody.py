@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from tcformer.checks import read_json
+from tcformer.checks import is_count, read_json
 from tcformer.data.wholebody.dataset import Crops, People, annotated_crops, load_people
-from tcformer.data.wholebody.keypoints import PART_FIELDS, PARTS, SIGMAS
+from tcformer.data.wholebody.keypoints import PARTS, SIGMAS
 from tcformer.errors import UserError
 from tcformer.metrics.oks import oks
-from tcformer.metrics.wholebody_results import keypoints_of, make_result
+from tcformer.metrics.wholebody_results import SCORE_FIELDS, checked_points, make_result
 
 if TYPE_CHECKING:
     from pycocotools.coco import COCO
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 STATS: Final = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
 
 _EVALUATED = {**PARTS, "wholebody": slice(0, len(SIGMAS))}
-_SCORE_FIELDS = {part: "score" if part == "body" else f"{part}_score" for part in _EVALUATED}
 
 Annotations: TypeAlias = People | Mapping[str, Any] | str | Path
 Results: TypeAlias = Sequence[Mapping[str, Any]] | str | Path
@@ -62,10 +61,7 @@ def evaluate_wholebody(gt: Annotations, results: Results) -> dict[str, dict[str,
     """
     people = gt if isinstance(gt, People) else load_people(gt)
     records = _load(results)
-    points = [_result_points(item, index) for index, item in enumerate(records)]
-    unknown = next((r["image_id"] for r in records if r["image_id"] not in people.images), None)
-    if unknown is not None:
-        raise UserError(f"results: image_id {unknown} is not among the annotated images; evaluate against their file")
+    points = [checked_points(record, index, people.images) for index, record in enumerate(records)]
     measures = {part: _evaluate_part(part, people, records, points) for part in _EVALUATED}
     return {**measures, "hand": _mean_of_hands(measures["lefthand"], measures["righthand"])}
 
@@ -76,28 +72,10 @@ def _mean_of_hands(left: dict[str, float | None], right: dict[str, float | None]
 
 
 def _load(source: Results) -> Sequence[Mapping[str, Any]]:
-    if not isinstance(source, str | Path):
-        return source
-    return read_json(Path(source), "give the path of a result file")
-
-
-def _result_points(item: Mapping[str, Any], index: int) -> NDArray[np.float64]:
-    """The (133, 3) triplets of a result, after checking the fields that the evaluation reads."""
-    where = f"results: record {index} (counted from 0)"
-    for field in ("image_id", "score", *PART_FIELDS.values()):
-        if field not in item:
-            raise UserError(f"{where} has no '{field}'; write it as in the COCO-WholeBody result format")
-    for part, field in PART_FIELDS.items():
-        expected, found = 3 * (PARTS[part].stop - PARTS[part].start), len(item[field])
-        if found != expected:
-            raise UserError(
-                f"{where}: field '{field}': expected {expected} numbers (x, y, confidence of each point), "
-                f"found {found}; write them all"
-            )
-    points = keypoints_of(item)
-    if not np.isfinite(points).all() or not np.isfinite(item["score"]):
-        raise UserError(f"{where}: expected finite numbers, found NaN or infinity; write numbers")
-    return points
+    records = read_json(Path(source), "give the path of a result file") if isinstance(source, str | Path) else source
+    if not isinstance(records, Sequence) or isinstance(records, str | bytes):
+        raise UserError(f"results: expected a list of records, found {type(records).__name__}; write a list")
+    return records
 
 
 def _body_area(points: NDArray[np.float64]) -> float:
@@ -133,7 +111,7 @@ def _evaluate_part(
             "iscrowd": 0,
             "area": _body_area(values),
             "keypoints": values[rows].ravel(),
-            "score": item.get(_SCORE_FIELDS[part], item["score"]),
+            "score": item.get(SCORE_FIELDS[part], item["score"]),
         }
         for index, (item, values) in enumerate(zip(records, points))
         if (values[rows, 2] > 0).any()
@@ -175,10 +153,24 @@ def wholebody_oks(gt: Annotations, results: Results) -> float | None:
         A number in [0, 1], or None if no person has a labelled point.
 
     Raises:
-        UserError: no result has an annotation_id, because the predictions were made from detections.
+        UserError: no result has an annotation_id, because the predictions were made from detections, or a result breaks
+            the format.
     """
     people = gt if isinstance(gt, People) else load_people(gt)
-    predicted = {r["annotation_id"]: keypoints_of(r) for r in _load(results) if r.get("annotation_id")}
+    image_of = dict(zip(people.annotation_id.tolist(), people.image_id.tolist()))
+    predicted: dict[int, NDArray[np.float64]] = {}
+    for index, record in enumerate(_load(results)):
+        points = checked_points(record, index, people.images)
+        number = record.get("annotation_id", 0)
+        if is_count(number, 0) and number == 0:
+            continue  # the prediction of a detection
+        if not is_count(number, 1) or image_of.get(number) != record["image_id"] or number in predicted:
+            raise UserError(
+                f"results: record {index} (counted from 0): field 'annotation_id': expected the id of an annotated "
+                f"person on image {record['image_id']}, each once, found {number!r:.60}; predict in the boxes of these "
+                "annotations"
+            )
+        predicted[number] = points
     if not predicted:
         raise UserError("results: no record has an annotation_id; predict in ground-truth boxes")
     labelled = people.keypoints[..., 2] > 0

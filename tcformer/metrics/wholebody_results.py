@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Container, Mapping
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from tcformer.checks import is_count, is_number, numbers_of_list
 from tcformer.data.crops import SCALE_UNIT, to_image
 from tcformer.data.wholebody.keypoints import NUM_KEYPOINTS, PART_FIELDS, PARTS
+from tcformer.errors import UserError
 
 
 def instance_score(scores: NDArray, box_score: ArrayLike, threshold: float) -> NDArray[np.float64]:
@@ -99,6 +101,57 @@ def make_result(
         "center": centre.tolist(),
         "scale": (extent / SCALE_UNIT).tolist(),
     }
+
+
+#: The field of the score by which the results of each part are ranked. Without it they are ranked by "score".
+SCORE_FIELDS: Final = {part: "score" if part == "body" else f"{part}_score" for part in (*PARTS, "wholebody")}
+
+
+def checked_points(record: object, index: int, images: Container[int]) -> NDArray[np.float64]:
+    """The (133, 3) triplets of a result of a file, after checking all fields that the evaluation reads.
+
+    Args:
+        record: the result.
+        index: its place in the file, for the message.
+        images: ids of the annotated images.
+
+    Raises:
+        UserError: a field is missing or has another form, or the result is of another image or category.
+    """
+    where = f"results: record {index} (counted from 0)"
+    if not isinstance(record, Mapping):
+        raise UserError(f"{where}: expected an object, found {record!r:.60}; write it in the COCO-WholeBody format")
+    for field in ("image_id", "score", *PART_FIELDS.values()):
+        if field not in record:
+            raise UserError(f"{where} has no '{field}'; write it as in the COCO-WholeBody result format")
+    if not is_count(record["image_id"], 0) or record["image_id"] not in images:
+        raise UserError(
+            f"{where}: image_id {record['image_id']!r:.60} is not among the annotated images; evaluate against their "
+            "file"
+        )
+    category = record.get("category_id", 1)
+    if not is_count(category, 0) or category != 1:
+        raise UserError(f"{where}: field 'category_id': expected 1 (person), found {category!r:.60}; remove the record")
+    for field in SCORE_FIELDS.values():
+        if field in record and not is_number(record[field]):
+            raise UserError(
+                f"{where}: field '{field}': expected finite numbers, found {record[field]!r:.60}; write one"
+            )
+    parts = []
+    for part, field in PART_FIELDS.items():
+        expected, given = 3 * (PARTS[part].stop - PARTS[part].start), record[field]
+        values = given if isinstance(given, np.ndarray) else numbers_of_list(given)
+        if values is None or values.shape != (expected,):
+            found = f"{len(given)}" if isinstance(given, list) and len(given) != expected else f"{given!r:.60}"
+            raise UserError(
+                f"{where}: field '{field}': expected {expected} numbers (x, y, confidence of each point), "
+                f"found {found}; write them all"
+            )
+        parts.append(values)
+    points = np.concatenate(parts, dtype=np.float64).reshape(NUM_KEYPOINTS, 3)
+    if not np.isfinite(points).all():
+        raise UserError(f"{where}: expected finite numbers, found NaN or infinity; write numbers")
+    return points
 
 
 def keypoints_of(result: Mapping[str, Any]) -> NDArray[np.float64]:

@@ -17,6 +17,8 @@ from tcformer.models.networks import (
     initialise,
     make_neck,
 )
+from tcformer.models.patch_norm import DEFAULT_EPS, set_patch_norm_eps
+from tcformer.models.patch_norm import OPTION as PATCH_NORM_EPS
 from tcformer.models.timm_backbone import PREFIX, Output, TimmBackbone
 from tcformer.models.variants import VARIANTS
 
@@ -28,6 +30,7 @@ _TCFORMER_OPTIONS: dict[str, Any] = {
     "token_place": False,
     "cluster_after": 0.0,
     "activation_checkpointing": False,
+    PATCH_NORM_EPS: DEFAULT_EPS,
 }
 _TIMM_OPTIONS: dict[str, Any] = {"pretrained": False}
 _TASK_OPTIONS: dict[str, dict[str, Any]] = {
@@ -38,8 +41,9 @@ _TASK_OPTIONS: dict[str, dict[str, Any]] = {
     "features": {},
 }
 #: Options that affect only how a network is built or trained. They are not part of its config.
-_NOT_IN_CONFIG = ("pretrained", "activation_checkpointing", "cluster_after")
+NOT_IN_CONFIG = ("pretrained", "activation_checkpointing", "cluster_after")
 _SWITCHES = ("pretrained", "activation_checkpointing", "token_place")
+_MOST_OUTPUTS = 1_000_000  # of a head: more are a mistake, whose weights would fill the memory
 
 
 def list_models() -> list[str]:
@@ -61,9 +65,10 @@ def create_model(variant: str, task: str, **options: Any) -> Network:
         options: for every network `drop_path_rate` (default 0), the probability of dropping the residual branches of
             the last block in training. TCFormer: `token_reduction` (default "ctm", see `TOKEN_REDUCTIONS`),
             `local_parts` (default (4, 2, 1)), `place_weight` (default 0), `token_place` (default False),
-            `cluster_after` (default 0; see `ReductionOptions`), `activation_checkpointing` (default False). timm's
-            backbones:
-            `pretrained` (default False). imagenet: `num_classes` (default 1000). wholebody: `keypoints` (default "all"
+            `cluster_after` (default 0; see `ReductionOptions`), `activation_checkpointing` (default False),
+            `patch_norm_eps` (default 1e-5; mmpose's weights need 1e-6, see `tcformer.models.patch_norm`). timm's
+            backbones: `pretrained` (default False). imagenet: `num_classes` (default 1000). wholebody: `keypoints`
+            (default "all"
             133; "body", "foot", "face", "hand") or any `num_keypoints`. face: `num_keypoints` (default 98). wholebody
             and face: `neck` (default "auto": MTA for TCFormer, the finest map for HRNet, deconvolutions for other
             backbones; see `NECKS`).
@@ -85,8 +90,9 @@ def create_model(variant: str, task: str, **options: Any) -> Network:
         raise UserError(str(error)) from None
     model = _build(variant, task, chosen)
     initialise(model)
-    kept = {name: list(v) if isinstance(v, tuple) else v for name, v in chosen.items() if name not in _NOT_IN_CONFIG}
+    kept = {name: list(v) if isinstance(v, tuple) else v for name, v in chosen.items() if name not in NOT_IN_CONFIG}
     model.config = {"variant": variant, "task": task, "options": kept}
+    set_patch_norm_eps(model, chosen.get(PATCH_NORM_EPS, DEFAULT_EPS))
     return model
 
 
@@ -128,10 +134,14 @@ def _check_value(name: str, value: Any) -> None:
         checks.check_number(name, value)
     elif name in ("drop_path_rate", "cluster_after"):
         checks.check_number(name, value, below=1)
+    elif name == PATCH_NORM_EPS:
+        if not isinstance(value, float) or not 0 < value < 1:
+            raise ValueError(f"model option {name}: expected a number above 0 and below 1, found {value!r:.80}")
     elif name == "num_keypoints" and value is None:
         return
-    elif not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"model option {name}: expected an integer of at least 1, found {value!r}")
+    elif not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MOST_OUTPUTS:
+        shown = f"{value!r:.80}" if not isinstance(value, int) or abs(value) < 10**80 else "a larger one"
+        raise ValueError(f"model option {name}: expected an integer of 1 to {_MOST_OUTPUTS}, found {shown}")
 
 
 def _reduction(options: dict[str, Any]) -> checks.ReductionOptions:

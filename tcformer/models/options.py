@@ -59,6 +59,9 @@ class ReductionOptions:
             raise ValueError("token_place is for merged tokens, but conv merges none; set it to false")
 
 
+_MOST_PARTS = 1024  # more than the tokens along a side of any image that is usual
+
+
 @parameters
 class NetworkOptions:
     """Options of the backbone, the same for pretraining and fine-tuning.
@@ -119,6 +122,8 @@ def check_name(kind: str, name: str, known: Sequence[str], other_prefix: str | N
     Raises:
         ValueError: the name is not known. The message suggests the nearest known name.
     """
+    if not isinstance(name, str):
+        raise ValueError(f"{kind}: expected one of {', '.join(known)}, found {name!r:.80}")
     if name in known or (other_prefix and name.startswith(other_prefix)):
         return
     nearest = get_close_matches(name, known, n=1, cutoff=0.0)[0]
@@ -134,9 +139,10 @@ def check_number(name: str, value: object, below: float = inf) -> None:
 
 def check_parts(parts: Sequence[int]) -> None:
     """Raise ValueError unless `parts` are three integers, each a divisor of the one before."""
-    nest = len(parts) == 3 and all(isinstance(n, int) and n >= 1 for n in parts)
+    is_list = isinstance(parts, list | tuple)
+    nest = is_list and len(parts) == 3 and all(isinstance(n, int) and 1 <= n <= _MOST_PARTS for n in parts)
     if not nest or parts[0] % parts[1] or parts[1] % parts[2]:
         raise ValueError(
             f"local_parts: expected three integers, each a divisor of the one before, such as [4, 2, 1], found "
-            f"{list(parts)}"
+            f"{list(parts) if is_list else parts!r:.200}"
         )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from tcformer.errors import UserError
@@ -37,10 +40,13 @@ class TimmBackbone(nn.Module):
     def __init__(self, name: str, output: Output, pretrained: bool = False, drop_path_rate: float = 0.0) -> None:
         super().__init__()
         self.net = _create(name, pretrained, drop_path_rate)
+        self._name = name
         self._multiple = 32 if name.startswith("hrnet") else 1  # HRNet adds maps of all its branches
         self.num_features: int = self.net.head_hidden_size
         info: list[dict[str, Any]] = list(self.net.feature_info)
         self._indices = [i for i, stage in enumerate(info) if stage["reduction"] >= _FINEST_STRIDE]
+        if not self._indices:
+            raise UserError(f"timm's model '{name}' has no feature maps of stride 4 or more; choose another backbone")
         if len({stage["reduction"] for stage in info}) == 1:  # a plain vision transformer: all maps have one size
             self._indices = self._indices[-1:]
         self.strides: list[int] = [info[i]["reduction"] for i in self._indices]
@@ -51,13 +57,31 @@ class TimmBackbone(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Compute a map (B, C, h, w) of each stage, finest first, of normalised images (B, 3, H, W)."""
-        self._check(images)
-        return self.net.forward_intermediates(images, indices=self._indices, intermediates_only=True)
+        return self._run(
+            images, partial(self.net.forward_intermediates, indices=self._indices, intermediates_only=True)
+        )
 
     def pool(self, images: Tensor) -> Tensor:
         """Compute the input (B, num_features) of timm's classifier for normalised images (B, 3, H, W)."""
+        return self._run(images, self.net)
+
+    def _run(self, images: Tensor, net: Callable[[Tensor], Any]) -> Any:
+        """Apply the network, and turn its complaint about the size of the images into a UserError."""
         self._check(images)
-        return self.net(images)
+        if torch.compiler.is_compiling():
+            return net(images)
+        try:
+            return net(images)
+        except (AssertionError, RuntimeError) as error:
+            about = self.net.pretrained_cfg
+            size = tuple(about.get("input_size", ()))[1:]
+            fixed = about.get("fixed_input_size") and size != tuple(images.shape[2:])
+            if not fixed and isinstance(error, RuntimeError):  # for instance, no memory
+                raise
+            raise UserError(
+                f"{PREFIX}{self._name} does not accept images of {images.shape[2]} x {images.shape[3]} pixels "
+                f"({error}): expected {' x '.join(map(str, size))}; choose that input_size, or another backbone"
+            ) from error
 
     def _check(self, images: Tensor) -> None:
         if images.shape[2] % self._multiple or images.shape[3] % self._multiple:
@@ -95,7 +119,7 @@ def _create(name: str, pretrained: bool, drop_path_rate: float) -> Any:
             f"the pretrained weights of {PREFIX}{name} cannot be downloaded ({reason}); set network.pretrained to "
             "false, or run once on a machine with access to the Hugging Face hub and copy its cache"
         ) from error
-    if not hasattr(model, "forward_intermediates"):
+    if not all(hasattr(model, part) for part in ("forward_intermediates", "feature_info", "head_hidden_size")):
         raise UserError(f"timm's model '{name}' has no feature maps; choose another backbone")
     return model
 

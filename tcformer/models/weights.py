@@ -14,15 +14,20 @@ from torch import Tensor
 
 from tcformer.errors import UserError
 from tcformer.files import atomic_write
-from tcformer.models.factory import create_model
+from tcformer.models.factory import NOT_IN_CONFIG, create_model
 from tcformer.models.networks import Network
-from tcformer.models.released_weights import read_released_weights
+from tcformer.models.patch_norm import DEFAULT_EPS, OPTION, set_patch_norm_eps
+from tcformer.models.released_weights import ReleasedWeights, Say, read_released_weights, warn
 from tcformer.models.strict_loading import load_strictly
 from tcformer.models.timm_backbone import TimmBackbone
 
 _KEY = "tcformer"
 _BACKBONE = "backbone."
-_RELEASED_SUFFIXES = (".pth", ".pt", ".tar")
+_RELEASED_SUFFIXES = (".pth", ".pt", ".tar", ".ckpt", ".bin")
+_RELEASED_BEGINNINGS = (b"PK\x03\x04", b"\x80")  # of zip archives and pickles, in which torch.save writes
+_MOST_OUTPUTS_UNSEEN = 100_000  # of a head that is built before it is compared with the tensors
+#: Options that determine the number of a head's outputs, and the tensor that has so many.
+_OUTPUTS = {"num_classes": "head.bias", "num_keypoints": "keypoint_head.final_layer.bias"}
 
 
 def save_model(model: Network, path: str | Path, metadata: dict[str, str] | None = None) -> None:
@@ -60,30 +65,45 @@ def load_model(path: str | Path) -> Network:
     """
     tensors, about = _read(path)
     config = about["config"]
-    model = create_model(config["variant"], config["task"], **config["options"])
+    for option, name in _OUTPUTS.items():  # before such a head is allocated
+        count = config["options"].get(option)
+        found = tensors[name].numel() if name in tensors else 0
+        if isinstance(count, int) and count > _MOST_OUTPUTS_UNSEEN and count != found:
+            raise UserError(
+                f"{path}: says that {option} is {count:.6g}, but has no tensor '{name}' of that size; train again, or "
+                "copy the file again"
+            )
+    options = {name: value for name, value in config["options"].items() if name not in NOT_IN_CONFIG}
+    try:
+        model = create_model(config["variant"], config["task"], **options)
+    except UserError as error:
+        raise UserError(f"{path}: its network cannot be built: {error}") from error
     load_strictly(model, tensors, str(path))
     return model
 
 
-def load_backbone(model: Network, path: str | Path) -> None:
+def load_backbone(model: Network, path: str | Path, say: Say = warn) -> None:
     """Copy the weights of the backbone from a file of a network with the same backbone, for any task, into `model`.
 
     Args:
         model: from `create_model`.
-        path: a file that `save_model` wrote, or a checkpoint of the authors (see `load_released_weights`).
+        path: a file that `save_model` wrote, or a checkpoint of the authors or another trainer (see
+            `load_released_weights`).
+        say: see `load_released_weights`.
 
     Raises:
         UserError: the file does not exist, is of neither kind, or contains another backbone.
     """
-    _load_backbone(model, _read_any(model, path), path)
+    _load_backbone(model, _read_any(model, path, say), path)
 
 
-def load_initial(model: Network, path: str | Path) -> str:
+def load_initial(model: Network, path: str | Path, say: Say = warn) -> str:
     """Copy initial weights into `model`: of the whole network if the file contains the same one, else of the backbone.
 
     Args:
         model: from `create_model`.
         path: see `load_backbone`.
+        say: see `load_released_weights`.
 
     Returns:
         "network" or "backbone", whichever was copied.
@@ -91,33 +111,50 @@ def load_initial(model: Network, path: str | Path) -> str:
     Raises:
         UserError: see `load_backbone`.
     """
-    tensors, own = _read_any(model, path), model.state_dict()
-    if {n: t.shape for n, t in tensors.items()} == {n: t.shape for n, t in own.items()}:
-        load_strictly(model, tensors, str(path))
+    weights, own = _read_any(model, path, say), model.state_dict()
+    if {n: t.shape for n, t in weights.tensors.items()} == {n: t.shape for n, t in own.items()}:
+        load_strictly(model, weights.tensors, str(path))
+        set_patch_norm_eps(model, weights.patch_norm_eps)
         return "network"
-    _load_backbone(model, tensors, path)
+    _load_backbone(model, weights, path)
     return "backbone"
 
 
-def _load_backbone(model: Network, tensors: dict[str, Tensor], path: str | Path) -> None:
+def _load_backbone(model: Network, weights: ReleasedWeights, path: str | Path) -> None:
+    tensors = weights.tensors
     backbone = {name.removeprefix(_BACKBONE): tensor for name, tensor in tensors.items() if name.startswith(_BACKBONE)}
     if isinstance(model.backbone, TimmBackbone):
         # The backbone of a classifier can have layers that the backbones of other networks lack.
         backbone = {name: backbone[name] for name in backbone.keys() & model.backbone.state_dict().keys()}
     load_strictly(model.backbone, backbone, f"{path}, the backbone")
+    set_patch_norm_eps(model, weights.patch_norm_eps)
 
 
-def _read_any(model: Network, path: str | Path) -> dict[str, Tensor]:
-    """Read the tensors of a file of `save_model`, which must have the backbone of `model`, or of the authors."""
-    if Path(path).suffix in _RELEASED_SUFFIXES:
-        return read_released_weights(path)
+def _read_any(model: Network, path: str | Path, say: Say) -> ReleasedWeights:
+    """Read a file of `save_model`, which must have the backbone of `model`, or of the authors or another trainer."""
+    if _is_released(Path(path)):
+        weights = read_released_weights(path)
+        for choice in weights.choices:
+            say(choice)
+        return weights
     tensors, about = _read(path)
     if about["config"]["variant"] != model.config["variant"]:
         raise UserError(
             f"{path}: expected weights of the variant '{model.config['variant']}', found those of "
             f"'{about['config']['variant']}'; use the same variant for both"
         )
-    return tensors
+    return ReleasedWeights(tensors, about["config"]["options"].get(OPTION, DEFAULT_EPS), [])
+
+
+def _is_released(path: Path) -> bool:
+    """Whether torch.save wrote a file, by its first bytes or else by its name."""
+    start = b""
+    if path.is_file():
+        with path.open("rb") as stream:
+            start = stream.read(9)
+    if start[8:] == b"{":  # the ninth byte of any safetensors file
+        return False
+    return start.startswith(_RELEASED_BEGINNINGS) or path.suffix in _RELEASED_SUFFIXES
 
 
 def _read(path: str | Path, with_tensors: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -128,9 +165,25 @@ def _read(path: str | Path, with_tensors: bool = True) -> tuple[dict[str, Tensor
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {})[_KEY])
+            _check_about(about)
             tensors = {name: file.get_tensor(name) for name in file.keys()} if with_tensors else {}  # noqa: SIM118
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise UserError(
             f"{path}: is not a weights file of tcformer.save_model ({error}); give the path of a weights file"
         ) from error
     return tensors, about
+
+
+def _check_about(about: object) -> None:
+    """Raise ValueError if the metadata of a file have another form than `save_model` gives them."""
+    config, metadata = (about.get(name) for name in ("config", "metadata")) if isinstance(about, dict) else (None, None)
+    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
+        raise ValueError("its metadata are no texts by name")
+    if not isinstance(config, dict) or not isinstance(config.get("options"), dict):
+        raise ValueError("its metadata have no config with options")
+    if not all(isinstance(config.get(name), str) for name in ("variant", "task")):
+        raise ValueError("its config has no variant and task")
+    if not isinstance(config["options"].get(OPTION, DEFAULT_EPS), float) or {"variant", "task"} & set(
+        config["options"]
+    ):
+        raise ValueError("its options are not those of a network")

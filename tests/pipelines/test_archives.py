@@ -3,6 +3,7 @@
 import gzip
 import io
 import random
+import shutil
 import stat
 import tarfile
 import zipfile
@@ -10,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipelines.datasets import archives
 from pipelines.datasets.archives import Contents, check_md5, examine, extract, md5_of_file, require_space
@@ -231,3 +234,37 @@ def test_a_wrong_checksum_names_both(tmp_path: Path) -> None:
     check_md5(path, "900150983cd24fb0d6963f7d28e17f72", md5_of_file(path))
     with pytest.raises(UserError, match=r"a.tar: the MD5 is 9001\w+: expected the published 0123, .* delete it and"):
         check_md5(path, "0123", md5_of_file(path))
+
+
+def test_other_compressions_are_named(tmp_path: Path) -> None:
+    archive = make_zip(tmp_path / "a.zip", FILES)
+    data = bytearray(archive.read_bytes())
+    place = data.index(b"PK\x01\x02")
+    data[place + 10] = 9
+    archive.write_bytes(data)
+    with pytest.raises(UserError, match=r"a\.zip: its member 'top/a\.txt' is compressed by Deflate64"):
+        examine(archive)
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz"])
+@settings(max_examples=80, derandomize=True, deadline=None)
+@given(data=st.data())
+def test_any_damage_is_unpacked_or_one_error(
+    name: str, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    small = {"a.txt": b"a" * 300, "b": b"b"}
+    archive = (make_zip if name.endswith("zip") else make_tar)(folder / f"damaged-{name}", small)
+    whole = archive.read_bytes()
+    damaged = bytearray(whole)
+    headers = [i for i in range(len(whole)) if whole[i]] or [0]
+    for _ in range(data.draw(st.integers(1, 4))):
+        damaged[data.draw(st.sampled_from(headers))] = data.draw(st.integers(0, 255))
+    archive.write_bytes(damaged[: data.draw(st.one_of(st.just(len(whole)), st.integers(0, len(whole))))])
+    try:
+        extract(archive, examine(archive), folder / "unpacked")
+    except UserError as error:
+        assert str(archive) in str(error)
+        assert not (folder / "unpacked").exists()
+    else:
+        shutil.rmtree(folder / "unpacked")

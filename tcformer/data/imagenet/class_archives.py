@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from tcformer.checks import is_count
 from tcformer.errors import UserError
 
 SUFFIX: Final = ".tar"
@@ -49,12 +50,19 @@ def read_index(archive: Path) -> list[Member]:
         UserError: the file is not a complete tar of plain files without folders.
     """
     try:
-        index = json.loads(index_file(archive).read_bytes())
-        if index["size"] == archive.stat().st_size:
-            return [Member(*member) for member in index["members"]]
-    except (OSError, ValueError, KeyError, TypeError):
+        index, size = json.loads(index_file(archive).read_bytes()), archive.stat().st_size
+        members = [Member(*member) for member in index["members"]]
+        if index["size"] == size and all(_fits(member, size) for member in members):
+            return members
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass  # no index file, or not one of ours: the headers contain the same information
     return scan(archive)
+
+
+def _fits(member: Member, size: int) -> bool:
+    """Whether a member lies in a tar of `size` bytes."""
+    is_named = isinstance(member.name, str) and "/" not in member.name
+    return is_named and is_count(member.offset, 0) and is_count(member.size, 0) and member.offset + member.size <= size
 
 
 def scan(archive: Path) -> list[Member]:
@@ -69,7 +77,9 @@ def scan(archive: Path) -> list[Member]:
                 if not member.isreg() or member.issparse() or "/" in name:
                     raise UserError(f"{archive}: {member.name!r:.80}: expected plain files without folders; {_REPAIR}")
                 members.append(Member(name, member.offset_data, member.size))
-    except (OSError, tarfile.TarError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # tarfile raises many types for damaged headers
         raise UserError(f"{archive}: cannot be read as an uncompressed tar ({error}); {_REPAIR}") from error
     return sorted(members)
 

@@ -22,7 +22,7 @@ from tcformer.data.batch import collate
 from tcformer.data.imagenet.class_archives import SUFFIX, Member, read_index, read_member
 from tcformer.data.imagenet.mixing import mix_pair, smooth_targets
 from tcformer.data.imagenet.randaugment import color_jitter, rand_augment
-from tcformer.data.images import ImageError, decode_image, normalise, read_image
+from tcformer.data.images import ImageError, decode_image, is_image_name, normalise, read_image
 from tcformer.errors import UserError, listed
 from tcformer.parameters import parameters
 
@@ -82,7 +82,9 @@ def class_names(folder: Path) -> set[str]:
     try:
         with os.scandir(folder) as entries:
             return {
-                entry.name.removesuffix(SUFFIX) for entry in entries if entry.is_dir() or entry.name.endswith(SUFFIX)
+                entry.name.removesuffix(SUFFIX)
+                for entry in entries
+                if (entry.is_dir() or entry.name.endswith(SUFFIX)) and not entry.name.startswith((".", "__MACOSX"))
             }
     except FileNotFoundError:
         return set()
@@ -253,12 +255,12 @@ def class_images(folder: Path, name: str) -> list[Member]:
     """
     try:
         with os.scandir(folder / name) as entries:
-            names = sorted(entry.name for entry in entries if entry.name.lower().endswith(_EXTENSIONS))
+            names = sorted(entry.name for entry in entries if is_image_name(entry.name, _EXTENSIONS))
         return [Member(image, _NO_TAR, 0) for image in names]
     except FileNotFoundError:
         archive = folder / f"{name}{SUFFIX}"
     members = read_index(archive) if archive.exists() else []
-    return [member for member in members if member.name.lower().endswith(_EXTENSIONS)]
+    return [member for member in members if is_image_name(member.name, _EXTENSIONS)]
 
 
 def centre_crop(image: Image, size: int, crop_fraction: float) -> Image:

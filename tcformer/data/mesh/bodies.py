@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -23,6 +23,11 @@ NUM_POINTS_3D: Final = NUM_KEYPOINTS - NUM_OPENPOSE
 #: SPIN's factor by which a box is larger than the 2D points.
 MARGIN: Final = 1.2
 
+_GENDER_NAMES: Final = {
+    **{spelling: index for index, gender in enumerate(GENDERS) for spelling in (gender, gender[0])},
+    "": GENDERS.index("neutral"),
+}
+
 
 @dataclass(frozen=True, eq=False)
 class Bodies:
@@ -38,6 +43,7 @@ class Bodies:
         keypoints: (N, 49, 3) x, y in image pixels, confidence, of `tcformer.body.joints.SPIN_NAMES`.
         joints: (N, 24, 4) x, y, z in metres in camera axes, confidence, of the last 24 of SPIN_NAMES.
         gender: (N,) int64, index in `tcformer.body.files.GENDERS`.
+        image_size: (N, 2) int64 width, height of the images as their file says; (0, 2) if it does not.
     """
 
     image: tuple[str, ...]
@@ -49,16 +55,35 @@ class Bodies:
     keypoints: Float32
     joints: Float32
     gender: NDArray[np.int64]
+    image_size: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), np.int64))
 
     def __len__(self) -> int:
         return len(self.image)
 
 
-def genders(letters: Sequence[str], count: int) -> NDArray[np.int64]:
-    """Indices (count,) in GENDERS of the letters "m" and "f". Other letters, or no letters at all, mean neutral."""
-    names = {"m": GENDERS.index("male"), "f": GENDERS.index("female")}
+def genders(texts: Sequence[object], count: int, where: Callable[[int], str] = str) -> NDArray[np.int64]:
+    """Indices (count,) in GENDERS of genders as datasets spell them; without any, all are neutral.
+
+    Args:
+        texts: "m", "f", "n" or the words, in any case, as text or bytes; an empty text is neutral.
+        count: number of people.
+        where: the file, row and field of a row's index, for the message.
+
+    Raises:
+        UserError: a text is another one.
+    """
     neutral = GENDERS.index("neutral")
-    return np.array([names.get(letter, neutral) for letter in letters] or [neutral] * count, np.int64)
+    found = np.full(count, neutral, np.int64)
+    for row, text in enumerate(texts):
+        name = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+        index = _GENDER_NAMES.get(name.strip().lower()) if isinstance(name, str) else None
+        if index is None:
+            raise UserError(
+                f"{where(row)}: expected a gender, one of {', '.join(GENDERS)} or their first letters, found "
+                f"{text!r:.40}; {REPAIR}"
+            )
+        found[row] = index
+    return found
 
 
 def check_bodies(bodies: Bodies, where: Callable[[int], str]) -> None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from tcformer.body.joints import NUM_JOINTS, NUM_OPENPOSE, SPIN_FLIP
 from tcformer.body.rotations import flip_pose, to_matrix
 from tcformer.data.crops import SCALE_UNIT, crop_matrix, cut_crop, transform_points
-from tcformer.data.images import check_images, normalise, read_reduced
+from tcformer.data.images import check_images, check_size, normalise, read_reduced
 from tcformer.data.mesh.bodies import Bodies
 from tcformer.errors import UserError
 from tcformer.parameters import parameters
@@ -114,6 +114,9 @@ class MeshDataset:
         side = SCALE_UNIT * bodies.scale[index] * change.scale
         image = read_reduced(self.folder / bodies.image[index], side / size)
         width = image.size[1]
+        if len(bodies.image_size):
+            expected = bodies.image_size[index].tolist()
+            check_size((width, image.size[0]), (expected[0], expected[1]), self.folder / bodies.image[index])
         centre = bodies.centre[index]
         if change.flip:
             centre = np.array([width - 1 - centre[0], centre[1]])

@@ -8,6 +8,7 @@ are selected as in SPIN's pw3d.py. EFT: pseudo ground truth of COCO, MPII, LSPET
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,8 @@ def load_bodies(path: Path) -> Bodies:
 def load_spin(path: Path) -> Bodies:
     """Read an .npz with SPIN's fields. All fields except imgname, center and scale are optional.
 
-    If there is pose but not has_smpl, all poses are known. A gender other than "m" and "f" is neutral. Strings may be
-    bytes, as Python 2 wrote them.
+    If there is pose but not has_smpl, all poses are known. Genders are "m", "f", "male", "female" or "neutral", in any
+    case; an empty one is neutral. Strings may be bytes, as Python 2 wrote them.
 
     Raises:
         UserError: see `load_bodies`.
@@ -92,7 +93,7 @@ def load_spin(path: Path) -> Bodies:
         has_smpl=has_smpl,
         keypoints=np.concatenate([openpose, part], 1).astype(np.float32),
         joints=field("S", NUM_POINTS_3D, 4).astype(np.float32),
-        gender=genders(letters, count),
+        gender=genders(letters, count, lambda row: f"{path}: row {row} (counted from 0): field 'gender'"),
     )
     check_bodies(bodies, lambda row: f"{path}: row {row} (counted from 0)")
     return bodies
@@ -122,13 +123,13 @@ def load_3dpw(folder: Path) -> Bodies:
 
     A row is a person in a frame with a valid camera pose. The box is that of the 2D points with a confidence above 0,
     enlarged by 1.2. A frame with less than two such points has no box and is dropped. The rotation of the root is
-    converted from world to camera axes. The gender is male for "m", else female. Image names are
+    converted from world to camera axes. Genders are spelt as in `load_spin`. Image names are
     <sequence>/image_%05d.jpg, below 3DPW's imageFiles.
 
     Raises:
         UserError: see `load_bodies`.
     """
-    paths = sorted(folder.glob("*.pkl"))
+    paths = sorted(path for path in folder.glob("*.pkl") if not path.name.startswith("."))  # macOS's ._name.pkl
     if not paths:
         raise UserError(f"{folder}: no *.pkl; expected 3DPW's sequenceFiles of a split; get 3DPW or run prepare")
     rows: dict[str, list[Any]] = {name: [] for name in ("image", "pose", "shape", "points", "gender")}
@@ -152,7 +153,7 @@ def load_3dpw(folder: Path) -> Bodies:
         has_smpl=np.ones(count, bool),
         keypoints=keypoints,
         joints=np.zeros((count, NUM_POINTS_3D, 4), np.float32),
-        gender=genders(rows["gender"], count),
+        gender=np.array(rows["gender"], np.int64),
     )
     check_bodies(bodies, lambda row: f"{folder}: image {bodies.image[row]}")
     return bodies
@@ -171,6 +172,11 @@ class _Sequence:
         if missing:
             raise UserError(f"{path}: no field {', '.join(missing)}; expected a sequence of 3DPW; {REPAIR}")
         self.content = content
+        for key in ("poses", "betas", "genders", "poses2d", "campose_valid"):
+            if not isinstance(content[key], list | tuple | np.ndarray) or getattr(content[key], "ndim", 1) == 0:
+                raise UserError(f"{path}: field '{key}': expected a list with an entry for each person; {REPAIR}")
+        if not isinstance(content["sequence"], str):
+            raise UserError(f"{path}: field 'sequence': expected a name; {REPAIR}")
         self.people = len(content["poses"])
         for key in ("betas", "genders", "poses2d", "campose_valid"):
             if len(content[key]) != self.people:
@@ -182,7 +188,9 @@ class _Sequence:
         self.camera = self._numbers("cam_poses", cameras, (None, 4, 4))
 
     def _numbers(self, field: str, values: object, shape: tuple[int | None, ...]) -> NDArray[np.float64]:
-        return number_array(f"{self.path}: field '{field}'", np.asarray(values), shape, finite=False)
+        with contextlib.suppress(ValueError):  # lists of different lengths, which `number_array` reports
+            values = np.asarray(values)
+        return number_array(f"{self.path}: field '{field}'", values, shape, finite=False)
 
     def _check_finite(self, field: str, values: NDArray[np.float64], frames: NDArray[np.int64]) -> None:
         """Raise UserError if a value of the given frames is not finite. Values of other frames are not used."""
@@ -211,7 +219,11 @@ class _Sequence:
             "pose": list(pose),
             "shape": [betas] * len(frames),
             "points": list(points[frames]),
-            "gender": ["m" if content["genders"][person] == "m" else "f"] * len(frames),
+            "gender": genders(
+                [content["genders"][person]] * len(frames),
+                len(frames),
+                lambda row: f"{self.path}: field 'genders[{person}]'",
+            ).tolist(),
         }
 
 

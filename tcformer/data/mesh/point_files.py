@@ -7,6 +7,7 @@ marks as invisible are not used, because their positions are invented.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -15,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcformer.body.joints import NUM_JOINTS, NUM_OPENPOSE, NUM_SHAPES
-from tcformer.checks import REPAIR, check_finite_rows, number_array
+from tcformer.checks import REPAIR, check_finite_rows, is_count, number_array
 from tcformer.data.crops import SCALE_UNIT
+from tcformer.data.images import is_image_name
 from tcformer.data.mesh.bodies import (
     MARGIN,
     NUM_KEYPOINTS,
@@ -61,12 +63,12 @@ def load_lsp(path: Path, *, test: bool = False) -> Bodies:
     except Exception as error:  # scipy raises many types for a broken file
         raise UserError(f"{path}: cannot be read as LSP's joints.mat ({error}); download the file again") from error
     extended = joints.shape[:2] == (14, 3)
-    if not extended and joints.shape[:2] != (3, 14):
+    if joints.ndim != 3 or (not extended and joints.shape[:2] != (3, 14)):
         raise UserError(f"{path}: joints: expected (14, 3, N) or (3, 14, N) numbers, found {joints.shape}; {REPAIR}")
     points = joints.transpose(2, 0, 1) if extended else joints.transpose(2, 1, 0)  # (N, 14, 3)
     folder = path.parent / "images"
     folder = folder if folder.is_dir() else path.parent
-    names = sorted(each.name for each in folder.iterdir() if each.suffix.lower() in (".jpg", ".png"))
+    names = sorted(each.name for each in folder.iterdir() if is_image_name(each.name, (".jpg", ".png")))
     if len(names) != len(points):
         raise UserError(
             f"{path}: {len(points)} people, but {folder} contains {len(names)} images; expected one image for each "
@@ -126,32 +128,46 @@ def load_coco(path: Path, content: dict[str, Any]) -> Bodies:
     Raises:
         UserError: a field is missing or has the wrong form.
     """
-    files = {}
+    files: dict[int, str] = {}
+    sizes: dict[int, tuple[int, int]] = {}
+    if not isinstance(content["images"], list):
+        raise UserError(f"{path}: field 'images': expected a list; {REPAIR}")
     for number, image in enumerate(content["images"]):
         where = f"{path}: image {number} (counted from 0)"
         if not isinstance(_record(where, image).get("file_name"), str) or "id" not in image:
             raise UserError(f"{where}: expected an 'id' and a 'file_name'; {REPAIR}")
+        if not is_count(image.get("id"), 0) or image["id"] in files:
+            raise UserError(
+                f"{where}: field 'id': expected an integer of at least 0 that no other image has, found "
+                f"{image.get('id')!r:.60}; {REPAIR}"
+            )
         files[image["id"]] = image["file_name"]
-    names, points, centres, scales = [], [], [], []
+        if is_count(image.get("width"), 1) and is_count(image.get("height"), 1):
+            sizes[image["id"]] = (image["width"], image["height"])
+    names, points, centres, scales, image_sizes = [], [], [], [], []
     for number, record in enumerate(content["annotations"]):
         number_of = f"number {number} (counted from 0)"
-        where = f"{path}: annotation {_record(f'{path}: annotation {number_of}', record).get('id', number_of)}"
+        where = f"{path}: annotation {_record(f'{path}: annotation {number_of}', record).get('id', number_of)!s:.60}"
         if record.get("iscrowd"):
             continue
         flat = _field(where, record, "keypoints", (51,)).reshape(17, 3)
         left, top, width, height = _field(where, record, "bbox", (4,))
         if not (flat[_LIMBS_OF_COCO, 2] > 0).all():
             continue
-        if record.get("image_id") not in files:
+        if not is_count(record.get("image_id"), 0) or record["image_id"] not in files:
             raise UserError(
                 f"{where}: field 'image_id': expected the id of an image of this file, found "
-                f"{record.get('image_id')!r}; {REPAIR}"
+                f"{record.get('image_id')!r:.60}; {REPAIR}"
             )
         names.append(files[record["image_id"]])
+        if record["image_id"] in sizes:
+            image_sizes.append(sizes[record["image_id"]])
         points.append(np.concatenate([flat[:, :2], flat[:, 2:] > 0], 1))
         centres.append((left + width / 2, top + height / 2))
         scales.append(MARGIN * max(width, height) / SCALE_UNIT)
-    return _bodies(path, names, np.array(points), COCO_17, np.array(centres), np.array(scales))
+    bodies = _bodies(path, names, np.array(points), COCO_17, np.array(centres), np.array(scales))
+    all_known = bool(names) and len(image_sizes) == len(names)
+    return replace(bodies, image_size=np.array(image_sizes, np.int64)) if all_known else bodies
 
 
 def _field(where: str, record: dict[str, Any], name: str, shape: tuple[int, ...]) -> NDArray[np.float64]:

@@ -12,18 +12,17 @@ visibilities, so their other differences mean nothing.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, TypeGuard
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tcformer.checks import is_below_folder, numbers_of_list, read_json
+from tcformer.checks import is_below_folder, is_count, is_number, numbers_of_list, read_json
 from tcformer.data.crops import centre_and_extent, crop_matrix, cut_crop, fit_aspect, transform_points
-from tcformer.data.images import check_images, normalise, read_image
+from tcformer.data.images import check_images, check_size, normalise, read_image
 from tcformer.data.wholebody.keypoints import FLIP, NUM_KEYPOINTS, PART_FIELDS, PARTS, UPPER_BODY
 from tcformer.errors import UserError
 from tcformer.parameters import parameters
@@ -144,18 +143,9 @@ def _compact(record: dict[str, Any]) -> dict[str, Any]:
     return record
 
 
-def _is_number(value: object) -> TypeGuard[float]:
-    # Integers in JSON can be too large for a float. The comparison is false for NaN.
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-
-
-def _is_count(value: object, least: int) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**63
-
-
 def _image_problem(image: object, images: Mapping[int, object]) -> str | None:
     """What is wrong with an image record, or None."""
-    if not isinstance(image, dict) or not _is_count(image.get("id"), 0):
+    if not isinstance(image, dict) or not is_count(image.get("id"), 0):
         return f"image {image!r:.80}: field 'id': expected an integer of at least 0"
     where = f"image {image['id']}: field"
     if image["id"] in images:
@@ -163,7 +153,7 @@ def _image_problem(image: object, images: Mapping[int, object]) -> str | None:
     if not isinstance(image.get("file_name"), str) or not is_below_folder(image["file_name"]):
         return f"{where} 'file_name': expected a path below the image folder, found {image.get('file_name')!r}"
     for field in ("width", "height"):
-        if not _is_count(image.get(field), 1):
+        if not is_count(image.get(field), 1):
             return f"{where} '{field}': expected an integer above 0 (pixels), found {image.get(field)!r}"
     return None
 
@@ -174,19 +164,19 @@ def _checked_points(annotation: object, images: Mapping[int, object], seen: set[
         return f"annotation {annotation!r:.80}: expected an object"
     number = annotation.get("id")
     where = f"annotation {number!r}: field"
-    if not _is_count(number, 1):
+    if not is_count(number, 1):
         return f"{where} 'id': expected an integer above 0 (to the evaluation, 0 means 'no match')"
     if number in seen:
         return f"{where} 'id': expected each id once, found it again"
     seen.add(number)
     image_id = annotation.get("image_id")
-    if not _is_count(image_id, 0) or image_id not in images:
+    if not is_count(image_id, 0) or image_id not in images:
         return f"{where} 'image_id': expected the id of an image of this file, found {image_id!r}"
     if annotation.get("category_id") != 1:
         return f"{where} 'category_id': expected 1 (person), found {annotation.get('category_id')!r}"
     if annotation.get("iscrowd") not in (0, 1):
         return f"{where} 'iscrowd': expected 0 or 1, found {annotation.get('iscrowd')!r}"
-    if not _is_number(annotation.get("area")) or annotation["area"] < 0:
+    if not is_number(annotation.get("area")) or annotation["area"] < 0:
         return f"{where} 'area': expected a number of pixels² of at least 0, found {annotation.get('area')!r}"
     parts = []
     for field, count in _TRIPLETS.items():
@@ -213,7 +203,7 @@ def _checked_points(annotation: object, images: Mapping[int, object], seen: set[
 
 def _box_problem(box: object, where: str, allow_empty: bool) -> str | None:
     """What is wrong with a box, or None."""
-    if not isinstance(box, list) or len(box) != 4 or not all(_is_number(v) for v in box):
+    if not isinstance(box, list) or len(box) != 4 or not all(is_number(v) for v in box):
         return f"{where} 'bbox': expected 4 finite numbers (x, y, width, height), found {box!r:.80}"
     if min(box[2:]) < 0 or (min(box[2:]) == 0 and not allow_empty):
         return f"{where} 'bbox': expected a width and height above 0, found {box[2]:g} by {box[3]:g}"
@@ -247,12 +237,13 @@ class Crops:
 def annotated_crops(people: People) -> Crops:
     """Select the persons, and compute the boxes, that mmpose 0.x trains and tests on.
 
-    Crowds, persons without a labelled body point and persons without area are dropped. Boxes are clipped to the image
-    as in mmpose, which makes them smaller by one pixel in width and height.
+    Crowds, persons without a labelled body point, persons without area and boxes outside the image are dropped. Boxes
+    are clipped to the image as in mmpose, which makes them smaller by one pixel in width and height. Unlike in mmpose,
+    a box over the left or upper border gets smaller as well; COCO has none.
     """
     size = np.array([people.images[i][1:] for i in people.image_id], np.float64).reshape(-1, 2)
     corner = np.maximum(people.box[:, :2], 0)
-    end = np.minimum(size - 1, corner + np.maximum(people.box[:, 2:] - 1, 0))
+    end = np.minimum(size - 1, people.box[:, :2] + np.maximum(people.box[:, 2:] - 1, 0))
     labelled = (people.keypoints[:, PARTS["body"], 2] > 0).any(1)
     keep = ~people.crowd & labelled & (people.area > 0) & (end > corner).all(1)
     return Crops(
@@ -283,8 +274,10 @@ def detected_crops(path: Path, people: People, least_score: float) -> Crops:
         if not isinstance(detection, dict):
             raise UserError(f"{path}: detection {index} (counted from 0): expected an object; download the file again")
         problem = _box_problem(detection.get("bbox"), where, allow_empty=True)
-        if not _is_number(detection.get("score")):
-            problem = f"{where} 'score': expected a finite number, found {detection.get('score')!r}"
+        if not is_number(detection.get("score")):
+            problem = f"{where} 'score': expected a finite number, found {detection.get('score')!r:.80}"
+        if not is_count(detection.get("image_id"), 0):
+            problem = f"{where} 'image_id': expected an integer of at least 0, found {detection.get('image_id')!r:.80}"
         if problem:
             raise UserError(f"{problem}; correct the record or download the file again")
         if (
@@ -376,7 +369,9 @@ class WholebodyDataset:
 
         crops = self.crops
         image_id = int(crops.image_id[index])
-        image = read_image(self.folder / crops.images[image_id][0])
+        name, *size = crops.images[image_id]
+        image = read_image(self.folder / name)
+        check_size((image.shape[1], image.shape[0]), (size[0], size[1]), self.folder / name)
         points = np.zeros((NUM_KEYPOINTS, 2), np.float32)
         labelled = np.zeros(NUM_KEYPOINTS, bool)
         if crops.keypoints is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.adapters.storage import Store
+from tcformer.errors import UserError
 
 
 @pytest.fixture(params=["folder", "address"])
@@ -51,3 +52,42 @@ def test_an_interrupted_write_leaves_what_was_there(store: Store, before: bytes 
     assert store.read("folder/key") == before
     left = [path.name for path in (tmp_path / "store").rglob("*") if path.is_file()]
     assert left == ([] if before is None else ["key"])
+
+
+@pytest.mark.parametrize(
+    ("root", "expected"),
+    [
+        ("az://bucket/x", "expected a folder, or an address s3://bucket/folder"),
+        ("S3://bucket/x", "did you mean s3://bucket/x"),
+        ("s3:/bucket/x", "did you mean s3://bucket/x"),
+        ("GS://bucket/x", "did you mean gs://bucket/x"),
+        ("s3://my bucket/x", "Cannot parse URI"),
+        ("s3://", "expected a folder"),
+        ("http://host/x", "expected a folder"),
+        ("file://host/x", "expected a folder"),
+        ("", "expected a folder"),
+        ("a\0b", "expected a folder"),
+    ],
+)
+def test_an_address_of_a_wrong_form_is_named(root: str, expected: str) -> None:
+    with pytest.raises(UserError, match=r"cluster\.storage is ") as caught:
+        Store(root)
+    assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize("address", ["{}", "file://{}"])
+def test_a_place_that_cannot_be_used_is_named(address: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for place in ("/proc/nowhere", tmp_path / "file/x"):
+        store = Store(address.format(place))
+        with pytest.raises(UserError, match=r"cluster\.storage .* cannot be written to \("):
+            store.write("key", b"x")
+    (tmp_path / "store/key").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"cluster\.storage .* cannot be read \("):
+        Store(address.format(tmp_path / "store")).read("key")
+
+
+def test_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Store("~/store").write("key", b"x")
+    assert (tmp_path / "store/key").read_bytes() == b"x" and Store("~/store").root == str(tmp_path / "store")

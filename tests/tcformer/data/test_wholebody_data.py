@@ -183,7 +183,7 @@ def test_selection_and_boxes_are_mmposes() -> None:
     )
     crops = annotated_crops(people)
     assert crops.annotation_id.tolist() == [1, 7]
-    assert crops.box.tolist() == [[0, 10, 29, 49], [70, 50, 9, 9]]
+    assert crops.box.tolist() == [[0, 10, 24, 49], [70, 50, 9, 9]]
 
 
 def test_missing_images_are_listed(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -7,7 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
+from torch import Tensor
 
 from tcformer import create_model, load_backbone, load_model, save_model
 from tcformer.errors import UserError
@@ -95,7 +99,77 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
         load_backbone(nano("wholebody"), path)
 
 
+def forge(path: Path, about: object, tensors: dict[str, Tensor] | None = None) -> Path:
+    text = about if isinstance(about, str) else json.dumps(about)
+    save_file(nano(num_classes=4).state_dict() if tensors is None else tensors, path, {"tcformer": text})
+    return path
+
+
+CONFIG = {"variant": "tcformer_nano", "task": "imagenet", "options": {"num_classes": 4}}
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        "[" * 100_000,
+        "null",
+        "[]",
+        "{}",
+        {"config": CONFIG},
+        {"config": None, "metadata": {}},
+        {"config": {**CONFIG, "options": []}, "metadata": {}},
+        {"config": {**CONFIG, "variant": 7}, "metadata": {}},
+        {"config": {**CONFIG, "variant": "tcformer_huge"}, "metadata": {}},
+        {"config": {**CONFIG, "variant": "timm/no/../such"}, "metadata": {}},
+        {"config": {**CONFIG, "task": ["imagenet"]}, "metadata": {}},
+        {"config": {**CONFIG, "options": {"num_classes": 10**12}}, "metadata": {}},
+        {"config": {**CONFIG, "options": {"num_classes": 900_000}}, "metadata": {}},
+        {"config": {**CONFIG, "options": {"num_classes": "4"}}, "metadata": {}},
+        {"config": {**CONFIG, "options": {"variant": "tcformer"}}, "metadata": {}},
+        {"config": {**CONFIG, "options": {"patch_norm_eps": "small"}}, "metadata": {}},
+        {"config": {**CONFIG, "options": {"num_classes": 4, "local_parts": {"a": 1}}}, "metadata": {}},
+        {"config": {**CONFIG, "options": {"num_classes": 4, "drop_path_rate": None}}, "metadata": {}},
+        {"config": {**CONFIG, "options": {"num_classes": 4, "x": 1}}, "metadata": {}},
+        {"config": CONFIG, "metadata": {"options": 3}},
+    ],
+)
+def test_odd_metadata_are_one_error(about: object, tmp_path: Path) -> None:
+    path = forge(tmp_path / "a.safetensors", about)
+    with pytest.raises(UserError) as caught:
+        load_model(path)
+    assert str(caught.value).startswith(str(path))
+
+
+def test_metadata_cannot_ask_for_a_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import timm
+
+    asked = []
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda name, **options: asked.append(options) or create(name, **options))
+    torch.manual_seed(0)
+    source = create_model("timm/resnet18", "imagenet", num_classes=4)
+    options = {**source.config["options"], "pretrained": True, "activation_checkpointing": True}
+    about = {"config": {**source.config, "options": options}, "metadata": {}}
+    load_model(forge(tmp_path / "a", about, dict(source.state_dict())))
+    assert [each["pretrained"] for each in asked] == [False, False]
+
+
+@settings(max_examples=60, derandomize=True, deadline=None)
+@given(
+    st.recursive(st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text()), st.lists, max_leaves=4),
+    st.data(),
+)
+def test_any_argument_is_a_network_or_an_error(value: object, data: st.DataObject) -> None:
+    names = ["num_classes", "keypoints", "num_keypoints", "neck", "token_reduction", "local_parts", "pretrained"]
+    names += ["activation_checkpointing", "drop_path_rate", "patch_norm_eps", "variant", "task", "other"]
+    chosen: dict[str, object] = {"variant": "tcformer_nano", "task": data.draw(st.sampled_from(["imagenet", "face"]))}
+    chosen[data.draw(st.sampled_from(names))] = value
+    with contextlib.suppress(UserError):
+        create_model(**chosen)  # type: ignore[arg-type]
+
+
 def test_released_names() -> None:
+    assert from_released_name("backbone.patch_embed1.projection.bias") == "backbone.patch_embed1.proj.bias"
     assert from_released_name("block1.0.attn.q.weight") == "backbone.block1.0.attn.q.weight"
     for name in (
         "backbone.norm4.bias",
