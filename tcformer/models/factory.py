@@ -68,10 +68,9 @@ def create_model(variant: str, task: str, **options: Any) -> Network:
             `cluster_after` (default 0; see `ReductionOptions`), `activation_checkpointing` (default False),
             `patch_norm_eps` (default 1e-5; mmpose's weights need 1e-6, see `tcformer.models.patch_norm`). timm's
             backbones: `pretrained` (default False). imagenet: `num_classes` (default 1000). wholebody: `keypoints`
-            (default "all"
-            133; "body", "foot", "face", "hand") or any `num_keypoints`. face: `num_keypoints` (default 98). wholebody
-            and face: `neck` (default "auto": MTA for TCFormer, the finest map for HRNet, deconvolutions for other
-            backbones; see `NECKS`).
+            (default "all" 133; "body", "foot", "face", "hand") or any `num_keypoints`. face: `num_keypoints`
+            (default 98). wholebody and face: `neck` (default "auto": MTA for TCFormer, the finest map for HRNet,
+            deconvolutions for other backbones; see `NECKS`).
 
     Returns:
         The network in training mode. `model.backbone(images)` returns the outputs of the four stages: `Tokens`, or the
