@@ -2,8 +2,8 @@
 
 import re
 
-# The user and password before the host. Passwords may contain "@", and S3's secret keys "/"; what looks like a port does
-# not begin a password.
+# The user and password before the host. Passwords may contain "@", and S3's secret keys "/"; what looks like a port is
+# no password.
 _USER = re.compile(r"(:/+)(?:[^/\s]*|[^/\s:]*:(?!\d+(?:[/\s]|$))[^\s@]*)@")
 _SECRET = re.compile(
     r"([?&][^=&\s]*(?:key|secret|token|sig|signature|password|passwd|pwd|credential)[^=&\s]*=)[^&\s'\"]+", re.IGNORECASE

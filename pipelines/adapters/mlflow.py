@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass
 from enum import Enum, auto
 from numbers import Real
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal, SupportsFloat, TypeGuard
 
 from filelock import FileLock, Timeout
@@ -242,7 +243,7 @@ class Run:
             self._closing.wait(RETRY_SECONDS)
 
     def _send_leftovers(self) -> "_Outcome":
-        """Send each earlier journal once; try again later from the first one that an unreachable server did not take."""
+        """Send each earlier journal once; from the first one that the server did not answer to, try again later."""
         while self._leftovers and not self._given_up.is_set():
             path = self._leftovers[0]
             lock = _lock_of(path)
@@ -335,7 +336,7 @@ class _Outcome(Enum):
     STUCK = auto()
 
 
-def _mlflow() -> Any:
+def _import_mlflow() -> ModuleType:
     """MLflow with the settings that this adapter needs; the user's own take precedence."""
     defaults = {
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # the sending thread tries again itself
@@ -349,7 +350,8 @@ def _mlflow() -> Any:
     import mlflow
 
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    return mlflow
+    module: ModuleType = mlflow
+    return module
 
 
 def _is_refused(error: Exception) -> bool:
@@ -392,7 +394,7 @@ class _Sender:
         """Send the records that have not been sent yet."""
         try:
             with self._pulse.busy():
-                _mlflow()
+                _import_mlflow()
             waiting = self._read()
             while waiting and not self._given_up.is_set():
                 count = self._send_some(waiting)
@@ -452,7 +454,7 @@ class _Sender:
         datasets: Sequence[dict[str, str]] = (),
         execution: dict[str, str] | None = None,
     ) -> None:
-        self._client = self._client or _mlflow().MlflowClient(self._uri)
+        self._client = self._client or _import_mlflow().MlflowClient(self._uri)
         self._experiment = self._experiment_named(experiment)
         self._execution, self._tags = execution, tags
         runs = self._runs(JOURNAL, self._path.stem)

@@ -74,8 +74,8 @@ class Store:
 
     def _not_usable(self, purpose: str, reason: str) -> UserError:
         return UserError(
-            f"cluster.storage {self.shown} cannot be {purpose} ({reason}): {_EXPECTED} that driver and workers may read "
-            "and write; make it, allow access, or correct it in params.yaml"
+            f"cluster.storage {self.shown} cannot be {purpose} ({reason}): {_EXPECTED} that driver and workers may "
+            "read and write; make it, allow access, or correct it in params.yaml"
         )
 
     def put(self, source: Path, key: str) -> None:
