@@ -386,7 +386,7 @@ class _Sender:
         self._execution: dict[str, str] | None = None
         self._tags: dict[str, str] = {}
         self._ends = True  # whether this journal decides when the run ends
-        self._refused: set[str] = set()  # names of metrics
+        self._refused: dict[str, str] = {}  # names of metrics, with the reason
         self._reported: set[str] = set()
         self.lines = 0
 
@@ -546,7 +546,7 @@ class _Sender:
             self._each(lambda some: self._client.log_inputs(self._run, some), inputs)
 
     def _log_metrics(self, run: str, metrics: list[Any]) -> None:
-        for part in _parts([metric for metric in metrics if metric.key not in self._refused], MOST_METRICS):
+        for part in _parts(metrics, MOST_METRICS):
             self._each(lambda some: self._client.log_batch(run, metrics=some), part)
 
     def _headlines(self, values: dict[str, float], time: int) -> None:
@@ -580,18 +580,32 @@ class _Sender:
             self._end_parent(parent, time or _now())
 
     def _each(self, send: Callable[[list[Any]], None], items: list[Any]) -> None:
-        """Send all items in one request; if MLflow refuses one of them, send the others and set that one aside."""
+        """Send all items in one request; if MLflow refuses one of them, send the others and set that one aside.
+
+        A metric's name that was refused once is not sent again: halving finds it after ten requests, not a thousand.
+        """
+        new = []
+        for item in items:
+            if reason := self._refused.get(_metric_name(item)):
+                self._set_aside(str(item), reason)
+            else:
+                new.append(item)
+        items = new
+        if not items:
+            return
         try:
             send(items)
         except Exception as error:
             if not _is_refused(error):
                 raise
-            if len(items) == 1:
-                self._set_aside(str(items[0]), _reason(error, self._uri))
-                self._refused |= {items[0].key} if hasattr(items[0], "timestamp") else set()
-            else:
+            if len(items) > 1:
                 self._each(send, items[: len(items) // 2])
                 self._each(send, items[len(items) // 2 :])
+                return
+            reason = _reason(error, self._uri)
+            self._set_aside(str(items[0]), reason)
+            if name := _metric_name(items[0]):
+                self._refused[name] = reason
 
     def _set_aside(self, record: str, reason: str) -> int:
         """Keep a record that MLflow does not accept, so that those after it are sent; return 1, its number of lines."""
@@ -606,6 +620,13 @@ class _Sender:
         if (once or text) not in self._reported:
             print(f"MLflow: {redacted(text)}", file=sys.stderr)
         self._reported.add(once or text)
+
+
+def _metric_name(item: object) -> str:
+    """Name of a metric; "" for a parameter, a tag or a file."""
+    from mlflow.entities import Metric
+
+    return str(item.key) if isinstance(item, Metric) else ""
 
 
 def _parts(items: list[Any], most: int) -> Iterable[list[Any]]:

@@ -442,20 +442,15 @@ def test_what_an_experiment_records_in_a_copy_of_the_repository_outlives_it(
         "from pipelines.execution import current_execution\n"
         "from pipelines.layout import Layout\n"
         "Path('file').write_text('content')\n"
-        "run = Run('key', 'name', 'test', Layout('sample').journals, {}, {}, mode='begin', execution=current_execution())\n"
+        "journals, execution = Layout('sample').journals, current_execution()\n"
+        "run = Run('key', 'name', 'test', journals, {}, {}, mode='begin', execution=execution)\n"
         "run.metrics({'loss': 1.0}, step=1)\n"
         "run.artifact(Path('file'))\n"
         "run.close()\n"
     )
     git = {f"GIT_{who}_{what}": "test@example.com" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    for command in (
-        ["git", "init", "-q"],
-        ["dvc", "init", "-q"],
-        ["git", "add", "-A"],
-        ["git", "commit", "-qm", "all"],
-    ):
-        workplace.run(*command, **git)
-    path = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
+    for command in ("git init -q", "dvc init -q", "git add -A", "git commit -qm all"):
+        workplace.run(*command.split(), **git)
     workplace.run("dvc", "exp", "run", "--temp", "-n", "one", **git, MLFLOW_TRACKING_URI=uri, PYTHONPATH="")
     assert steps(database) == [1]
     assert sorted(rows(database, "select name, status from runs")) == [("name", "FINISHED"), ("one", "FINISHED")]
@@ -467,4 +462,3 @@ def test_what_an_experiment_records_in_a_copy_of_the_repository_outlives_it(
     (journal,) = (folder / "runs/sample/mlflow").glob("*.jsonl")
     assert json.loads(journal.read_text().splitlines()[1])["values"] == {"loss": 1.0}
     assert [kept.read_text() for kept in journal.with_suffix(".files").rglob("file")] == ["content"]
-    assert path
