@@ -465,7 +465,7 @@ class _Sender:
                 runs = []
         if not runs:
             start: dict[str, str] = {JOURNAL: self._path.stem, KEY: key}
-            if execution and mode != "add":
+            if execution:
                 start[PARENT] = self._parent(time)
             run = self._client.create_run(self._experiment, time, start, name)
         else:
@@ -474,9 +474,11 @@ class _Sender:
             if self._ends:
                 self._client.set_tag(run.info.run_id, JOURNAL, self._path.stem)
                 self._client.update_run(run.info.run_id, status="RUNNING")
-        self._run, parent = run.info.run_id, run.data.tags.get(PARENT)
-        if parent and self._ends:
-            self._client.update_run(parent, status="RUNNING")
+                if execution:  # a resumed training belongs to the execution that resumes it
+                    self._client.set_tag(run.info.run_id, PARENT, self._parent(time))
+        self._run = run.info.run_id
+        if execution and self._ends:
+            self._client.update_run(self._parent(time), status="RUNNING")
         if not runs or again:
             self._log_description(parameters, tags)
         self._log_datasets(datasets)
@@ -576,8 +578,8 @@ class _Sender:
         if not self._ends:
             return
         self._client.set_terminated(self._run, status, time)
-        if parent := self._client.get_run(self._run).data.tags.get(PARENT):
-            self._end_parent(parent, time or _now())
+        if self._execution:
+            self._end_parent(self._parent(time), time or _now())
 
     def _each(self, send: Callable[[list[Any]], None], items: list[Any]) -> None:
         """Send all items in one request; if MLflow refuses one of them, send the others and set that one aside.

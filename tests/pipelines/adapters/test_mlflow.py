@@ -302,6 +302,18 @@ def test_stages_of_an_execution_are_children_of_one_run(database: Path, tmp_path
     headlines = rows(database, "select run_uuid from metrics where key = 'body/AP'")
     assert sorted(names[run] for (run,) in headlines) == ["child 0", "dvc repro"]
 
+    resumed = opened(journals, key="training-1", execution=Execution("host-2", "dvc repro again"))
+    resumed.close()
+    assert dict(rows(database, "select name, status from runs")) == {
+        "dvc repro": "KILLED",
+        "child 0": "FINISHED",
+        "dvc repro again": "FINISHED",
+        "child 1": "FINISHED",
+    }
+    parents = rows(database, f"select value from tags where key = '{tracking.PARENT}'")
+    names = dict(rows(database, "select run_uuid, name from runs"))
+    assert sorted(names[parent] for (parent,) in parents) == ["dvc repro", "dvc repro again"]
+
 
 def test_an_experiment_opens_on_its_runs_which_name_their_data(database: Path, tmp_path: Path) -> None:
     tracking._import_mlflow().MlflowClient(tracking.tracking_uri()).create_experiment("test")  # by an older version
