@@ -56,7 +56,7 @@ def opened(journals: Path, key: str = "training-1", name: str = "name", **option
     return tracking.Run(key, name, "test", journals, options.pop("parameters", {}), options.pop("tags", {}), **options)
 
 
-def wait_for(condition: Any, seconds: float = 60) -> None:
+def wait_for(condition: Any, seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -369,9 +369,9 @@ class Server:
         with (self.database.with_suffix(".log")).open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, *command, *places], cwd=self.database.parent, stdout=log, stderr=log,
-                start_new_session=True,
+                start_new_session=True, env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
             )  # fmt: skip
-        wait_for(self._answers, seconds=120)
+        wait_for(self._answers)
 
     def _answers(self) -> bool:
         assert self.process and self.process.poll() is None
