@@ -197,7 +197,7 @@ class Run:
 
     def artifact(self, path: Path, folder: str = "") -> None:
         """Record a file. It must stay where it is until `close` returns."""
-        modified = path.stat().st_mtime_ns
+        modified = path.stat().st_mtime_ns if path.exists() else None
         self._write({"do": "artifact", "path": str(path.absolute()), "folder": folder, "modified": modified})
 
     def close(self, status: str = "FINISHED") -> None:
