@@ -1,7 +1,6 @@
 """The journal between the stages and MLflow: nothing is lost when the server is away or a line is cut short."""
 
 import json
-import multiprocessing
 import os
 import re
 import signal
@@ -90,21 +89,13 @@ def test_numbers_of_every_type_arrive_and_nothing_else(database: Path, tmp_path:
     assert dict(rows(database, "select key, value from metrics")) == {"int": 3, "float": 0.5, "numpy": 0.25, "count": 7}
 
 
-def _record_beside(journals: Path) -> None:
-    """In a process of its own: a short stage."""
-    opened(journals, key="training-2", name="short").close()
-
-
 def test_a_stage_beside_another_leaves_its_journal_alone(database: Path, tmp_path: Path) -> None:
     journals = tmp_path / "journals"
     long = opened(journals, name="long")
     long.metrics({"loss": 1.0}, step=1)
     wait_for(lambda: steps(database) == [1])
     (live,) = journals.glob("*.jsonl")
-    beside = multiprocessing.get_context("spawn").Process(target=_record_beside, args=(journals,))
-    beside.start()
-    beside.join(100)
-    assert beside.exitcode == 0
+    opened(journals, key="training-2", name="short").close()
     assert list(journals.glob("*.jsonl")) == [live]
     assert dict(rows(database, "select name, status from runs")) == {"long": "RUNNING", "short": "FINISHED"}
     long.metrics({"loss": 1.0}, step=2)
