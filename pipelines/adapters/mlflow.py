@@ -423,14 +423,20 @@ class _Sender:
             return self._set_aside(waiting[0].decode(), "the record that opens its run is missing")
         if name == "metrics":
             return self._send_metrics(waiting)
-        send = {"open": self._open, "headlines": self._headlines, "artifact": self._artifact, "close": self._close}
+        send: dict[str, Callable[..., None]] = {
+            "open": self._open,
+            "headlines": self._headlines,
+            "artifact": self._artifact,
+            "close": self._close,
+        }
         send[name](**first)
         return 1
 
     def _send_metrics(self, waiting: list[bytes]) -> int:
         from mlflow.entities import Metric
 
-        count, metrics = 0, []
+        count = 0
+        metrics: list[Any] = []
         for line in waiting:
             record = _parsed(line)
             if record is None or record["do"] != "metrics":
@@ -652,13 +658,14 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     """A journal's record; None if the line is damaged."""
     try:
         record = json.loads(line)
-        method = {
+        forms: dict[str, Callable[..., None]] = {
             "open": _Sender._open,
             "metrics": _form_of_metrics,
             "headlines": _Sender._headlines,
             "artifact": _Sender._artifact,
             "close": _Sender._close,
-        }[record["do"]]
+        }
+        method = forms[record["do"]]
         inspect.signature(method).bind(None, **{name: value for name, value in record.items() if name != "do"})
         if "values" in record:
             record["values"] = {name: float(value) for name, value in record["values"].items()}
