@@ -10,10 +10,14 @@ PARAMS = ROOT / "params.yaml"
 WEIGHTS = "model.safetensors"
 
 
-def home() -> Path:
-    """The repository that a person works in: DVC runs queued experiments in a copy below its `.dvc/tmp`."""
-    parts = ROOT.parts
-    return Path(*parts[: parts.index(".dvc")]) if ".dvc" in parts else ROOT
+def home(root: Path | None = None) -> Path:
+    """The repository that a person works in: DVC runs queued experiments in a copy below its `.dvc/tmp`.
+
+    Args:
+        root: of the repository or of such a copy; by default this code's.
+    """
+    root = root or ROOT
+    return Path(*root.parts[: root.parts.index(".dvc")]) if ".dvc" in root.parts else root
 
 
 @dataclass(frozen=True)
@@ -51,5 +55,5 @@ class Layout:
 
     @property
     def journals(self) -> Path:
-        """What MLflow has not taken yet."""
-        return self.root / "runs" / self.recipe / "mlflow"
+        """What MLflow has not taken yet: it outlives the copy of the repository that DVC runs an experiment in."""
+        return home(self.root) / "runs" / self.recipe / "mlflow"

@@ -1,16 +1,18 @@
 """Trained weights: what their file says of their training, and the records that later stages add to it."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.adapters.mlflow import Run, flatten
+from pipelines.adapters.mlflow import DatasetUsed, Run, flatten
+from pipelines.datasets.prepared import Prepared
+from pipelines.execution import current_execution, experiment_name
 from pipelines.layout import Layout
 from pipelines.params import Params, spec_from_json
 from tcformer.errors import UserError
 from tcformer.models import read_about
-from tcformer.tasks import TaskSpec
+from tcformer.tasks import TASKS, TaskSpec
 
 if TYPE_CHECKING:
     from tcformer.models import Network
@@ -46,12 +48,53 @@ def model_from_bytes(weights: bytes) -> "Network":
         return load_model(Path(file.name))
 
 
-def record_results(weights: Path, stage: str, params: Params, metrics: dict[str, Any], files: Sequence[Path]) -> None:
-    """Add a later stage's metrics and files to the MLflow run of the training that made `weights`."""
+def record_results(
+    weights: Path,
+    stage: str,
+    params: Params,
+    metrics: dict[str, Any],
+    files: Sequence[Path],
+    *,
+    headlines: Mapping[str, object] | None = None,
+    data: Prepared | None = None,
+) -> None:
+    """Add a later stage's results to the MLflow run of the training that made `weights`.
+
+    Args:
+        weights: file that a training wrote.
+        stage: as DVC names it, "evaluate@face".
+        params: what to record.
+        metrics: of the stage, also nested.
+        files: that it wrote.
+        headlines: the measures by which runs are compared, see `headlines_of`.
+        data: the dataset that the stage has read; None if `prepare` did not make it.
+    """
     key = read_weights_metadata(weights)["training"]
-    tracked = Run(key, key, params.tracking.experiment, Layout(params.recipe).journals, {}, {"recipe": params.recipe})
+    experiment = experiment_name()
+    tracked = Run(
+        key,
+        key,
+        params.tracking.experiment,
+        Layout(params.recipe).journals,
+        {},
+        {"recipe": params.recipe, **({"dvc.experiment": experiment} if experiment else {})},
+        mode="add",
+        datasets=[dataset_used(data, f"{params.recipe}/{stage.partition('@')[2]}", "evaluation")] if data else [],
+        execution=current_execution(),
+    )
     prefix = stage.replace("@", ".")
     tracked.metrics({f"{prefix}.{name}": value for name, value in flatten(metrics).items()})
+    tracked.headlines(headlines or {})
     for path in files:
         tracked.artifact(path, stage.replace("@", "-"))
     tracked.close()
+
+
+def dataset_used(data: Prepared, name: str, context: str) -> DatasetUsed:
+    """A prepared dataset as a run's input in MLflow: its `name`, and "training" or "evaluation" as the context."""
+    return DatasetUsed(name, data.sha256, str(data.root), context)
+
+
+def headlines_of(task: str, metrics: dict[str, Any]) -> dict[str, float | None]:
+    """The few measures of an evaluation that the report begins with, by their short names: "body/AP", "face/NME"."""
+    return {found.short: found.value for found in TASKS[task].part("report").headlines(metrics) if found.short}

@@ -1,8 +1,9 @@
 """Measure a trained model on its test set: runs/<recipe>/evaluate/<task>/."""
 
+from pipelines.datasets.prepared import Prepared
 from pipelines.evaluation import evaluate
 from pipelines.process import stage_main
-from pipelines.trained import record_results
+from pipelines.trained import headlines_of, record_results
 from stages.common import begin, data_root
 from tcformer.tasks import TASKS
 
@@ -12,10 +13,13 @@ def main() -> None:
     start = begin(__doc__, tuple(TASKS), local=True)
     task, params, layout = start.task, start.params, start.layout
     weights, out = layout.weights(task), layout.run("evaluate", task)
-    root = data_root(start, params.active.evaluation_of(task).data_root)
+    other = params.active.evaluation_of(task).data_root
+    root = data_root(start, other)
     metrics = evaluate(task, weights, root, params, out)
     files = [out / f"{name}.json" for name in ("metrics", "keypoints", "tokens")]
-    record_results(weights, f"evaluate@{task}", params, metrics, files)
+    data = None if other else Prepared.open(layout.data(task))
+    headlines = headlines_of(task, metrics)
+    record_results(weights, f"evaluate@{task}", params, metrics, files, headlines=headlines, data=data)
 
 
 if __name__ == "__main__":

@@ -72,6 +72,7 @@ class Headline:
         value: measured, or None if nothing was measured.
         baseline_name: the trivial answer: "mean pose", "chance".
         baseline: its value, or None.
+        short: stable name by which runs are compared in MLflow: "body/AP"; "": it is not among these measures.
 
     Raises:
         UserError: a number is not finite.
@@ -82,6 +83,7 @@ class Headline:
     value: float | None
     baseline_name: str
     baseline: float | None
+    short: str = ""
 
     def __post_init__(self) -> None:
         for what, number in (("value", self.value), (f"baseline {self.baseline_name!r}", self.baseline)):
@@ -92,10 +94,12 @@ class Headline:
                 )
 
 
-def headline(metrics: Metrics | None, keys: Sequence[str], *, task: str, name: str, baseline_name: str) -> Headline:
+def headline(
+    metrics: Metrics | None, keys: Sequence[str], *, task: str, name: str, baseline_name: str, short: str = ""
+) -> Headline:
     """The measure under `keys` in the metrics, one key for each level, beside the same measure of the baseline."""
     baseline = measure_at(metrics, ("baseline", *keys))
-    return Headline(task, name, measure_at(metrics, keys), baseline_name, baseline)
+    return Headline(task, name, measure_at(metrics, keys), baseline_name, baseline, short)
 
 
 def measure_at(metrics: Metrics | None, keys: Sequence[str]) -> float | None:

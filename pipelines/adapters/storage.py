@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
+from pipelines.redaction import redacted
 from tcformer.errors import UserError
 from tcformer.files import atomic_write
 
@@ -35,17 +36,23 @@ class Store:
         self.root = self._path = str(Path(root).expanduser()) if self.local else root
         self._files: Any = None
         if not root.strip() or "\0" in root:
-            raise UserError(f"cluster.storage is {root!r}: {_EXPECTED}; correct it in params.yaml")
+            raise UserError(f"cluster.storage is {redacted(root)!r}: {_EXPECTED}; correct it in params.yaml")
         if not self.local:
             self._files, self._path = self._open_address()
+
+    @property
+    def shown(self) -> str:
+        """The root for messages: without the password of an address."""
+        return redacted(self.root)
 
     def _open_address(self) -> tuple[Any, str]:
         import pyarrow.fs
 
         scheme, _, place = self.root.partition(":")
-        known = f"cluster.storage is {self.root}"
+        known = f"cluster.storage is {self.shown}"
         if scheme not in _SCHEMES or not place.startswith("//") or not place.strip("/"):
-            near = f"; did you mean {scheme.lower()}://{place.lstrip('/')}?" if scheme.lower() in _SCHEMES else ""
+            meant = redacted(f"{scheme.lower()}://{place.lstrip('/')}")
+            near = f"; did you mean {meant}?" if scheme.lower() in _SCHEMES else ""
             raise UserError(f"{known}: {_EXPECTED}{near}; correct it in params.yaml")
         try:
             files, path = pyarrow.fs.FileSystem.from_uri(self.root)
@@ -67,8 +74,8 @@ class Store:
 
     def _not_usable(self, purpose: str, reason: str) -> UserError:
         return UserError(
-            f"cluster.storage {self.root} cannot be {purpose} ({reason}): {_EXPECTED} that driver and workers may read "
-            "and write; make it, allow access, or correct it in params.yaml"
+            f"cluster.storage {self.shown} cannot be {purpose} ({reason}): {_EXPECTED} that driver and workers may "
+            "read and write; make it, allow access, or correct it in params.yaml"
         )
 
     def put(self, source: Path, key: str) -> None:
@@ -156,4 +163,4 @@ class Store:
 
 def _first_line(error: Exception) -> str:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return (reason.strip().splitlines() or [type(error).__name__])[0][:200]
+    return redacted((reason.strip().splitlines() or [type(error).__name__])[0])[:200]

@@ -18,10 +18,12 @@ from pipelines.adapters.storage import Store
 from pipelines.datasets.prepared import Prepared
 from pipelines.driver.local import train_locally
 from pipelines.driver.progress import TrainingProgress
+from pipelines.execution import current_execution, experiment_name
 from pipelines.layout import Layout
 from pipelines.params import Cluster, Params, Training, spec_to_json, training_section
 from pipelines.process import Interrupted, noted_interrupts, runs_locally
 from pipelines.provenance import code_version, cpu, git_revision, versions
+from pipelines.trained import dataset_used
 from pipelines.training import checkpoint
 from pipelines.training.events import Event, Note, Row
 from pipelines.training.job import Job
@@ -123,8 +125,9 @@ def run(plan: TrainingPlan, params: Params, out: Path, fresh: bool = False) -> N
         elif store.read(f"{checkpoint.FINAL}/{checkpoint.MANIFEST}") is not None:
             print(f"{plan.stage}: already trained with these parameters, data and code: taking that result")
         elif store.folders():
-            print(f"{plan.stage}: resuming from the checkpoints in {store.root}")
-        with _recorded(plan, params, layout) as tracked:
+            print(f"{plan.stage}: resuming from the checkpoints in {store.shown}")
+        begins = fresh or not store.folders()
+        with _recorded(plan, params, layout, begins) as tracked:
             if checkpoint.fault(store, checkpoint.FINAL, cache) is not None:
                 _launch(plan, params.cluster, store, tracked)
             finished = checkpoint.open_verified(store, checkpoint.FINAL, cache)
@@ -136,11 +139,16 @@ def run(plan: TrainingPlan, params: Params, out: Path, fresh: bool = False) -> N
 
 
 @contextmanager
-def _recorded(plan: TrainingPlan, params: Params, layout: Layout) -> Iterator[Run]:
-    """The training's run in MLflow; it ends with the status that the body leaves with."""
+def _recorded(plan: TrainingPlan, params: Params, layout: Layout, begins: bool) -> Iterator[Run]:
+    """The training's run in MLflow; it ends with the status that the body leaves with.
+
+    Args:
+        begins: whether the training starts anew rather than from a checkpoint.
+    """
+    experiment = experiment_name()
     tracked = Run(
         plan.key,
-        plan.stage,
+        _run_name(plan, experiment),
         params.tracking.experiment,
         layout.journals,
         {"options": json.loads(spec_to_json(plan.task)), "training": plan.training.model_dump(mode="json")},
@@ -149,9 +157,13 @@ def _recorded(plan: TrainingPlan, params: Params, layout: Layout) -> Iterator[Ru
             "recipe": params.recipe,
             "git.revision": git_revision(),
             "data.sha256": plan.data.sha256,
+            **({"dvc.experiment": experiment} if experiment else {}),
             **{f"version.{name}": version for name, version in versions().items()},
             **{f"cpu.{name}": value for name, value in cpu().items()},
         },
+        mode="begin" if begins else "continue",
+        datasets=[dataset_used(plan.data, f"{params.recipe}/{plan.task.name}", "training")],
+        execution=current_execution(),
     )
     status = "FAILED"
     try:
@@ -162,6 +174,14 @@ def _recorded(plan: TrainingPlan, params: Params, layout: Layout) -> Iterator[Ru
         raise
     finally:
         tracked.close(status)
+
+
+def _run_name(plan: TrainingPlan, experiment: str) -> str:
+    """What distinguishes a training from others: "wholebody tcformer ctm mta seed 0", and the DVC experiment."""
+    network, options = plan.task.network, plan.task.options
+    reduction = "" if network.backbone.startswith("timm/") else network.token_reduction
+    parts = [plan.task.name, network.backbone, reduction, getattr(options, "neck", ""), f"seed {plan.training.seed}"]
+    return " ".join(filter(None, [*parts, experiment and f"({experiment})"]))
 
 
 def _launch(plan: TrainingPlan, cluster: Cluster, store: Store, tracked: Run) -> None:

@@ -70,7 +70,7 @@ def open_verified(store: Store, name: str, cache: Path) -> Path:
     """The local folder of the checkpoint `name`, its hashes checked. Raises RuntimeError if it is not valid."""
     found = fault(store, name, cache)
     if found:
-        raise RuntimeError(f"checkpoint {name} in {store.root} cannot be used: {found}")
+        raise RuntimeError(f"checkpoint {name} in {store.shown} cannot be used: {found}")
     return _folder(store, name, cache)
 
 

@@ -45,14 +45,21 @@ def test_the_graph_runs_records_and_repeats(workplace: Workplace, shared_ray: di
     report = (runs / "report" / "report.md").read_text()
     assert all(title in report for title in ("whole-body pose", "face landmarks", "body mesh"))
 
-    # One MLflow run a training; later stages added to it.
+    # One MLflow run a training, in one for the execution of the graph; later stages added to them.
     with sqlite3.connect(workplace.folder / "mlflow.db") as database:
-        recorded = dict(database.execute("select name, status from runs"))
+        recorded = dict(
+            database.execute("select value, status from runs join tags using (run_uuid) where key = 'dvc.stage'")
+        )
+        parents = database.execute("select distinct value from tags where key = 'mlflow.parentRunId'").fetchall()
+        statuses = database.execute("select status from runs where run_uuid = ?", *parents).fetchall()
+        headlines = {key for (key,) in database.execute("select key from latest_metrics where run_uuid = ?", *parents)}
         keys = {key for (key,) in database.execute("select distinct key from metrics")}
         tags = {key for (key,) in database.execute("select distinct key from tags")}
         parameters = {key for (key,) in database.execute("select distinct key from params")}
     trainings = ("pretrain", "finetune@wholebody", "finetune@face", "finetune@mesh")
     assert recorded == dict.fromkeys(trainings, "FINISHED")
+    assert len(parents) == 1 and statuses == [("FINISHED",)]
+    assert {"body/AP", "wholebody/AP", "face/NME", "imagenet/top1", "mesh/MPJPE"} <= headlines
     assert {"loss", "lr", "val_loss", "evaluate.wholebody.body.AP", "evaluate.imagenet.top1"} <= keys
     assert {"evaluate.face.full.NME", "evaluate.mesh.generated.pa_mpjpe"} <= keys
     assert {"git.revision", "data.sha256", "dvc.stage"} <= tags

@@ -9,7 +9,11 @@ DRAWN = "the predicted points over the annotated ones in white"
 def headlines(metrics: Metrics | None) -> list[Headline]:
     """NME on the full test set beside that of the mean shape."""
     name = "NME (less is better)"
-    return [headline(metrics, ("full", "NME"), task="face landmarks", name=name, baseline_name="mean shape")]
+    return [
+        headline(
+            metrics, ("full", "NME"), task="face landmarks", name=name, baseline_name="mean shape", short="face/NME"
+        )
+    ]
 
 
 def tables(metrics: Metrics | None) -> list[Table]:

@@ -8,7 +8,9 @@ DRAWN = "above each row the predicted class, its probability and, if that is wro
 
 def headlines(metrics: Metrics | None) -> list[Headline]:
     """Accuracy beside that of guessing."""
-    return [headline(metrics, ("top1",), task="classification", name="top-1", baseline_name="chance")]
+    return [
+        headline(metrics, ("top1",), task="classification", name="top-1", baseline_name="chance", short="imagenet/top1")
+    ]
 
 
 def tables(metrics: Metrics | None) -> list[Table]:

@@ -16,6 +16,7 @@ def headlines(metrics: Metrics | None) -> list[Headline]:
             task="body mesh",
             name=f"{name} in mm, {test_set} (less is better)",
             baseline_name="mean body",
+            short=f"mesh/{name}",
         )
         for name, measure in (("MPJPE", "mpjpe"), ("PA-MPJPE", "pa_mpjpe"))
     ]

@@ -277,7 +277,7 @@ def test_an_empty_set_is_reported(task: str, message: str, recipe: Params, gener
 class _NoRun:
     """In place of the MLflow run."""
 
-    def __init__(self, *arguments: Any) -> None:
+    def __init__(self, *arguments: Any, **options: Any) -> None:
         pass
 
     def close(self, status: str) -> None:
