@@ -1,5 +1,6 @@
 """Where the pipeline's files lie in the repository."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +15,14 @@ def home() -> Path:
     """The repository that a person works in: DVC runs queued experiments in a copy below its `.dvc/tmp`."""
     parts = ROOT.parts
     return Path(*parts[: parts.index(".dvc")]) if ".dvc" in parts else ROOT
+
+
+def dvc_environment() -> dict[str, str]:
+    """Variables for the DVC that we start.
+
+    DVC keeps the hashes of files below /var/tmp/dvc, where every user of a machine may write, and opens pickles there.
+    """
+    return {"DVC_SITE_CACHE_DIR": os.environ.get("DVC_SITE_CACHE_DIR") or str(home() / ".dvc" / "tmp" / "site_cache")}
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,10 @@ def tracking_uri() -> str:
 
 def default_uri() -> str:
     """A SQLite file in the repository's folder."""
-    return f"sqlite:///{home() / 'mlflow.db'}"
+    path = (
+        str(home() / "mlflow.db").replace("%", "%25").replace("?", "%3F")
+    )  # what SQLAlchemy's addresses decode or cut
+    return f"sqlite:///{path}"
 
 
 def legal_name(name: str) -> str:
