@@ -32,9 +32,8 @@ def tracking_uri() -> str:
 
 def default_uri() -> str:
     """A SQLite file in the repository's folder."""
-    path = (
-        str(home() / "mlflow.db").replace("%", "%25").replace("?", "%3F")
-    )  # what SQLAlchemy's addresses decode or cut
+    # SQLAlchemy decodes an address, and cuts it at a question mark.
+    path = str(home() / "mlflow.db").replace("%", "%25").replace("?", "%3F")
     return f"sqlite:///{path}"
 
 

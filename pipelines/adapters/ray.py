@@ -243,7 +243,7 @@ def _torch_config(backend: str, loopback: bool) -> "TorchConfig":
     if not loopback:
         return TorchConfig(backend=backend)
 
-    class LoopbackBackend(of_ray._TorchBackend):  # type: ignore[misc]
+    class LoopbackBackend(of_ray._TorchBackend):
         def on_start(self, worker_group: BaseWorkerGroup, backend_config: TorchConfig) -> None:
             """As Ray's, but for the address at which the workers meet: Ray's store listens on every interface."""
             address = worker_group.execute_single(0, rendezvous.listen)

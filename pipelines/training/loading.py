@@ -244,11 +244,17 @@ def _loader(batches: torch.utils.data.Dataset[_Loaded], processes: int, timeout:
         num_workers=processes,
         prefetch_factor=4 if processes else None,
         pin_memory=torch.cuda.is_available(),
+        collate_fn=_unchanged,
         worker_init_fn=_one_thread,
         timeout=timeout if processes else 0,
         # Loader processes must not inherit the threads and locks of a process that trains.
         multiprocessing_context="forkserver" if processes else None,
     )
+
+
+def _unchanged(loaded: _Loaded) -> _Loaded:
+    """In place of PyTorch's function that would make tensors of arrays again."""
+    return loaded
 
 
 def _one_thread(worker: int) -> None:
