@@ -114,7 +114,7 @@ def private_folder(path: Path) -> Path:
 
 
 def temporary_folder(name: str, within: str | None = None) -> Path:
-    """A folder of this user for temporary files, the same one for all processes.
+    """A folder that only this user can reach, the same one for all processes.
 
     Args:
         name: of the folder; what is in it stays after the process.
@@ -130,7 +130,9 @@ def temporary_folder(name: str, within: str | None = None) -> Path:
             "no folder for temporary files can be written: expected that /tmp or the folder that the environment "
             "variable TMPDIR names can be; set TMPDIR to a folder that can be written"
         ) from None
-    return private_folder(private_folder(place / f"tcformer-{os.getuid()}") / name)
+    folder = private_folder(place / f"tcformer-{os.getuid()}") / name
+    folder.mkdir(exist_ok=True)  # tools may change its mode: nobody else gets this far
+    return folder
 
 
 def give_numba_a_cache(code: Path) -> None:
