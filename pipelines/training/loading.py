@@ -185,7 +185,6 @@ def _received(
     batches: torch.utils.data.Dataset[_Loaded],
     processes: int,
     note: Callable[[str], None] = print,
-    timeout: float = LOADER_SECONDS,
 ) -> Iterator[tuple[Batch, BrokenImages]]:
     """The batches that `processes` loader processes make, or this process if there are none, and what is broken.
 
@@ -193,7 +192,7 @@ def _received(
         UserError: an error in `batches`; or a loader process has ended, or sends nothing.
     """
     reported = False
-    loader = iter(_loader(batches, processes, timeout))
+    loader = iter(_loader(batches, processes))
     while True:
         try:
             loaded = next(loader, None)
@@ -237,7 +236,7 @@ def _loader_failure(reason: str, processes: int) -> str:
     )
 
 
-def _loader(batches: torch.utils.data.Dataset[_Loaded], processes: int, timeout: float) -> Any:
+def _loader(batches: torch.utils.data.Dataset[_Loaded], processes: int) -> Any:
     return torch.utils.data.DataLoader(
         batches,
         batch_size=None,
@@ -246,7 +245,7 @@ def _loader(batches: torch.utils.data.Dataset[_Loaded], processes: int, timeout:
         pin_memory=torch.cuda.is_available(),
         collate_fn=_unchanged,
         worker_init_fn=_one_thread,
-        timeout=timeout if processes else 0,
+        timeout=LOADER_SECONDS if processes else 0,
         # Loader processes must not inherit the threads and locks of a process that trains.
         multiprocessing_context="forkserver" if processes else None,
     )

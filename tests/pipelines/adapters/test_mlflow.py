@@ -58,3 +58,16 @@ def test_numbers_of_every_type_arrive_and_nothing_else(database: Path, tmp_path:
     run.metrics({**values, **others}, step=1)
     run.close()
     assert dict(rows(database, "select key, value from metrics")) == {"int": 3, "float": 0.5, "numpy": 0.25, "count": 7}
+
+
+def test_the_database_of_a_repository_with_special_letters_in_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    folder = tmp_path / "what? 100%20 #1 é"
+    folder.mkdir()
+    monkeypatch.setattr(tracking, "home", lambda: folder)
+    client = MlflowClient(tracking.default_uri())
+    client.create_experiment("e", (folder / "mlruns").as_uri())
+    assert (folder / "mlflow.db").is_file() and sorted(path.name for path in tmp_path.iterdir()) == [folder.name]

@@ -77,7 +77,7 @@ def test_a_ray_on_loopback_needs_no_token(address: str) -> None:
 
 @pytest.mark.parametrize("address", ["10.0.0.7:6379", "ray://head.example:10001", "[fe80::1]:6379", "head"])
 def test_a_ray_on_a_network_needs_a_token(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="RAY_AUTH_MODE is not token: expected .*RAY_AUTH_TOKEN_PATH"):
+    with pytest.raises(UserError, match=r"RAY_AUTH_MODE is not token: expected .*RAY_AUTH_TOKEN_PATH"):
         require_token(address)
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     with pytest.raises(UserError):

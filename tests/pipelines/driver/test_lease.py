@@ -30,9 +30,9 @@ def holder_in(root: Path) -> Path:
 def test_a_second_holder_of_a_lock_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "a.lock"
     with only_one(path, "this training"):
-        with pytest.raises(UserError, match=rf"^this training is running already \(process {os.getpid()} on "):
-            with only_one(path, "this training"):
-                pass
+        named = rf"^this training is running already \(process {os.getpid()} on "
+        with pytest.raises(UserError, match=named), only_one(path, "this training"):
+            pass
     with only_one(path, "this training"):
         pass
 
@@ -45,9 +45,9 @@ def test_a_lock_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
 
 def test_a_second_clone_on_one_storage_is_refused_by_name(tmp_path: Path) -> None:
     with only_one_in_storage(str(tmp_path), "face"):
-        with pytest.raises(UserError, match=rf"running already in .*locks \(process {os.getpid()} on "):
-            with only_one_in_storage(str(tmp_path), "face"):
-                pass
+        named = rf"running already in .*locks \(process {os.getpid()} on "
+        with pytest.raises(UserError, match=named), only_one_in_storage(str(tmp_path), "face"):
+            pass
         assert holder_in(tmp_path).is_file()
         with only_one_in_storage(str(tmp_path), "another"):
             pass
