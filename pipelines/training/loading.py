@@ -251,7 +251,7 @@ def _loader(batches: torch.utils.data.Dataset[_Loaded], processes: int) -> Any:
     )
 
 
-def _unchanged(loaded: _Loaded) -> _Loaded:
+def _unchanged(loaded: Any) -> Any:
     """In place of PyTorch's function that would make tensors of arrays again."""
     return loaded
 
