@@ -1,5 +1,6 @@
 """Where the pipeline's files lie in the repository."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,14 @@ def home(root: Path | None = None) -> Path:
     """
     root = root or ROOT
     return Path(*root.parts[: root.parts.index(".dvc")]) if ".dvc" in root.parts else root
+
+
+def dvc_environment() -> dict[str, str]:
+    """Variables for the DVC that we start.
+
+    DVC keeps the hashes of files below /var/tmp/dvc, where every user of a machine may write, and opens pickles there.
+    """
+    return {"DVC_SITE_CACHE_DIR": os.environ.get("DVC_SITE_CACHE_DIR") or str(home() / ".dvc" / "tmp" / "site_cache")}
 
 
 @dataclass(frozen=True)

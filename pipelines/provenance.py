@@ -79,7 +79,9 @@ def git_revision(root: Path = ROOT) -> str:
 def _git(folder: Path, *arguments: str) -> str | None:
     """What git prints in a folder; None if it fails."""
     try:
-        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+        # Another user may own the repository, as in a container: whoever runs its code trusts its git settings as well.
+        trusted = ["git", "-c", f"safe.directory={folder.resolve()}", *arguments]
+        done = subprocess.run(trusted, cwd=folder, capture_output=True, text=True, check=False)
     except FileNotFoundError:  # git is not installed
         return None
     return done.stdout.strip() if done.returncode == 0 else None

@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 from pipelines.adapters.ray import SHARED, address_of_session, session
+from pipelines.layout import dvc_environment
 from pipelines.params import load_params
 from pipelines.process import stage_main
 from pipelines.provenance import ROOT
@@ -19,9 +20,9 @@ def main() -> int:
     command = sys.argv[sys.argv.index("--") + 1 :]
     cluster = load_params(ROOT / "params.yaml").cluster
     if cluster.address or os.environ.get("RAY_ADDRESS"):
-        return subprocess.run(command, check=False).returncode
+        return subprocess.run(command, env={**os.environ, **dvc_environment()}, check=False).returncode
     with session(cluster):
-        environment = {**os.environ, "RAY_ADDRESS": address_of_session(), SHARED: "1"}
+        environment = {**os.environ, **dvc_environment(), "RAY_ADDRESS": address_of_session(), SHARED: "1"}
         return subprocess.run(command, env=environment, check=False).returncode
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tcformer.files import give_numba_a_cache
 from tcformer.lazy import lazy_exports
 
 if TYPE_CHECKING:
@@ -48,3 +50,5 @@ __all__ = [
 ]
 
 __getattr__ = lazy_exports(__name__, _MODULES)
+
+give_numba_a_cache(Path(__file__).parent / "synthetic")

@@ -85,7 +85,9 @@ def tracking_uri() -> str:
 
 def default_uri() -> str:
     """A SQLite file in the repository's folder."""
-    return f"sqlite:///{home() / 'mlflow.db'}"
+    # SQLAlchemy decodes an address, and cuts it at a question mark.
+    path = str(home() / "mlflow.db").replace("%", "%25").replace("?", "%3F")
+    return f"sqlite:///{path}"
 
 
 def _artifacts_place(uri: str) -> str | None:

@@ -10,9 +10,18 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pipelines.adapters.mailbox import Mailbox
+from pipelines.adapters.ray_environment import (
+    folder_for_ray,
+    give_token,
+    not_joined,
+    prepare_environment,
+    require_token,
+    start_patiently,
+)
 from pipelines.adapters.watch import Watch
 from pipelines.params import Cluster
 from pipelines.process import Interrupted, Interrupts, runs_locally, signal_handlers_kept
@@ -23,6 +32,7 @@ from tcformer.errors import UserError
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
+    from ray.train.torch import TorchConfig
 
     from pipelines.training.job import Job
     from pipelines.training.link import Link
@@ -34,30 +44,9 @@ STOP_SECONDS = 60.0  # for the checkpoint, after which a training that was asked
 SHARED = "TCFORMER_SHARED_RAY"  # "1": RAY_ADDRESS is a Ray of this machine that shared_ray started
 
 
-def prepare_environment(local: bool) -> None:
-    """Set what Ray reads from the environment; it must be there before `import ray`."""
-    defaults = {
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_TRAIN_V2_ENABLED": "1",
-        "RAY_TRAIN_METRICS_ENABLED": "0",
-        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-        "RAY_CHDIR_TO_TRIAL_DIR": "0",
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-        "PYTHONWARNINGS": "ignore::FutureWarning",  # one line a gloo collective otherwise
-    }
-    if local:
-        defaults |= {
-            # Despite its name: "0" keeps all of Ray's servers on the loopback address, on every system.
-            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-            "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-            # Workers keep the memory that they free: a step's tensors then cost no page faults. Training ran 1.05 to
-            # 1.3 times as fast with it (two workers on two cores, batches of 8 to 32 crops).
-            "MALLOC_MMAP_THRESHOLD_": str(1 << 32),
-            "MALLOC_TRIM_THRESHOLD_": str(1 << 33),
-        }
-    for name, value in defaults.items():
-        os.environ.setdefault(name, value)
+def _on_this_machine(cluster: Cluster) -> bool:
+    """Whether the stage's Ray is one that we started on this machine, for it alone or for several stages."""
+    return os.environ.get(SHARED) == "1" or not (cluster.address or os.environ.get("RAY_ADDRESS"))
 
 
 @contextmanager
@@ -67,14 +56,18 @@ def session(cluster: Cluster) -> Iterator[None]:
     A stage that runs locally (see `runs_locally`) gets none.
 
     Raises:
-        UserError: no Ray answers at the address.
+        UserError: no Ray answers at the address, its versions differ, it is open to everybody; or none starts here.
     """
     if runs_locally():
         yield
         return
     address = cluster.address or os.environ.get("RAY_ADDRESS")
     shared = os.environ.get(SHARED) == "1"
-    prepare_environment(local=shared or not address)
+    prepare_environment(local=_on_this_machine(cluster))
+    if not address:
+        give_token()
+    elif not shared:
+        require_token(address)
     import ray
 
     quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
@@ -88,16 +81,14 @@ def session(cluster: Cluster) -> Iterator[None]:
             with signal_handlers_kept():  # Ray's own end the process with a C++ stack
                 ray.init(address=address, **quiet)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            reason = str(error).strip().split("\n")[0]
-            raise UserError(
-                f"no Ray answers at {address} ({reason}): start one with `ray start --head`, or unset RAY_ADDRESS and "
-                "cluster.address to use one of this machine's own"
-            ) from None
+            raise not_joined(address, error) from None
     else:
         # More workers than cores are slow but allowed.
         cores = max(os.cpu_count() or 1, cluster.workers * cluster.cpus_per_worker)
+        place = str(folder_for_ray())
+        start = partial(ray.init, "local", num_cpus=cores, include_dashboard=False, _temp_dir=place, **quiet)
         with signal_handlers_kept():
-            ray.init(address="local", num_cpus=cores, include_dashboard=False, **quiet)
+            start_patiently(start, ray.shutdown)
     try:
         yield
     finally:
@@ -205,7 +196,7 @@ class _Fit(threading.Thread):
 
     def run(self) -> None:
         import ray.train
-        from ray.train.torch import TorchConfig, TorchTrainer
+        from ray.train.torch import TorchTrainer
 
         job, cluster = self._job, self._cluster
         trainer = TorchTrainer(
@@ -216,7 +207,7 @@ class _Fit(threading.Thread):
                 use_gpu=self._gpus,
                 resources_per_worker={"CPU": cluster.cpus_per_worker, **({"GPU": 1} if self._gpus else {})},
             ),
-            torch_config=TorchConfig(backend="nccl" if self._gpus else "gloo"),
+            torch_config=_torch_config("nccl" if self._gpus else "gloo", _on_this_machine(cluster)),
             run_config=ray.train.RunConfig(
                 # A name of its own for each attempt: Ray resumes runs by name, ours resume from our own checkpoints.
                 name=f"{job.name}-{uuid.uuid4().hex[:8]}",
@@ -233,6 +224,42 @@ class _Fit(threading.Thread):
             )
         except Exception as error:
             self.error = error
+
+
+def _torch_config(backend: str, loopback: bool) -> "TorchConfig":
+    """How the workers form a group of PyTorch.
+
+    Args:
+        backend: "gloo" or "nccl".
+        loopback: whether they are all on this machine, so that nothing listens on the network.
+    """
+    import ray
+    from ray.train._internal.base_worker_group import BaseWorkerGroup
+    from ray.train.torch import TorchConfig
+    from ray.train.torch import config as of_ray
+
+    from pipelines.adapters import rendezvous
+
+    if not loopback:
+        return TorchConfig(backend=backend)
+
+    class LoopbackBackend(of_ray._TorchBackend):
+        def on_start(self, worker_group: BaseWorkerGroup, backend_config: TorchConfig) -> None:
+            """As Ray's, but for the address at which the workers meet: Ray's store listens on every interface."""
+            address = worker_group.execute_single(0, rendezvous.listen)
+            worker_group.execute(rendezvous.register)
+            worker_group.execute(of_ray._set_torch_distributed_env_vars)
+            ranks = len(worker_group)
+            join = of_ray._setup_torch_process_group
+            arguments = {"backend": backend, "world_size": ranks, "init_method": address}
+            ray.get([worker_group.execute_single_async(i, join, world_rank=i, **arguments) for i in range(ranks)])
+
+    class LoopbackConfig(TorchConfig):
+        @property
+        def backend_cls(self) -> type[LoopbackBackend]:
+            return LoopbackBackend
+
+    return LoopbackConfig(backend=backend)
 
 
 def _last_line(error: Exception) -> str:

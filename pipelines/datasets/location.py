@@ -2,13 +2,13 @@
 
 import shutil
 import tarfile
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
 
 from pipelines.adapters.storage import Store
+from tcformer.files import temporary_folder
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,7 @@ def fetch_dataset(location: DataLocation) -> Path:
     """Root of a dataset on this machine; the machine's first worker unpacks an archive, the others wait for it."""
     if location.archive is None:
         return Path(location.root)
-    cache = Path(tempfile.gettempdir()) / "tcformer-data"
-    cache.mkdir(exist_ok=True)
+    cache = temporary_folder("data")
     folder = cache / Path(location.archive).stem
     with FileLock(cache / f"{folder.name}.lock"):
         if not folder.is_dir():

@@ -1,22 +1,20 @@
 """A training as the driver sees it: name it by what determines it, launch it, record it, collect its results."""
 
 import json
-import os
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from pipelines.adapters.deepspeed import start_deepspeed
 from pipelines.adapters.mlflow import Run
 from pipelines.adapters.ray import run_training, session
 from pipelines.adapters.storage import Store
 from pipelines.datasets.prepared import Prepared
+from pipelines.driver.lease import only_one, only_one_in_storage
 from pipelines.driver.local import train_locally
+from pipelines.driver.preflight import require_space, require_writable
 from pipelines.driver.progress import TrainingProgress
 from pipelines.execution import current_execution, experiment_name
 from pipelines.layout import Layout
@@ -112,13 +110,16 @@ def run(plan: TrainingPlan, params: Params, out: Path, fresh: bool = False) -> N
         fresh: remove its checkpoints first and start anew.
 
     Raises:
-        UserError: another process trains the same plan, parameters that do not fit the machine, lost workers.
+        UserError: another process trains the same plan or writes to `out`, a folder cannot be written or its disk is
+            full, parameters that do not fit the machine, lost workers.
     """
     layout = Layout(params.recipe)
     root = params.cluster.storage or str(layout.checkpoints)
     store = Store(f"{root.rstrip('/')}/{plan.key}")
     cache = Layout("remote").checkpoints / plan.key  # copies of a remote store's files
-    with _only_one(layout.checkpoints / f"{plan.key}.lock"):
+    require_writable(out, f"the outputs of {plan.stage}")
+    require_writable(layout.checkpoints, "checkpoints")
+    with _only_one(plan, layout, out, params.cluster.storage):
         if fresh:
             for name in store.folders():
                 store.delete(name)
@@ -136,6 +137,22 @@ def run(plan: TrainingPlan, params: Params, out: Path, fresh: bool = False) -> N
             write_outputs(finished, out, provenance)
             for path in sorted(out.iterdir()):
                 tracked.artifact(path)
+
+
+@contextmanager
+def _only_one(plan: TrainingPlan, layout: Layout, out: Path, storage: str | None) -> Iterator[None]:
+    """Hold a training, here and in the shared storage, and the folder of its outputs for this process.
+
+    Raises:
+        UserError: another process holds one of them; the message names it.
+    """
+    place = sha256_of_json(str(out.resolve()))[:16]
+    with (
+        only_one(layout.checkpoints / f"{plan.key}.lock", "this training"),
+        only_one(layout.checkpoints / f"outputs-{place}.lock", f"a training that writes to {out}"),
+        only_one_in_storage(storage, plan.key),
+    ):
+        yield
 
 
 @contextmanager
@@ -189,6 +206,10 @@ def _launch(plan: TrainingPlan, cluster: Cluster, store: Store, tracked: Run) ->
     task = plan.task.build(plan.data.root)
     task.train_set()  # the datasets check annotations and files: their faults are reported before any worker starts
     task.val_set()
+    weights = sum(parameter.numel() for parameter in task.build_model().parameters())
+    if store.local:
+        require_writable(Path(store.root), "checkpoints")
+        require_space(Path(store.root), weights, "checkpoints and outputs")
     initial = None
     if plan.initial:
         initial = f"initial{plan.initial.suffix}"
@@ -233,20 +254,3 @@ def _listener(progress: TrainingProgress, tracked: Run) -> Callable[[Event], Non
             tracked.metrics({"epoch": event.epoch, **event.values, **event.momentary}, event.step)
 
     return on_event
-
-
-@contextmanager
-def _only_one(path: Path) -> Iterator[None]:
-    """Hold a training for this process. Raises UserError that names the process that holds it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    owner, lock = path.with_suffix(".owner"), FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        holder = owner.read_text(encoding="utf-8") if owner.is_file() else "another process"
-        raise UserError(f"this training is running already ({holder}): wait for it, or stop that process") from None
-    try:
-        owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
-        yield
-    finally:
-        lock.release()

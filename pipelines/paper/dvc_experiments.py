@@ -17,6 +17,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from pipelines.layout import dvc_environment
 from pipelines.paper.comparison import MeasuredRun
 from pipelines.paper.dotted import assign
 from pipelines.paper.experiments import Experiment
@@ -241,7 +242,7 @@ def run_command(command: list[str], repository: Path) -> subprocess.CompletedPro
     """Run a command in the repository to its end, whatever its exit status."""
     # `python` in dvc.yaml must be this one, in the queue's worker too.
     tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    environment = {**os.environ, "PATH": tools}
+    environment = {**os.environ, **dvc_environment(), "PATH": tools}
     # Files instead of pipes: the queue's worker inherits them, and a pipe would stay open until the worker ends.
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
         done = subprocess.run(

@@ -4,12 +4,15 @@ A training image that cannot be decoded is replaced by another sample, which fol
 order does (`sampling.py`). In a validation it is an error, because the measure would be that of another set.
 """
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pipelines.training.sampling import BatchPlan, SampleOrder
 from tcformer.data import BrokenImage, collate
@@ -18,6 +21,8 @@ from tcformer.tasks.base import Batch, Dataset
 
 REPLACEMENTS = 10  # samples tried in place of a broken one
 LARGEST_BROKEN_SHARE = 1e-3  # of the training set's images
+LOADER_SECONDS = 300.0  # for a batch from a loader process; cluster.stall_timeout, which names no cause, is longer
+SHARED_MEMORY = Path("/dev/shm")
 
 
 @dataclass
@@ -52,7 +57,7 @@ class BrokenImages:
 class _Loaded(NamedTuple):
     """What a loader process returns; an error is a value in it, because PyTorch would add a traceback to a message."""
 
-    batch: Batch
+    batch: Batch | dict[str, NDArray[Any]]  # tensors, or arrays if shared memory is full
     broken: BrokenImages
     error: UserError | None = None
 
@@ -74,7 +79,7 @@ class _MicroBatches(torch.utils.data.Dataset[_Loaded]):
         broken = BrokenImages()
         try:
             samples = [self._sample(*self._order[position], broken) for position in positions]
-            return _Loaded(_collate(self._data, samples), broken)
+            return _Loaded(_to_send(_collate(self._data, samples)), broken)
         except UserError as error:
             return _Loaded({}, broken, error)
 
@@ -110,20 +115,20 @@ def training_batches(
     steps: int,
     processes: int,
     broken: BrokenImages | None = None,
+    note: Callable[[str], None] = print,
 ) -> Iterator[Batch]:
     """This rank's micro batches of steps `first_step` to `steps - 1`, `plan.accumulation` a step.
 
-    Images that had to be replaced are added to `broken` as their batches are taken.
+    Images that had to be replaced are added to `broken` as their batches are taken. `note` gets a sentence if shared
+    memory is too small for batches.
 
     Raises:
-        UserError: an image is missing, or no image can be decoded.
+        UserError: an image is missing, no image can be decoded, or a loader process ended or sends nothing.
     """
-    for loaded in _loader(_MicroBatches(data, plan, rank, seed, first_step, steps), processes):
-        if loaded.error:
-            raise loaded.error
+    for batch, found in _received(_MicroBatches(data, plan, rank, seed, first_step, steps), processes, note):
         if broken is not None:
-            broken.add(loaded.broken)
-        yield loaded.batch
+            broken.add(found)
+        yield batch
 
 
 class _Shard(torch.utils.data.Dataset[_Loaded]):
@@ -140,7 +145,7 @@ class _Shard(torch.utils.data.Dataset[_Loaded]):
     def __getitem__(self, number: int) -> _Loaded:
         try:
             samples = [self._data.sample(index, None) for index in self._batches[number]]
-            return _Loaded(collate(samples), BrokenImages())
+            return _Loaded(_to_send(collate(samples)), BrokenImages())
         except UserError as error:
             return _Loaded({}, BrokenImages(), error)
 
@@ -156,10 +161,79 @@ def validation_batches(data: Dataset, rank: int, workers: int, batch: int, proce
     Raises:
         UserError: an image is missing or cannot be decoded.
     """
-    for loaded in _loader(_Shard(data, rank, workers, batch), processes):
+    for received, _ in _received(_Shard(data, rank, workers, batch), processes):
+        yield received
+
+
+def _to_send(batch: Batch) -> Batch | dict[str, NDArray[Any]]:
+    """In a loader process: the batch in shared memory, or as arrays, which a pipe carries, if that is full.
+
+    PyTorch would move the tensors later and in a thread, where an error loses the batch, so that the training waits
+    for ever. Docker gives a container 64 MB of shared memory.
+    """
+    if torch.utils.data.get_worker_info() is None:
+        return batch
+    try:
+        for tensor in batch.values():
+            tensor.share_memory_()
+    except RuntimeError:  # no space left on the device; the tensors that are there already are freed with the batch
+        return {name: tensor.numpy() for name, tensor in batch.items()}
+    return batch
+
+
+def _received(
+    batches: torch.utils.data.Dataset[_Loaded],
+    processes: int,
+    note: Callable[[str], None] = print,
+) -> Iterator[tuple[Batch, BrokenImages]]:
+    """The batches that `processes` loader processes make, or this process if there are none, and what is broken.
+
+    Raises:
+        UserError: an error in `batches`; or a loader process has ended, or sends nothing.
+    """
+    reported = False
+    loader = iter(_loader(batches, processes))
+    while True:
+        try:
+            loaded = next(loader, None)
+        except RuntimeError as error:
+            if "DataLoader" not in str(error) or not processes:  # PyTorch has no types for these errors
+                raise
+            raise UserError(_loader_failure(str(error), processes)) from None
+        if loaded is None:
+            return
         if loaded.error:
             raise loaded.error
-        yield loaded.batch
+        batch = {
+            name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+            for name, value in loaded.batch.items()
+        }
+        if not reported and any(isinstance(value, np.ndarray) for value in loaded.batch.values()):
+            reported = True
+            note(f"{_shared_memory()} is too small for batches: they travel through pipes, which is slower")
+        yield batch, loaded.broken
+
+
+def _shared_memory() -> str:
+    """The place of shared memory and how much of it is free, for a message."""
+    if not SHARED_MEMORY.is_dir():
+        return "shared memory"
+    return f"{SHARED_MEMORY} ({shutil.disk_usage(SHARED_MEMORY).free / 1e6:.0f} MB free)"
+
+
+def _loader_failure(reason: str, processes: int) -> str:
+    """The message for a loader process that ended or sends nothing.
+
+    Args:
+        reason: PyTorch's message.
+        processes: how many loader processes there are.
+    """
+    return (
+        f"no batch came from the {processes} loader processes ({reason.splitlines()[0]}): expected one within "
+        f"{LOADER_SECONDS:.0f} s; check whether the disk of the images answers, whether the system ended a process for "
+        f"lack of memory, and whether {_shared_memory()} is large enough (Docker: --shm-size); "
+        "cluster.loader_processes: 0 works without such processes"
+    )
 
 
 def _loader(batches: torch.utils.data.Dataset[_Loaded], processes: int) -> Any:
@@ -169,10 +243,17 @@ def _loader(batches: torch.utils.data.Dataset[_Loaded], processes: int) -> Any:
         num_workers=processes,
         prefetch_factor=4 if processes else None,
         pin_memory=torch.cuda.is_available(),
+        collate_fn=_unchanged,
         worker_init_fn=_one_thread,
+        timeout=LOADER_SECONDS if processes else 0,
         # Loader processes must not inherit the threads and locks of a process that trains.
         multiprocessing_context="forkserver" if processes else None,
     )
+
+
+def _unchanged(loaded: Any) -> Any:
+    """In place of PyTorch's function that would make tensors of arrays again."""
+    return loaded
 
 
 def _one_thread(worker: int) -> None:

@@ -112,7 +112,8 @@ def _train_steps(worker: Worker, first: int) -> bool:
     worker.send(Started(first, steps, len(worker.data), options.device.type, *shape))
     found = BrokenImages()
     processes = worker.job.loader_processes
-    batches = training_batches(worker.data, batch, worker.rank, training.seed, first, steps, processes, found)
+    positions = (worker.rank, training.seed, first, steps)
+    batches = training_batches(worker.data, batch, *positions, processes, found, lambda text: worker.send(Note(text)))
     meter = worker.meter
     if not steps:
         _validate(worker, 0)

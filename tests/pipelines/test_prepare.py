@@ -44,6 +44,7 @@ from tcformer.data.mesh import mpi_inf_3dhp
 from tcformer.data.mesh.files import load_spin
 from tcformer.data.official import Archive, Inventory, OfficialDataset, Origin, RequiredPath, Source
 from tcformer.errors import UserError
+from tcformer.files import temporary_folder
 from tcformer.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -827,7 +828,9 @@ def test_two_processes_unpack_a_dataset_once(
 ) -> None:
     data, storage = stored
     place = data.location_for_workers(str(storage))
-    folder = Path(tempfile.gettempdir()) / "tcformer-data" / Path(str(place.archive)).stem
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "tcformer-data").symlink_to("/")  # a name that others know is not used
+    folder = temporary_folder("data") / Path(str(place.archive)).stem
     part = folder.with_name(f"{folder.name}.part")
     part.mkdir(parents=True)
     (part / "incomplete.jpg").touch()  # of a process that was killed

@@ -465,3 +465,16 @@ def test_what_an_experiment_records_in_a_copy_of_the_repository_outlives_it(
     (journal,) = (folder / "runs/sample/mlflow").glob("*.jsonl")
     assert json.loads(journal.read_text().splitlines()[1])["values"] == {"loss": 1.0}
     assert [kept.read_text() for kept in journal.with_suffix(".files").rglob("file")] == ["content"]
+
+
+def test_the_database_of_a_repository_with_special_letters_in_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    folder = tmp_path / "what? 100%20 #1 é"
+    folder.mkdir()
+    monkeypatch.setattr(tracking, "home", lambda: folder)
+    client = MlflowClient(tracking.default_uri())
+    client.create_experiment("e", (folder / "mlruns").as_uri())
+    assert (folder / "mlflow.db").is_file() and sorted(path.name for path in tmp_path.iterdir()) == [folder.name]

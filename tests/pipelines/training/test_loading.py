@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sqlite3
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from pipelines.datasets.prepared import Prepared
 from pipelines.driver import run as driver
 from pipelines.driver.run import TrainingPlan
 from pipelines.params import Params
+from pipelines.training import loading
 from pipelines.training.loading import BrokenImages, training_batches, validation_batches
 from pipelines.training.sampling import BatchPlan, steps_in
 from tcformer.data import BrokenImage
@@ -187,6 +189,66 @@ def generated(recipe: Params, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for task in TASKS:
         generate(task, recipe, root)
     return root
+
+
+class Crops:
+    """Small samples; `in_process` is called before each, in the process that loads."""
+
+    num_images = 8
+
+    def __init__(self, in_process: Any) -> None:
+        self.in_process = in_process
+
+    def __len__(self) -> int:
+        return 8
+
+    def sample(self, index: int, rng: np.random.Generator | None) -> dict[str, Any]:
+        self.in_process()
+        return {"image": np.full((3, 4, 4), index, np.float32), "index": index, "scale": 1.5}
+
+
+def fill_shared_memory() -> None:
+    def share_memory_(tensor: torch.Tensor) -> None:
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+
+    torch.Tensor.share_memory_ = share_memory_  # type: ignore[assignment, method-assign]
+
+
+def test_batches_travel_through_pipes_where_shared_memory_is_full() -> None:
+    """A lost batch would let the training wait for ever."""
+    plan, notes = BatchPlan.divide(4, 2, 1), []
+    lists = [
+        list(training_batches(Crops(in_process), plan, 0, 1, 0, 4, 1, note=notes.append))  # type: ignore[arg-type]
+        for in_process in (int, fill_shared_memory)
+    ]
+    assert len(notes) == 1 and "too small for batches: they travel through pipes" in notes[0]
+    assert len(lists[0]) == 8
+    for one, other in zip(*lists, strict=True):
+        assert one.keys() == other.keys()
+        for name in one:
+            assert one[name].dtype == other[name].dtype and torch.equal(one[name], other[name])
+    shard = list(validation_batches(Crops(fill_shared_memory), 0, 1, 4, 1))  # type: ignore[arg-type]
+    assert [batch["index"].tolist() for batch in shard] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+
+
+def end_process() -> None:
+    os._exit(1)
+
+
+def sleep_long() -> None:
+    time.sleep(60)
+
+
+@pytest.mark.parametrize(("in_process", "reason"), [(end_process, "exited unexpectedly"), (sleep_long, "timed out")])
+def test_a_loader_process_that_sends_nothing_is_an_error_with_causes(
+    in_process: Any, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "LOADER_SECONDS", 12.0)
+    with pytest.raises(
+        UserError, match=rf"^no batch came from the 1 loader processes .*{reason}.*: expected"
+    ) as caught:
+        next(training_batches(Crops(in_process), BatchPlan.divide(4, 2, 1), 0, 1, 0, 4, 1))  # type: ignore[arg-type]
+    assert "/dev/shm" in str(caught.value) or not loading.SHARED_MEMORY.is_dir()
 
 
 def hide_all_points(data: Any) -> None:

@@ -1,0 +1,53 @@
+"""Workers of one machine meet on the loopback address alone."""
+
+from __future__ import annotations
+
+import multiprocessing
+from datetime import timedelta
+from multiprocessing.connection import Connection
+
+import psutil
+import torch
+import torch.distributed
+
+from pipelines.adapters import rendezvous
+
+
+def work(rank: int, link: Connection) -> None:
+    rendezvous.register()
+    if rank == 0:
+        link.send(rendezvous.listen())
+    address = link.recv()
+    torch.distributed.init_process_group(
+        "gloo", init_method=address, rank=rank, world_size=2, timeout=timedelta(seconds=60)
+    )
+    total = torch.tensor([rank + 1])
+    torch.distributed.all_reduce(total)
+    link.send(int(total))
+    link.recv()
+    torch.distributed.destroy_process_group()
+
+
+def test_two_ranks_meet_and_the_store_is_on_loopback() -> None:
+    context = multiprocessing.get_context("spawn")
+    pipes = [context.Pipe() for _ in range(2)]
+    processes = [context.Process(target=work, args=(rank, pipe[1]), daemon=True) for rank, pipe in enumerate(pipes)]
+    for process in processes:
+        process.start()
+    links = [pipe[0] for pipe in pipes]
+    address = links[0].recv()
+    for link in links:
+        link.send(address)
+    assert [link.recv() for link in links] == [3, 3]
+    port = int(address.rpartition(":")[2])
+    listening = [
+        connection.laddr.ip
+        for connection in psutil.Process(processes[0].pid).net_connections(kind="tcp")
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
+    ]
+    assert address.startswith("loopback://127.0.0.1:") and listening == ["127.0.0.1"]
+    for link in links:
+        link.send("end")
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
