@@ -8,7 +8,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -61,10 +61,14 @@ def prepare_environment(local: bool) -> None:
 
 
 @contextmanager
-def session(cluster: Cluster) -> Iterator[None]:
+def session(cluster: Cluster, environment: Mapping[str, str] | None = None) -> Iterator[None]:
     """Join the Ray at `cluster.address` or RAY_ADDRESS, or start one for the duration on this machine.
 
     A stage that runs locally (see `runs_locally`) gets none.
+
+    Args:
+        cluster: says where.
+        environment: variables that the workers have before they import anything; None: none.
 
     Raises:
         UserError: no Ray answers at the address.
@@ -78,15 +82,16 @@ def session(cluster: Cluster) -> Iterator[None]:
     import ray
 
     quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+    runtime_env: dict[str, Any] = {"env_vars": dict(environment or {})}
     if address:
         # Ray copies the code to nodes that have only the environment installed. Not needed on this machine, nor in a
         # job that `ray job submit` sent: the code is there already.
         if not shared and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
             excludes = ["/.git", "/.venv", "/data", "/runs", "/tests", "/docs"]
-            quiet["runtime_env"] = {"working_dir": str(ROOT), "excludes": excludes}
+            runtime_env |= {"working_dir": str(ROOT), "excludes": excludes}
         try:
             with signal_handlers_kept():  # Ray's own end the process with a C++ stack
-                ray.init(address=address, **quiet)
+                ray.init(address=address, runtime_env=runtime_env, **quiet)
         except (ConnectionError, RuntimeError, ValueError) as error:
             reason = str(error).strip().split("\n")[0]
             raise UserError(
@@ -97,7 +102,7 @@ def session(cluster: Cluster) -> Iterator[None]:
         # More workers than cores are slow but allowed.
         cores = max(os.cpu_count() or 1, cluster.workers * cluster.cpus_per_worker)
         with signal_handlers_kept():
-            ray.init(address="local", num_cpus=cores, include_dashboard=False, **quiet)
+            ray.init(address="local", num_cpus=cores, include_dashboard=False, runtime_env=runtime_env, **quiet)
     try:
         yield
     finally:
