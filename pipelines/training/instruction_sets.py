@@ -19,7 +19,7 @@ _VARIABLES: dict[InstructionSets, dict[str, str]] = {
     "native": {},
     "avx2": {
         "ATEN_CPU_CAPABILITY": "avx2",  # PyTorch's own loops
-        "MKL_CBWR": "AVX2",  # matrix products
+        "MKL_CBWR": "COMPATIBLE",  # matrix products: on CPUs of other makers than Intel, MKL ignores its branch AVX2
         "ONEDNN_MAX_CPU_ISA": "AVX2",  # convolutions
         "OPENBLAS_CORETYPE": "Haswell",  # NumPy's linear algebra
         native.INSTRUCTION_SETS: "avx2",  # our C++ operations
