@@ -2,8 +2,8 @@
 
 The library is compiled for exactly this CPU. Its folder is therefore named by a hash of everything that determines it:
 sources, compiler flags, PyTorch and CPU. With TCFORMER_INSTRUCTION_SETS=avx2 it is compiled for all x86-64 CPUs with
-AVX2 and without fused multiply-adds, so that every CPU and every compiler gives the same results. The folder is in the cache of PyTorch's own extensions: $TORCH_EXTENSIONS_DIR,
-else torch_extensions in the user's cache folder.
+AVX2 and without fused multiply-adds, so that every CPU and every compiler gives the same results. The folder is in the
+cache of PyTorch's own extensions: $TORCH_EXTENSIONS_DIR, else torch_extensions in the user's cache folder.
 
 The compiler is called directly instead of through `torch.utils.cpp_extension`. The sources include only one C header of
 PyTorch, so that module would not help, and a killed build there leaves a lock behind.

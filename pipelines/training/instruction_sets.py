@@ -65,8 +65,8 @@ def _check_cpu(chosen: InstructionSets) -> None:
     machine = cpu()
     if sys.platform != "linux" or not set(machine["instruction_sets"].split()) >= _NEEDED:
         raise UserError(
-            f"params.yaml: instruction_sets is {chosen}, which this CPU ({machine['model']}) does not have: expected an "
-            "x86-64 CPU with AVX2 and FMA; set instruction_sets: native, or use another machine"
+            f"params.yaml: instruction_sets is {chosen}, which this CPU ({machine['model']}) does not have: expected "
+            "an x86-64 CPU with AVX2 and FMA; set instruction_sets: native, or use another machine"
         )
 
 
