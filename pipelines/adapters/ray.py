@@ -82,7 +82,7 @@ def session(cluster: Cluster, environment: Mapping[str, str] | None = None) -> I
     import ray
 
     quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
-    runtime_env: dict[str, Any] = {"env_vars": dict(environment or {})}
+    runtime_env: dict[str, Any] = {"env_vars": dict(environment)} if environment else {}
     if address:
         # Ray copies the code to nodes that have only the environment installed. Not needed on this machine, nor in a
         # job that `ray job submit` sent: the code is there already.
@@ -91,7 +91,7 @@ def session(cluster: Cluster, environment: Mapping[str, str] | None = None) -> I
             runtime_env |= {"working_dir": str(ROOT), "excludes": excludes}
         try:
             with signal_handlers_kept():  # Ray's own end the process with a C++ stack
-                ray.init(address=address, runtime_env=runtime_env, **quiet)
+                ray.init(address=address, runtime_env=runtime_env or None, **quiet)
         except (ConnectionError, RuntimeError, ValueError) as error:
             reason = str(error).strip().split("\n")[0]
             raise UserError(
@@ -102,7 +102,7 @@ def session(cluster: Cluster, environment: Mapping[str, str] | None = None) -> I
         # More workers than cores are slow but allowed.
         cores = max(os.cpu_count() or 1, cluster.workers * cluster.cpus_per_worker)
         with signal_handlers_kept():
-            ray.init(address="local", num_cpus=cores, include_dashboard=False, runtime_env=runtime_env, **quiet)
+            ray.init(address="local", num_cpus=cores, include_dashboard=False, runtime_env=runtime_env or None, **quiet)
     try:
         yield
     finally:
