@@ -9,10 +9,13 @@ TWO := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: repro test test-fast test-long check clean help
+.PHONY: repro verify test test-fast test-long check clean help
 
 repro: .venv/.installed  ## build the environment, then run the recipe named in params.yaml through DVC
 	$(BIN)/python -m pipelines.shared_ray -- $(BIN)/dvc repro
+
+verify: .venv/.installed  ## compare what make repro has made here with the committed run: data, weights, figures
+	$(BIN)/python -m stages.verify
 
 test: check  ## build the environment, then run lint, type checks and the tests
 	$(TWO) -m "not slow"

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.adapters.ray import parallel_map, session, uses_gpus
-from pipelines.params import Params
+from pipelines.params import InstructionSets, Params
 from pipelines.token_measures import TokenMeasurement, headline_measures
 from pipelines.trained import model_from_bytes, trained_task
+from pipelines.training.instruction_sets import check_instruction_sets, environment_for
 from pipelines.training.loading import validation_batches
 from tcformer.metrics.points import Skipped
 from tcformer.tasks import TASKS, TaskSpec
@@ -25,11 +26,13 @@ class _Shard:
     batch: int
     shards: int
     loader_processes: int
+    instruction_sets: InstructionSets
 
     def predict(self, shard: int) -> list[dict[str, Any]]:
         """The predictions for the samples shard, shard + shards, ..."""
         import torch
 
+        check_instruction_sets(self.instruction_sets)
         task = self.task.build(self.data_root, self.evaluation)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model = model_from_bytes(self.weights).to(device).eval()
@@ -65,9 +68,10 @@ def evaluate(task: str, weights: Path, data_root: Path, params: Params, out: Pat
         whole.val_set()
     shards, options = params.cluster.workers, params.active.evaluation_of(task)
     content, training = weights.read_bytes(), params.active.training_of(task).training
-    shard = _Shard(spec, evaluation, data_root, content, options.batch, shards, params.cluster.loader_processes)
+    loaders, pinned = params.cluster.loader_processes, params.instruction_sets
+    shard = _Shard(spec, evaluation, data_root, content, options.batch, shards, loaders, pinned)
     measurement = TokenMeasurement(spec, data_root, content, options.tokens, training)
-    with session(params.cluster):
+    with session(params.cluster, environment_for(pinned)):
         parts = parallel_map(shard.predict, range(shards), gpus=uses_gpus(), title=f"evaluate@{task}")
         [tokens] = parallel_map(_measure, [measurement], gpus=uses_gpus(), title=f"tokens@{task}")
     predictions = [prediction for part in parts for prediction in part]

@@ -25,6 +25,7 @@ from tcformer.models import NetworkOptions
 from tcformer.tasks import FINETUNED, PRETRAINING, TASKS, TaskEntry, TaskSpec
 
 Options = TypeVar("Options")  # the dataclass that a task defines
+InstructionSets = Literal["native", "avx2"]
 UserPath = Annotated[str, pydantic.AfterValidator(os.path.expanduser)]  # a path or an address; ~ is the home folder
 
 _MOST_VALUES = 100_000  # a few aliases of aliases stand for more values than fit in memory
@@ -196,6 +197,7 @@ class Params(Strict):
     """The whole file."""
 
     recipe: Literal["sample", "paper"]
+    instruction_sets: InstructionSets  # native: the fastest for each CPU; avx2: the same bits on every x86-64 CPU
     cluster: Cluster
     tracking: Tracking
     sample: Recipe

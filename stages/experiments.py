@@ -4,6 +4,7 @@ python -m stages.experiments list
 python -m stages.experiments queue table1 --start
 python -m stages.experiments table table1
 python -m stages.experiments figure figureA1
+python -m stages.experiments seeds run
 """
 
 import argparse
@@ -29,6 +30,7 @@ from pipelines.params import load_params
 from pipelines.process import stage_main
 from pipelines.provenance import ROOT
 from pipelines.report.markdown import table_to_markdown, to_markdown
+from pipelines.reproduction import record, seeds
 from tcformer.errors import UserError
 
 
@@ -89,6 +91,14 @@ def main() -> None:
     command = commands.add_parser("document", help=f"update the lists in {DOCUMENT.relative_to(ROOT)}")
     command.add_argument("--document", type=Path, default=DOCUMENT, help=argparse.SUPPRESS)
     command.set_defaults(run=document)
+
+    command = commands.add_parser("seeds", help="the sample recipe with several seeds: how far its figures vary")
+    steps = command.add_subparsers(required=True, metavar="STEP")
+    step = steps.add_parser("run", help="train and evaluate with each seed, or continue; then update the tables")
+    step.add_argument("--seeds", nargs="+", type=_seed, default=[0, 1, 2], metavar="N", help="0 1 2 by default")
+    step.set_defaults(run=run_seeds)
+    step = steps.add_parser("document", help="update the tables in README.md and docs/experiments.md")
+    step.set_defaults(run=document_seeds)
 
     arguments = parser.parse_args()
     arguments.run(arguments)
@@ -178,6 +188,26 @@ def document(arguments: argparse.Namespace) -> None:
     """Update the lists of experiments and figures in the page."""
     path = arguments.document
     path.write_text(with_overview(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def _seed(text: str) -> int:
+    seed = int(text)
+    if seed < 0:
+        raise ValueError
+    return seed
+
+
+def run_seeds(arguments: argparse.Namespace) -> None:
+    """Run the sample recipe with several seeds and document their figures."""
+    record.document(seeds.run_seeds(arguments.seeds, ROOT))
+
+
+def document_seeds(arguments: argparse.Namespace) -> None:
+    """Write the recorded figures into the documents."""
+    recorded = record.read_record()
+    if recorded is None:
+        raise UserError(f"{record.RECORD} does not exist: run `python -m stages.experiments seeds run` first")
+    record.document(recorded)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Compile the C++ sources, once per machine.
 
 The library is compiled for exactly this CPU. Its folder is therefore named by a hash of everything that determines it:
-sources, compiler flags, PyTorch and CPU. The folder is in the cache of PyTorch's own extensions: $TORCH_EXTENSIONS_DIR,
-else torch_extensions in the user's cache folder.
+sources, compiler flags, PyTorch and CPU. With TCFORMER_INSTRUCTION_SETS=avx2 it is compiled for all x86-64 CPUs with
+AVX2 and without fused multiply-adds, so that every CPU and every compiler gives the same results. The folder is in the
+cache of PyTorch's own extensions: $TORCH_EXTENSIONS_DIR, else torch_extensions in the user's cache folder.
 
 The compiler is called directly instead of through `torch.utils.cpp_extension`. The sources include only one C header of
 PyTorch, so that module would not help, and a killed build there leaves a lock behind.
@@ -24,15 +25,34 @@ from filelock import FileLock
 
 _SOURCES = Path(__file__).parent / "src"
 _COMPILERS = ("c++", "g++", "clang++")
-_FLAGS = (
-    *("-std=c++17", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared"),
-    "-march=native" if platform.machine() in ("x86_64", "AMD64") else "-mcpu=native",
-)
+_FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
+_CPU_FLAGS = {
+    "native": (
+        "-ffp-contract=fast",
+        "-march=native" if platform.machine() in ("x86_64", "AMD64") else "-mcpu=native",
+    ),
+    "avx2": ("-ffp-contract=off", "-march=x86-64", "-mavx2"),
+}
+#: Environment variable: the CPU that the library is compiled for, "native" (default) or "avx2".
+INSTRUCTION_SETS = "TCFORMER_INSTRUCTION_SETS"
 _TIMEOUT_SECONDS = 300
 
 
 class BuildError(Exception):
     """The library cannot be compiled; the message is the reason, in one clause."""
+
+
+def target() -> str:
+    """What the library is compiled for: "native" or "avx2".
+
+    Raises:
+        BuildError: the environment variable has another value.
+    """
+    chosen = os.environ.get(INSTRUCTION_SETS) or "native"
+    if chosen not in _CPU_FLAGS:
+        expected = " or ".join(_CPU_FLAGS)
+        raise BuildError(f"the environment variable {INSTRUCTION_SETS} is '{chosen}': expected {expected}")
+    return chosen
 
 
 def build_library(replace: bool = False) -> Path:
@@ -70,7 +90,9 @@ def _cache_root() -> Path:
 
 
 def _fingerprint() -> str:
-    parts = [torch.__version__, *_FLAGS, platform.machine(), platform.system(), *_cpu()]
+    chosen = target()
+    parts = [torch.__version__, *_FLAGS, *_CPU_FLAGS[chosen], platform.machine(), platform.system()]
+    parts += _cpu() if chosen == "native" else []
     parts += [f"{path.name}\n{path.read_text(encoding='utf-8')}" for path in sorted(_SOURCES.iterdir())]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:20]
 
@@ -93,6 +115,7 @@ def _compile(library: Path) -> None:
     command = [
         *_compiler(),
         *_FLAGS,
+        *_CPU_FLAGS[target()],
         *(["-Wl,-undefined,dynamic_lookup"] if platform.system() == "Darwin" else []),
         f"-I{package / 'include'}",
         *(str(path) for path in sorted(_SOURCES.glob("*.cpp"))),

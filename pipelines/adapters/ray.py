@@ -8,7 +8,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -50,10 +50,14 @@ def _on_this_machine(cluster: Cluster) -> bool:
 
 
 @contextmanager
-def session(cluster: Cluster) -> Iterator[None]:
+def session(cluster: Cluster, environment: Mapping[str, str] | None = None) -> Iterator[None]:
     """Join the Ray at `cluster.address` or RAY_ADDRESS, or start one for the duration on this machine.
 
     A stage that runs locally (see `runs_locally`) gets none.
+
+    Args:
+        cluster: says where.
+        environment: variables that the workers have before they import anything; None: none.
 
     Raises:
         UserError: no Ray answers at the address, its versions differ, it is open to everybody; or none starts here.
@@ -71,22 +75,24 @@ def session(cluster: Cluster) -> Iterator[None]:
     import ray
 
     quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+    runtime_env: dict[str, Any] = {"env_vars": dict(environment)} if environment else {}
     if address:
         # Ray copies the code to nodes that have only the environment installed. Not needed on this machine, nor in a
         # job that `ray job submit` sent: the code is there already.
         if not shared and "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
             excludes = ["/.git", "/.venv", "/data", "/runs", "/tests", "/docs"]
-            quiet["runtime_env"] = {"working_dir": str(ROOT), "excludes": excludes}
+            runtime_env |= {"working_dir": str(ROOT), "excludes": excludes}
         try:
             with signal_handlers_kept():  # Ray's own end the process with a C++ stack
-                ray.init(address=address, **quiet)
+                ray.init(address=address, runtime_env=runtime_env or None, **quiet)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise not_joined(address, error) from None
     else:
         # More workers than cores are slow but allowed.
         cores = max(os.cpu_count() or 1, cluster.workers * cluster.cpus_per_worker)
         place = str(folder_for_ray())
-        start = partial(ray.init, "local", num_cpus=cores, include_dashboard=False, _temp_dir=place, **quiet)
+        quiet |= {"num_cpus": cores, "include_dashboard": False, "_temp_dir": place, "runtime_env": runtime_env or None}
+        start = partial(ray.init, "local", **quiet)
         with signal_handlers_kept():
             start_patiently(start, ray.shutdown)
     try:

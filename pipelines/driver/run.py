@@ -18,12 +18,13 @@ from pipelines.driver.preflight import require_space, require_writable
 from pipelines.driver.progress import TrainingProgress
 from pipelines.execution import current_execution, experiment_name
 from pipelines.layout import Layout
-from pipelines.params import Cluster, Params, Training, spec_to_json, training_section
+from pipelines.params import Cluster, InstructionSets, Params, Training, spec_to_json, training_section
 from pipelines.process import Interrupted, noted_interrupts, runs_locally
 from pipelines.provenance import code_version, cpu, git_revision, versions
 from pipelines.trained import dataset_used
 from pipelines.training import checkpoint
 from pipelines.training.events import Event, Note, Row
+from pipelines.training.instruction_sets import effective_settings, environment_for
 from pipelines.training.job import Job
 from pipelines.training.link import Link
 from pipelines.training.loop import train
@@ -42,12 +43,14 @@ class TrainingPlan:
         training: the parameters of the loop.
         data: the prepared dataset.
         initial: weights file that the network or its backbone starts from; None for random weights.
+        instruction_sets: with which the workers compute.
     """
 
     task: TaskSpec
     training: Training
     data: Prepared
     initial: Path | None
+    instruction_sets: InstructionSets = "native"
 
     def __post_init__(self) -> None:
         if self.initial and not self.initial.is_file():
@@ -73,6 +76,7 @@ class TrainingPlan:
         It names the training's folder and its run in MLflow. Trainings with the plain PyTorch engine have keys of their
         own, because their checkpoints are other files.
         """
+        pinned = {} if self.instruction_sets == "native" else {"instruction_sets": self.instruction_sets}
         fingerprint = sha256_of_json(
             {
                 "stage": self.stage,
@@ -82,6 +86,7 @@ class TrainingPlan:
                 "initial": sha256_of_file(self.initial) if self.initial else None,
                 "code": code_version(self.stage),
                 "torch": versions()["torch"],
+                **pinned,
             }
         )
         return f"{self.file_name}-{fingerprint[:16]}{'-local' if runs_locally() else ''}"
@@ -96,7 +101,8 @@ def train_task(task: str, params: Params, fresh: bool = False) -> None:
     layout, section = Layout(params.recipe), params.active.training_of(task)
     pretrained = None if task == PRETRAINING else layout.weights(PRETRAINING)
     initial = Path(section.initial) if section.initial else pretrained
-    plan = TrainingPlan(params.active.spec_of(task), section.training, Prepared.open(layout.data(task)), initial)
+    spec, data = params.active.spec_of(task), Prepared.open(layout.data(task))
+    plan = TrainingPlan(spec, section.training, data, initial, params.instruction_sets)
     run(plan, params, layout.training(task), fresh)
 
 
@@ -133,7 +139,8 @@ def run(plan: TrainingPlan, params: Params, out: Path, fresh: bool = False) -> N
                 _launch(plan, params.cluster, store, tracked)
             finished = checkpoint.open_verified(store, checkpoint.FINAL, cache)
             options = json.loads(spec_to_json(plan.task))
-            provenance = {"training": plan.key, "data": plan.data.sha256, "options": options, "cpu": cpu()}
+            machine = {"cpu": cpu(), "instruction_sets": effective_settings(plan.instruction_sets)}
+            provenance = {"training": plan.key, "data": plan.data.sha256, "options": options, **machine}
             write_outputs(finished, out, provenance)
             for path in sorted(out.iterdir()):
                 tracked.artifact(path)
@@ -177,6 +184,7 @@ def _recorded(plan: TrainingPlan, params: Params, layout: Layout, begins: bool) 
             **({"dvc.experiment": experiment} if experiment else {}),
             **{f"version.{name}": version for name, version in versions().items()},
             **{f"cpu.{name}": value for name, value in cpu().items()},
+            **{f"cpu.{name}": value for name, value in effective_settings(plan.instruction_sets).items()},
         },
         mode="begin" if begins else "continue",
         datasets=[dataset_used(plan.data, f"{params.recipe}/{plan.task.name}", "training")],
@@ -223,6 +231,7 @@ def _launch(plan: TrainingPlan, cluster: Cluster, store: Store, tracked: Run) ->
         store=store.root,
         initial=initial,
         loader_processes=cluster.loader_processes,
+        instruction_sets=plan.instruction_sets,
     )
     progress = TrainingProgress(plan.stage)
     on_event = _listener(progress, tracked)
@@ -230,7 +239,7 @@ def _launch(plan: TrainingPlan, cluster: Cluster, store: Store, tracked: Run) ->
         if runs_locally():
             train_locally(job, on_event)
         else:
-            with session(cluster), noted_interrupts() as interrupts:
+            with session(cluster, environment_for(plan.instruction_sets)), noted_interrupts() as interrupts:
                 run_training(_train_with_deepspeed, job, cluster, on_event, interrupts)
     finally:
         progress.close()

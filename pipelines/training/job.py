@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from pipelines.datasets.location import DataLocation
-from pipelines.params import Training
+from pipelines.params import InstructionSets, Training
 from tcformer.tasks import TaskSpec
 
 
@@ -20,6 +20,7 @@ class Job:
         store: root of the checkpoints and the final weights.
         initial: file in the store that the weights start from; None for random weights.
         loader_processes: processes of each worker that decode and augment.
+        instruction_sets: with which the workers must compute.
     """
 
     name: str
@@ -30,3 +31,4 @@ class Job:
     store: str
     initial: str | None
     loader_processes: int
+    instruction_sets: InstructionSets = "native"

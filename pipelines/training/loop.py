@@ -33,6 +33,7 @@ from pipelines.training.ema import WeightAverage
 from pipelines.training.engine import Engine, EngineOptions, StartEngine
 from pipelines.training.events import CheckpointSaved, Event, Note, Row, Started, Stopped
 from pipelines.training.faults import inject_fault
+from pipelines.training.instruction_sets import check_instruction_sets
 from pipelines.training.job import Job
 from pipelines.training.link import Link
 from pipelines.training.loading import BrokenImages, training_batches, validation_batches
@@ -162,6 +163,7 @@ def _train_steps(worker: Worker, first: int) -> bool:
 def _start(job: Job, start_engine: StartEngine, link: Link, scratch: Path) -> Worker:
     """Build task, data and model, and wrap the model, the same on every worker."""
     training, device = job.training, this_device()
+    check_instruction_sets(job.instruction_sets)
     be_deterministic(training.seed, device)
     rank, workers = torch.distributed.get_rank(), torch.distributed.get_world_size()
     task = job.task.build(fetch_dataset(job.data))

@@ -145,5 +145,22 @@ def test_each_kind_of_cpu_has_its_own_library(monkeypatch: pytest.MonkeyPatch) -
     assert build._fingerprint() != own
 
 
+def test_the_library_for_all_cpus_with_avx2_is_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = build._fingerprint()
+    monkeypatch.setenv("TCFORMER_INSTRUCTION_SETS", "avx2")
+    portable = build._fingerprint()
+    assert portable != own
+    monkeypatch.setattr(build, "_cpu", lambda: ["flags: sse2"])
+    assert build._fingerprint() == portable
+    monkeypatch.setenv("TCFORMER_INSTRUCTION_SETS", "native")
+    assert build._fingerprint() not in (own, portable)
+
+
+def test_unknown_instruction_sets_are_the_reason(tmp_path: Path) -> None:
+    printed, warnings = finish(start(tmp_path, TCFORMER_INSTRUCTION_SETS="avx3"))
+    reason = "the environment variable TCFORMER_INSTRUCTION_SETS is 'avx3': expected native or avx2"
+    assert printed == f"False {reason}" and len(warnings) == 1
+
+
 def test_the_reason_is_empty_if_the_library_is_available() -> None:
     assert native.available() == (native.reason() == "")
