@@ -1,6 +1,7 @@
 """Measure a trained model on its test set: runs/<recipe>/evaluate/<task>/."""
 
 from pipelines.evaluation import evaluate
+from pipelines.headlines import write_headline
 from pipelines.process import stage_main
 from pipelines.trained import record_results
 from stages.common import begin, data_root
@@ -14,6 +15,7 @@ def main() -> None:
     weights, out = layout.weights(task), layout.run("evaluate", task)
     root = data_root(start, params.active.evaluation_of(task).data_root)
     metrics = evaluate(task, weights, root, params, out)
+    write_headline(layout.headline(f"evaluate-{task}"), TASKS[task].headline(metrics))
     files = [out / f"{name}.json" for name in ("metrics", "keypoints", "tokens")]
     record_results(weights, f"evaluate@{task}", params, metrics, files)
 

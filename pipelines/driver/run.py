@@ -18,6 +18,7 @@ from pipelines.adapters.storage import Store
 from pipelines.datasets.prepared import Prepared
 from pipelines.driver.local import train_locally
 from pipelines.driver.progress import TrainingProgress
+from pipelines.headlines import write_headline
 from pipelines.layout import Layout
 from pipelines.params import Cluster, Params, Training, spec_to_json, training_section
 from pipelines.process import Interrupted, noted_interrupts, runs_locally
@@ -30,7 +31,7 @@ from pipelines.training.loop import train
 from pipelines.training.outputs import write_outputs
 from tcformer.errors import UserError
 from tcformer.files import sha256_of_file, sha256_of_json
-from tcformer.tasks import PRETRAINING, TaskSpec
+from tcformer.tasks import PRETRAINING, TASKS, TaskSpec
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,8 @@ class TrainingPlan:
 def train_task(task: str, params: Params, fresh: bool = False) -> None:
     """Train a task as params.yaml says, into the folders of its recipe: what the stages `pretrain` and `finetune` do.
 
+    The headline of a training is the measure of its final weights on the validation set.
+
     Raises:
         UserError: see `run`.
     """
@@ -98,6 +101,9 @@ def train_task(task: str, params: Params, fresh: bool = False) -> None:
     initial = Path(section.initial) if section.initial else pretrained
     plan = TrainingPlan(params.active.spec_of(task), section.training, Prepared.open(layout.data(task)), initial)
     run(plan, params, layout.training(task), fresh)
+    metrics = json.loads((layout.training(task) / "metrics.json").read_text(encoding="utf-8"))
+    measure = TASKS[task].part("task").TASK.validation_measure.name
+    write_headline(layout.headline(plan.file_name), {"validation": metrics[f"val_{measure}"]})
 
 
 def run(plan: TrainingPlan, params: Params, out: Path, fresh: bool = False) -> None:
