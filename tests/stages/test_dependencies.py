@@ -17,6 +17,7 @@ CANNOT_CHANGE_A_RESULT = {
     "pipelines/adapters/mlflow.py": "records results",
     "pipelines/adapters/ray.py": "says where things run",
     "pipelines/adapters/storage.py": "carries bytes whose hashes are checked",
+    "pipelines/adapters/watch.py": "ends a training that does not go on",
     "pipelines/datasets/location.py": "says where the files are, whose hashes DVC compares",
     "pipelines/datasets/prepared.py": "the same",
     "pipelines/driver": "launches, shows, records and collects trainings",
