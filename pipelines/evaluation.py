@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.adapters.ray import parallel_map, session, uses_gpus
+from pipelines.headlines import write_parts
 from pipelines.params import InstructionSets, Params
 from pipelines.token_measures import TokenMeasurement, headline_measures
 from pipelines.trained import model_from_bytes, trained_task
@@ -47,8 +48,8 @@ class _Shard:
 def evaluate(task: str, weights: Path, data_root: Path, params: Params, out: Path) -> dict[str, Any]:
     """Predict `data_root`'s test set with `weights` and measure the predictions and the tokens.
 
-    Writes to `out`: `metrics.json`, `predictions.json`, `keypoints.json` (errors of each keypoint) and `tokens.json`
-    (measures of the tokens by stage).
+    Writes to `out`: `metrics.json`, `predictions.json`, `keypoints.json` (errors of each keypoint), `tokens.json`
+    (measures of the tokens by stage) and `parts.csv` (the main measure of each part or subset).
 
     Args:
         task: name of the task.
@@ -88,6 +89,7 @@ def evaluate(task: str, weights: Path, data_root: Path, params: Params, out: Pat
     for name, content_of_file in (("metrics", metrics), ("keypoints", by_keypoint), ("tokens", tokens)):
         (out / f"{name}.json").write_text(json.dumps(content_of_file, indent=1))
     (out / "predictions.json").write_text(json.dumps(predictions))
+    write_parts(out / "parts.csv", TASKS[task].parts(metrics))
     return metrics
 
 

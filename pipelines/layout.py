@@ -49,6 +49,10 @@ class Layout:
         """Outputs of a stage."""
         return self.root / "runs" / self.recipe / stage / task
 
+    def headline(self, stage: str) -> Path:
+        """The few numbers of a stage ("pretrain", "evaluate-face") that git keeps, to compare experiments."""
+        return self.root / "metrics" / self.recipe / f"{stage}.json"
+
     def training(self, task: str) -> Path:
         """Outputs of the training of a task."""
         return self.run("pretrain") if task == PRETRAINING else self.run("finetune", task)

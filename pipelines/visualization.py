@@ -1,28 +1,39 @@
 """What a trained network sees: the tokens of its stages and what it predicts, for samples of the validation set."""
 
+import dataclasses
+import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pipelines.params import Drawing
+from pipelines.token_inspection import inspected, recorded_merges
 from pipelines.trained import trained_task
 from tcformer import Tokens
 from tcformer import draw as pictures
+from tcformer.data.batch import collate
 from tcformer.draw import Partition
 from tcformer.errors import UserError
 from tcformer.models import load_model
 from tcformer.tasks import TASKS
 from tcformer.tasks.drawing import Drawn
 
+_MOST_SCORED = 256  # pictures among which the best and the worst are sought
+_EXTREMES = 3  # the best, and as many of the worst
+
 
 def draw_examples(
     task: str, weights: Path, data_root: Path, drawing: Drawing, out: Path
 ) -> dict[str, dict[str, float]]:
-    """Draw tokens and predictions for samples evenly spread over the validation set, into `out`.
+    """Draw tokens and predictions for samples of the validation set, into `out`.
+
+    Writes `tokens.png` (samples evenly spread over the set), `extremes.png` (the best and the worst of up to 256, by
+    the measure of the task's validation) and `inspector.json` (the tokens of the former, for the report's inspector).
 
     Args:
         task: name of the task.
@@ -35,14 +46,21 @@ def draw_examples(
         Mean number of grid cells a token of each stage covers on what is looked for and around it; nothing for a task
         whose datasets do not mark it.
     """
-    examples, density = [], []
-    for example, mask in examples_of(task, weights, data_root, drawing):
+    viewer = _Viewer(task, weights, data_root, drawing.scale)
+    examples, density, inspector = [], [], []
+    for index in choose(len(viewer), drawing.samples):
+        with recorded_merges(viewer.model.backbone) as merges:
+            example, mask = viewer.draw(index)
         examples.append(example)
+        inspector.append(inspected(example, merges[: len(example.partitions) - 1]))
         if mask.any() and not mask.all():
             density.append([pictures.cells_per_token(p.token_of_cell, p.grid_size, mask) for p in example.partitions])
     out.mkdir(parents=True, exist_ok=True)
-    sheet = pictures.token_sheet(examples, scale=drawing.scale, threshold=drawing.keypoint_threshold)
-    pictures.write_png(out / "tokens.png", sheet)
+    style: dict[str, Any] = {"scale": drawing.scale, "threshold": drawing.keypoint_threshold}
+    pictures.write_png(out / "tokens.png", pictures.token_sheet(examples, **style))
+    (out / "inspector.json").write_text(json.dumps({"pictures": inspector}), encoding="utf-8")
+    if extremes := _extremes(viewer):
+        pictures.write_png(out / "extremes.png", pictures.token_sheet(extremes, **style))
     means = np.mean(density, axis=0).tolist() if density else []  # nothing to measure where people fill every crop
     return {
         f"stage{stage + 1}": {"cells_per_token_on_person": on, "cells_per_token_around": around}
@@ -65,16 +83,64 @@ def examples_of(
     Raises:
         UserError: a chosen sample does not exist.
     """
-    problem = trained_task(task, weights).build(data_root)
-    data = problem.val_set()
-    model = load_model(weights).eval()
-    for index in choose(len(data), drawing.samples, chosen):
-        sample = data.sample(index, None)
+    viewer = _Viewer(task, weights, data_root, drawing.scale)
+    for index in choose(len(viewer), drawing.samples, chosen):
+        yield viewer.draw(index)
+
+
+class _Viewer:
+    """A trained network and its validation set, on the CPU.
+
+    Args:
+        task: see `draw_examples`.
+        weights: see `draw_examples`.
+        data_root: see `draw_examples`.
+        scale: drawn pixels for a pixel of the network's input.
+
+    Attributes:
+        model: the network.
+        measure: the measure by which pictures are ordered.
+    """
+
+    def __init__(self, task: str, weights: Path, data_root: Path, scale: int) -> None:
+        self._entry, self._scale = TASKS[task], scale
+        self._task = trained_task(task, weights).build(data_root)
+        self._data = self._task.val_set()
+        self.model = load_model(weights).eval()
+        self.measure = self._task.validation_measure
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    @torch.inference_mode()
+    def draw(self, index: int) -> Drawn:
+        """A sample with its tokens and prediction."""
+        sample = self._data.sample(index, None)
         images = torch.from_numpy(sample["image"])[None]
-        with torch.inference_mode():
-            partitions = [_partition(stage, images) for stage in model.backbone(images)]
-            drawn = TASKS[task].draw(problem, sample, model(images), partitions, drawing.scale)
-        yield drawn
+        partitions = [_partition(stage, images) for stage in self.model.backbone(images)]
+        return self._entry.draw(self._task, sample, self.model(images), partitions, self._scale)
+
+    @torch.inference_mode()
+    def score(self, index: int) -> tuple[float, float]:
+        """The measure and the loss of one sample."""
+        sums = self._task.validate(self.model, collate([self._data.sample(index, None)]))
+        return float(sums[f"{self.measure.name}_sum"]), float(sums["loss_sum"])
+
+
+def _extremes(viewer: _Viewer) -> list[pictures.Example]:
+    """The best samples and the worst ones, the worst last; of equal measures the loss decides."""
+    scores = {index: viewer.score(index) for index in choose(len(viewer), _MOST_SCORED)}
+    sign = -1 if viewer.measure.higher_is_better else 1
+    order = sorted(scores, key=lambda index: (sign * scores[index][0], scores[index][1], index))
+    count = min(_EXTREMES, len(order) // 2)
+    named = [("best", index) for index in order[:count]]
+    named += [("worst", index) for index in order[len(order) - count :]]
+    examples = []
+    for name, index in named:
+        example = viewer.draw(index).example
+        label = f"{name}: {viewer.measure.name} {scores[index][0]:.3g}; {example.label}"
+        examples.append(dataclasses.replace(example, label=label))
+    return examples
 
 
 def choose(length: int, count: int, chosen: Sequence[int] = ()) -> list[int]:

@@ -2,6 +2,7 @@
 
 from pipelines.datasets.prepared import Prepared
 from pipelines.evaluation import evaluate
+from pipelines.headlines import write_headline
 from pipelines.process import stage_main
 from pipelines.trained import headlines_of, record_results
 from stages.common import begin, data_root
@@ -16,6 +17,7 @@ def main() -> None:
     other = params.active.evaluation_of(task).data_root
     root = data_root(start, other)
     metrics = evaluate(task, weights, root, params, out)
+    write_headline(layout.headline(f"evaluate-{task}"), TASKS[task].headline(metrics))
     files = [out / f"{name}.json" for name in ("metrics", "keypoints", "tokens")]
     data = None if other else Prepared.open(layout.data(task))
     headlines = headlines_of(task, metrics)

@@ -3,6 +3,7 @@
 python -m stages.experiments list
 python -m stages.experiments queue table1 --start
 python -m stages.experiments table table1
+python -m stages.experiments compare wholebody-tcformer wholebody-without-ctm --output compare.html
 python -m stages.experiments figure figureA1
 python -m stages.experiments seeds run
 """
@@ -25,10 +26,12 @@ from pipelines.paper.experiments import (
 )
 from pipelines.paper.figures import FIGURES
 from pipelines.paper.overview import DOCUMENT, figures_table, overview_table, with_overview
+from pipelines.paper.side_by_side import side_by_side
 from pipelines.paper.sources import source_of
 from pipelines.params import load_params
 from pipelines.process import stage_main
 from pipelines.provenance import ROOT
+from pipelines.report.html import to_html
 from pipelines.report.markdown import table_to_markdown, to_markdown
 from pipelines.reproduction import record, seeds
 from tcformer.errors import UserError
@@ -62,6 +65,15 @@ def main() -> None:
     command.add_argument("names", nargs="+", metavar="TABLE", choices=TABLES, help=", ".join(TABLES))
     command.add_argument("--output", type=Path, metavar="FILE", help="write a file instead of printing")
     command.set_defaults(run=table)
+
+    command = commands.add_parser("compare", help="put experiments side by side: results, settings, curves")
+    command.add_argument(
+        "names", nargs="*", metavar="NAME", help="DVC's experiments, commits, or workspace; by default all with results"
+    )
+    command.add_argument(
+        "--output", type=Path, metavar="FILE", help="write .html, or else Markdown, instead of printing"
+    )
+    command.set_defaults(run=compare)
 
     command = commands.add_parser("figures", help="show the figures that are pictures, and how each is made")
     command.set_defaults(run=list_figures)
@@ -150,16 +162,26 @@ def _with_weights(experiment: Experiment, arguments: argparse.Namespace) -> Expe
 
 def table(arguments: argparse.Namespace) -> None:
     """Print or write tables."""
-    markdown = to_markdown(comparison(arguments.names, dvc_experiments.measured_runs(ROOT)))
-    if not arguments.output:
-        print(markdown, end="")
+    _put_out(to_markdown(comparison(arguments.names, dvc_experiments.measured_runs(ROOT))), arguments.output)
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    """Print or write experiments side by side."""
+    report = side_by_side(arguments.names, dvc_experiments.all_states(ROOT), ROOT)
+    as_html = arguments.output is not None and arguments.output.suffix == ".html"
+    _put_out(to_html(report) if as_html else to_markdown(report), arguments.output)
+
+
+def _put_out(text: str, output: Path | None) -> None:
+    """Print a text, or write it to a file."""
+    if output is None:
+        print(text, end="")
         return
     try:
-        arguments.output.write_text(markdown, encoding="utf-8")
+        output.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(
-            f"--output {arguments.output}: the file cannot be written ({error.strerror}); give a file in an existing "
-            "folder"
+            f"--output {output}: the file cannot be written ({error.strerror}); give a file in an existing folder"
         ) from None
 
 

@@ -110,7 +110,18 @@ def measure_at(metrics: Metrics | None, keys: Sequence[str]) -> float | None:
     return None if value is None else float(value)
 
 
+def measured(metrics: Metrics, names: Mapping[str, Sequence[str]]) -> dict[str, float]:
+    """Name -> the number at its keys in the metrics, without those that are missing or null."""
+    found = {name: measure_at(metrics, keys) for name, keys in names.items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
 def group_rows(metrics: Metrics | None, measures: Sequence[str]) -> tuple[tuple[Cell, ...], ...]:
     """One row for each group of samples in the metrics: its name and the named measures."""
-    groups = {name: values for name, values in (metrics or {}).items() if name not in _NO_GROUPS}
-    return tuple((name, *(values.get(measure) for measure in measures)) for name, values in groups.items())
+    groups = group_names(metrics or {})
+    return tuple((name, *((metrics or {})[name].get(measure) for measure in measures)) for name in groups)
+
+
+def group_names(metrics: Metrics) -> list[str]:
+    """The groups of samples in the metrics: test sets or subsets."""
+    return [name for name in metrics if name not in _NO_GROUPS]

@@ -17,6 +17,7 @@ from pipelines.driver.local import train_locally
 from pipelines.driver.preflight import require_space, require_writable
 from pipelines.driver.progress import TrainingProgress
 from pipelines.execution import current_execution, experiment_name
+from pipelines.headlines import write_headline
 from pipelines.layout import Layout
 from pipelines.params import Cluster, InstructionSets, Params, Training, spec_to_json, training_section
 from pipelines.process import Interrupted, noted_interrupts, runs_locally
@@ -31,7 +32,7 @@ from pipelines.training.loop import train
 from pipelines.training.outputs import write_outputs
 from tcformer.errors import UserError
 from tcformer.files import sha256_of_file, sha256_of_json
-from tcformer.tasks import PRETRAINING, TaskSpec
+from tcformer.tasks import PRETRAINING, TASKS, TaskSpec
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,8 @@ class TrainingPlan:
 def train_task(task: str, params: Params, fresh: bool = False) -> None:
     """Train a task as params.yaml says, into the folders of its recipe: what the stages `pretrain` and `finetune` do.
 
+    The headline of a training is the measure of its final weights on the validation set.
+
     Raises:
         UserError: see `run`.
     """
@@ -104,6 +107,9 @@ def train_task(task: str, params: Params, fresh: bool = False) -> None:
     spec, data = params.active.spec_of(task), Prepared.open(layout.data(task))
     plan = TrainingPlan(spec, section.training, data, initial, params.instruction_sets)
     run(plan, params, layout.training(task), fresh)
+    metrics = json.loads((layout.training(task) / "metrics.json").read_text(encoding="utf-8"))
+    measure = TASKS[task].part("task").TASK.validation_measure.name
+    write_headline(layout.headline(plan.file_name), {"validation": metrics[f"val_{measure}"]})
 
 
 def run(plan: TrainingPlan, params: Params, out: Path, fresh: bool = False) -> None:

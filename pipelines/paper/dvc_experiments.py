@@ -88,9 +88,19 @@ def measured_runs(repository: Path) -> list[MeasuredRun]:
     Raises:
         UserError: DVC fails; the message says why.
     """
+    return [run for state in all_states(repository) for run in runs_in(state, repository)]
+
+
+def all_states(repository: Path) -> list[dict[str, Any]]:
+    """The workspace, the current commit, the commits that experiments started from, and all experiments.
+
+    Each is a state as `dvc exp show --json` describes it.
+
+    Raises:
+        UserError: DVC fails; the message says why.
+    """
     commits = _show(repository, _starting_commits(repository))
-    states = [*commits, *(entry["revs"][0] for entry in _entries(commits) if entry["revs"])]
-    return [run for state in states for run in runs_in(state, repository)]
+    return [*commits, *(entry["revs"][0] for entry in _entries(commits) if entry["revs"])]
 
 
 def _entries(commits: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -107,9 +117,10 @@ def runs_in(state: Mapping[str, Any], repository: Path) -> Iterator[MeasuredRun]
     """
     data = state.get("data") or {}
     params = (data.get("params") or {}).get("params.yaml", {}).get("data") or {}
-    recipe, files = params.get("recipe", ""), data.get("metrics") or {}
-    found = {task: files.get(f"runs/{recipe}/evaluate/{task}/metrics.json", {}).get("data") for task in TASKS}
-    if not any(found.values()):
+    recipe = params.get("recipe", "")
+    files = {task: read_output(f"runs/{recipe}/evaluate/{task}/metrics.json", state, repository) for task in TASKS}
+    found = {task: json.loads(text) for task, text in files.items() if text}
+    if not found:
         return
     committed = state["rev"] != "workspace"
     lock = _locked_params(state["rev"], repository) if committed else {}
@@ -154,8 +165,7 @@ def committed_states(repository: Path) -> Iterator[CommittedState]:
     Raises:
         UserError: DVC fails; the message says why.
     """
-    commits = _show(repository, _starting_commits(repository))
-    for state in [*commits, *(entry["revs"][0] for entry in _entries(commits) if entry["revs"])]:
+    for state in all_states(repository):
         data = state.get("data") or {}
         outs = frozenset(name for name, out in (data.get("outs") or {}).items() if out["hash"])
         if state["rev"] != "workspace" and outs:
@@ -167,6 +177,33 @@ def committed_states(repository: Path) -> Iterator[CommittedState]:
                 params=(data.get("params") or {}).get("params.yaml", {}).get("data") or {},
                 lock=_locked_params(state["rev"], repository),
             )
+
+
+def read_output(path: str, state: Mapping[str, Any], repository: Path) -> str | None:
+    """The text of an output of a stage in a state of the repository, from DVC's cache or its default remote.
+
+    Args:
+        path: of the file, relative to the repository.
+        state: see `all_states`.
+        repository: its folder.
+
+    Returns:
+        None if no stage has written it there, or DVC lacks it; then stderr says so.
+    """
+    if state["rev"] == "workspace":
+        file = repository / path
+        return file.read_text(encoding="utf-8") if file.is_file() else None
+    if not (((state.get("data") or {}).get("outs") or {}).get(path) or {}).get("hash"):
+        return None
+    import dvc.api
+    from dvc.exceptions import DvcException
+
+    try:
+        return str(dvc.api.read(path, repo=str(repository), rev=state["rev"], encoding="utf-8"))
+    except (DvcException, OSError) as error:
+        name = state.get("name") or state["rev"]
+        print(f"{path} of {name} is left out: neither in DVC's cache nor in its remote ({error})", file=sys.stderr)
+        return None
 
 
 def fetch_file(path: str, commit: str, repository: Path, to: Path) -> None:

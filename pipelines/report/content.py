@@ -9,11 +9,16 @@ from pipelines.layout import Layout
 from pipelines.paper.comparison import MeasuredRun, paper_table, published
 from pipelines.params import Params
 from pipelines.report.measures import keypoints_section, tokens_section
-from pipelines.report.parts import Curve, Part, Picture, Report, Section
+from pipelines.report.parts import Curve, Inspector, Part, Picture, Report, Section
 from pipelines.report.read import history_series, read_history, read_json_object
-from pipelines.report.tables import mapping_table, summary_table
+from pipelines.report.tables import mapping_table, settings_table, sizes_table, summary_table
 from tcformer.tables import Metrics
 from tcformer.tasks import TASKS
+
+_EXTREMES = (
+    "The pictures with the best and the worst predictions among up to 256 of the validation set, by the measure of the "
+    "training's validation, the worst last."
+)
 
 
 def gather(layout: Layout, params: Params, versions: Mapping[str, str]) -> Report:
@@ -33,10 +38,12 @@ def gather(layout: Layout, params: Params, versions: Mapping[str, str]) -> Repor
         (
             results_section(metrics),
             drawings_section(layout),
+            inspector_section(layout),
             curves_section(layout),
             keypoints_section(keypoints),
             tokens_section(tokens),
             paper_section(metrics, params),
+            Section("Settings", (settings_table(params),), folded=True),
             provenance_section(layout, versions),
         ),
     )
@@ -58,13 +65,27 @@ def drawings_section(layout: Layout) -> Section:
             "From left: the crop; the tokens of stages 1 to 4, each filled with its mean colour; how many grid cells "
             f"each token of the last stage covers; {report.DRAWN}."
         )
-        for file in sorted(folder.glob("*.png")):
-            path = f"../visualize/{task}/{file.name}"
-            parts.append(Picture(f"{report.TITLE}: tokens and predictions", file.read_bytes(), caption, path))
+        for name, title, text in (
+            ("tokens.png", "tokens and predictions", caption),
+            ("extremes.png", "best and worst", f"{_EXTREMES} {caption}"),
+        ):
+            if (folder / name).is_file():
+                path = f"../visualize/{task}/{name}"
+                parts.append(Picture(f"{report.TITLE}: {title}", (folder / name).read_bytes(), text, path))
         sizes = read_json_object(layout.run("visualize") / f"{task}.json")
         if sizes != {}:  # nobody has marked what an image to classify shows
-            parts.append(mapping_table(f"{report.TITLE}: grid cells a token covers", sizes))
+            parts.append(sizes_table(report.TITLE, sizes))
     return Section("What the network sees", tuple(parts))
+
+
+def inspector_section(layout: Layout) -> Section:
+    """The drawn pictures, with their tokens to point at."""
+    pictures = {}
+    for task, entry in TASKS.items():
+        found = read_json_object(layout.run("visualize", task) / "inspector.json")
+        if found is not None:
+            pictures[entry.part("report").TITLE] = found["pictures"]
+    return Section("Tokens one by one", (Inspector("Token inspector", pictures),))
 
 
 def curves_section(layout: Layout) -> Section:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pipelines.report.numbers import NOT_RUN, cell_text, short_text
-from pipelines.report.parts import BarGroup, Bars, Curve, Picture, Report, Section, Series
+from pipelines.report.parts import BarGroup, Bars, Curve, Inspector, Picture, Report, Section, Series
 from tcformer.tables import Cell, Table
 
 
@@ -41,6 +41,8 @@ def _section(section: Section) -> Iterator[str]:
             yield (f"![{_escaped(part.title)}](<{part.path}>)" if part.path else "The picture is in the HTML report.")
             if part.caption:
                 yield _escaped(part.caption)
+        elif isinstance(part, Inspector):
+            yield "The inspector is in the HTML report." if part.shown else NOT_RUN
         else:
             yield _bars(part) if isinstance(part, Bars) else _curve(part)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from tcformer.errors import UserError
 from tcformer.tables import Table
@@ -144,8 +145,26 @@ class Bars:
         return tuple(group for group in self.groups if group.values)
 
 
+@dataclass(frozen=True)
+class Inspector:
+    """Pictures whose tokens a reader of the HTML page can point at; a report has at most one.
+
+    Attributes:
+        title: what it shows.
+        pictures: name of a group -> its pictures, as `pipelines.token_inspection.inspected` describes them.
+    """
+
+    title: str
+    pictures: Mapping[str, Sequence[Mapping[str, Any]]]
+
+    @property
+    def shown(self) -> tuple[Mapping[str, Any], ...]:
+        """The pictures of all groups, in order."""
+        return tuple(picture for group in self.pictures.values() for picture in group)
+
+
 #: What a section may contain.
-Part: TypeAlias = Table | Picture | Curve | Bars
+Part: TypeAlias = Table | Picture | Curve | Bars | Inspector
 
 
 @dataclass(frozen=True)
@@ -154,7 +173,7 @@ class Section:
 
     Attributes:
         title: the heading.
-        parts: tables, pictures, curves and bars, in order.
+        parts: tables, pictures, curves, bars and the inspector, in order.
         text: plain text, its paragraphs separated by empty lines, or "".
         folded: the HTML page shows only the heading until the reader opens it; for long tables.
     """

@@ -31,7 +31,7 @@ def read_json_object(path: Path) -> dict[str, Any] | None:
 
 
 def read_history(path: Path) -> dict[str, tuple[float | None, ...]] | None:
-    """Read the CSV file of a training. It has one row for each logged step; a field may be empty.
+    """Read the CSV file of a training, see `parse_history`.
 
     Returns:
         Column name -> its values, None for empty fields; None if the file does not exist.
@@ -41,21 +41,36 @@ def read_history(path: Path) -> dict[str, tuple[float | None, ...]] | None:
     """
     if not path.exists():
         return None
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.reader(file)
-        columns = next(reader, [])
-        history: list[list[float | None]] = [[] for _ in columns]
-        for row in reader:
-            where = f"{path}:{reader.line_num}"
-            if len(row) != len(columns):
-                raise UserError(f"{where}: the row has {len(row)} fields; expected {len(columns)}; train again")
-            for column, field, values in zip(columns, row, history, strict=True):
-                try:
-                    values.append(float(field) if field.strip() else None)
-                except ValueError:
-                    raise UserError(
-                        f"{where}: column {column!r} is {field!r}; expected a number or nothing; train again"
-                    ) from None
+    return parse_history(path.read_text(encoding="utf-8"), str(path))
+
+
+def parse_history(text: str, name: str) -> dict[str, tuple[float | None, ...]]:
+    """The history of a training, with one row for each logged step; a field may be empty.
+
+    Args:
+        text: CSV.
+        name: of its file, for messages.
+
+    Returns:
+        Column name -> its values, None for empty fields.
+
+    Raises:
+        UserError: a row has the wrong number of fields, or a field is not a number.
+    """
+    reader = csv.reader(text.splitlines())
+    columns = next(reader, [])
+    history: list[list[float | None]] = [[] for _ in columns]
+    for row in reader:
+        where = f"{name}:{reader.line_num}"
+        if len(row) != len(columns):
+            raise UserError(f"{where}: the row has {len(row)} fields; expected {len(columns)}; train again")
+        for column, field, values in zip(columns, row, history, strict=True):
+            try:
+                values.append(float(field) if field.strip() else None)
+            except ValueError:
+                raise UserError(
+                    f"{where}: column {column!r} is {field!r}; expected a number or nothing; train again"
+                ) from None
     return dict(zip(columns, map(tuple, history), strict=True))
 
 

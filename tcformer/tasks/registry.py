@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tcformer.draw import Partition
     from tcformer.metrics.points import PointTables
     from tcformer.metrics.tokens import Region
+    from tcformer.tables import Metrics
     from tcformer.tasks.drawing import Drawn
 
 #: The modules of a task's folder and the names that each of them defines. Each module is imported at its first use, so
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 PARTS: dict[str, tuple[str, ...]] = {
     "options": ("OPTIONS", "EVALUATION"),
     "task": ("TASK",),
-    "measures": ("keypoints", "region"),
+    "measures": ("headline", "parts", "keypoints", "region"),
     "generate": ("OPTIONS", "generate"),
     "official": ("OFFICIAL",),
     "drawing": ("draw",),
@@ -75,6 +76,16 @@ class TaskEntry:
         """
         drawn: Drawn = self.part("drawing").draw(task, sample, output, partitions, scale)
         return drawn
+
+    def headline(self, metrics: Metrics) -> dict[str, float]:
+        """The few numbers of metrics.json by which experiments are compared: one to three, with short names."""
+        numbers: dict[str, float] = self.part("measures").headline(metrics)
+        return numbers
+
+    def parts(self, metrics: Metrics) -> dict[str, float]:
+        """The main measure of each part, subset or test set in metrics.json, for a bar chart."""
+        numbers: dict[str, float] = self.part("measures").parts(metrics)
+        return numbers
 
     def keypoints(self, task: Task, predictions: list[dict[str, Any]]) -> PointTables:
         """The errors of each keypoint for each test set, or why there are none.

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import csv
 import json
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dvc.compare import show_metrics
+from ruamel.yaml import YAML
 
 import tcformer
 from pipelines.evaluation import evaluate
+from pipelines.headlines import write_headline
 from pipelines.params import Params, spec_to_json
 from pipelines.process import LOCAL
 from pipelines.token_measures import TokenMeasurement, headline_measures
 from tcformer.tasks import PRETRAINING, TASKS
-from tests.small import generate, parameters
+from tests.small import ROOT, generate, parameters
 
 POINT_TASKS = {"wholebody": "val", "face": "full", "mesh": "generated"}
+HEADLINES = {
+    "imagenet": ["top1"],
+    "wholebody": ["AP", "body_AP", "OKS"],
+    "face": ["NME"],
+    "mesh": ["MPJPE", "PA_MPJPE"],
+}
+FIRST_PARTS = {"imagenet": "top-1", "wholebody": "body", "face": "full", "mesh": "generated"}
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +90,46 @@ def test_an_evaluation_writes_keypoints_and_tokens(task: str, roots: dict[str, P
     reads_one_stage = task in (PRETRAINING, "mesh")
     assert losses == ([True, True, True, False] if reads_one_stage else [False] * 4)
     assert metrics["tokens"] == headline_measures(tokens) and list(metrics["tokens"]) == ["stage4"]
+
+    headline = TASKS[task].headline(metrics)
+    assert list(headline) == HEADLINES[task] and all(isinstance(value, float) for value in headline.values())
+    part, *_ = csv.DictReader((tmp_path / "out" / "parts.csv").read_text().splitlines())
+    assert part["part"] == FIRST_PARTS[task] and float(part["value"]) == pytest.approx(
+        next(iter(TASKS[task].parts(metrics).values())), rel=1e-3
+    )
+
+
+def test_headlines_are_short_and_fit_a_terminal(tmp_path: Path) -> None:
+    """`dvc metrics show` has a row for each file and a column for each name, here with the longest values."""
+    names = {name: 0.00123456789 for task in ("imagenet", "wholebody", "face") for name in HEADLINES[task]}
+    names |= {"MPJPE": 163.33149, "PA_MPJPE": 119.788888, "validation": 163.33149}
+    assert set(names) == {"validation"}.union(*HEADLINES.values())
+    path = tmp_path / "metrics/sample/finetune-wholebody.json"
+    write_headline(path, names)
+    shown = {"": {"data": {"metrics/sample/finetune-wholebody.json": {"data": json.loads(path.read_text())}}}}
+    printed = StringIO()
+    with redirect_stdout(printed):
+        show_metrics(shown)
+    assert "0.0012 " in printed.getvalue() and "163.3 " in printed.getvalue()
+    assert max(map(len, printed.getvalue().splitlines())) <= 120
+
+
+def test_the_parts_alone_that_were_trained_are_headlines() -> None:
+    metrics = {"hand": {"AP": 0.25}, "lefthand": {"AP": 0.5}, "oks": 0.5, "body": {"AP": None}}
+    assert TASKS["wholebody"].headline(metrics) == {"hand_AP": 0.25, "OKS": 0.5}
+    assert TASKS["wholebody"].parts(metrics) == {"hands": 0.25}
+
+
+def test_git_keeps_the_metrics_that_dvc_compares() -> None:
+    """So `dvc metrics` and `dvc exp show` need no data; what DVC caches is no metric."""
+    stages = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    metrics = [metric for stage in stages.values() for metric in stage.get("do", stage).get("metrics", [])]
+    assert len(metrics) == 3 and all(isinstance(metric, dict) for metric in metrics)
+    for metric in metrics:
+        [(path, options)] = metric.items()
+        assert path.startswith("metrics/${recipe}/") and options == {"cache": False}
+    ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    assert "/runs/" in ignored and not any("metrics" in line for line in ignored)
 
 
 def test_files_are_the_same_each_time_and_tokens_change_nothing_else(roots: dict[str, Path], tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from dvc.exceptions import FileMissingError
 from ruamel.yaml import YAML
 
 import tcformer
@@ -31,6 +32,7 @@ from pipelines.paper.experiments import (
 from pipelines.paper.figures import FIGURES
 from pipelines.paper.origins import origin_of
 from pipelines.paper.overview import DOCUMENT, with_overview
+from pipelines.paper.side_by_side import side_by_side
 from pipelines.params import Params, load_params, spec_to_json
 from pipelines.report.content import paper_section
 from pipelines.report.markdown import to_markdown
@@ -372,7 +374,9 @@ def test_without_git_the_reason_is_reported(tmp_path: Path) -> None:
             command(tmp_path)
 
 
-def test_committed_figures_come_with_the_parameters_that_made_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_committed_figures_come_with_the_parameters_that_made_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     made, now = EXPERIMENTS["wholebody-tcformer"], EXPERIMENTS["wholebody-ctm-topk"]
     paper = tree_with(made)["paper"]
     pose = paper["finetune"]["wholebody"]
@@ -390,15 +394,21 @@ def test_committed_figures_come_with_the_parameters_that_made_them(monkeypatch: 
         "data": {
             "timestamp": "2026-01-01",
             "params": {"params.yaml": {"data": tree_with(now)}},
-            "metrics": {
-                "runs/paper/evaluate/wholebody/metrics.json": {"data": figures},
-                "runs/paper/evaluate/face/metrics.json": {"error": {"type": "FileNotFoundError"}},
-            },
+            "outs": {f"runs/paper/evaluate/{task}/metrics.json": {"hash": task} for task in ("wholebody", "face")},
         },
     }
+
+    def read(path: str, *, repo: str, rev: str, encoding: str) -> str:
+        assert (repo, rev) == (str(ROOT), "0123abc")
+        if "face" in path:
+            raise FileMissingError(path)
+        return json.dumps(figures)
+
+    monkeypatch.setattr("dvc.api.read", read)
     (found,) = runs_in(state, ROOT)
     assert found.metrics == {"wholebody": figures} and found.commit_time == "2026-01-01"
     assert origin_of(made, found.params) == "trained" and origin_of(now, found.params) is None
+    assert "evaluate/face/metrics.json of main is left out" in capsys.readouterr().err
     assert list(runs_in({**state, "rev": "workspace"}, ROOT / "docs")) == []
 
 
@@ -412,8 +422,10 @@ def test_figures_in_the_workspace_count_if_its_weights_fit_its_parameters(tmp_pa
     def found(experiment: Experiment) -> list[MeasuredRun]:
         tree = tree_with(experiment)
         YAML().dump(tree, tmp_path / "params.yaml")
-        metrics = {"runs/paper/evaluate/wholebody/metrics.json": {"data": {"body": {"AP": 0.5}}}}
-        data = {"params": {"params.yaml": {"data": tree}}, "metrics": metrics}
+        metrics = tmp_path / "runs/paper/evaluate/wholebody/metrics.json"
+        metrics.parent.mkdir(parents=True, exist_ok=True)
+        metrics.write_text('{"body": {"AP": 0.5}}')
+        data = {"params": {"params.yaml": {"data": tree}}}
         return list(runs_in({"rev": "workspace", "data": data}, tmp_path))
 
     (run,) = found(trained)
@@ -431,3 +443,38 @@ def test_the_page_is_current() -> None:
     commands = re.findall(r"python -m stages\.experiments (?:queue|show|table) ((?:[a-z][\w-]* ?)+)", page)
     named = {word for command in commands for word in command.split()}
     assert named and select(named, EXPERIMENTS)
+
+
+def state_of(name: str, lr: float, body_ap: float) -> dict[str, Any]:
+    params = {"recipe": "sample", "sample": {"finetune": {"wholebody": {"lr": lr, "seed": 0}}}}
+    return {
+        "rev": "0123456789abcdef",
+        "name": name,
+        "data": {
+            "params": {"params.yaml": {"data": params}},
+            "metrics": {
+                "metrics/sample/evaluate-wholebody.json": {"data": {"body_AP": body_ap}},
+                "metrics/sample/evaluate-face.json": {"error": {"type": "FileNotFoundError"}},
+            },
+            "outs": {"runs/sample/finetune/wholebody/validation.csv": {"hash": name}},
+        },
+    }
+
+
+def test_experiments_side_by_side(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    states = [state_of("fast", 0.002, 0.31), state_of("slow", 0.001, 0.28), {"rev": "workspace", "data": {}}]
+    monkeypatch.setattr("dvc.api.read", lambda *place, **where: "step,epoch,val_loss\n8,1,0.5\n16,2,0.25\n")
+    report = side_by_side((), states, tmp_path)
+    markdown = to_markdown(report)
+    for line in (
+        "| stage | measure | fast | slow |",
+        "| evaluate-wholebody | body_AP | 0.31 | 0.28 |",
+        "| section | parameter | fast | slow |",
+        "| sample.finetune.wholebody | lr | 0.002 | 0.001 |",
+        "| fast | 2 | 0.5 | 0.25 | 0.5 | 0.25 | 16 |",
+    ):
+        assert line in markdown.splitlines()
+    assert "seed" not in markdown
+    assert "| stage | measure | slow |" in to_markdown(side_by_side(["slow"], states, tmp_path))
+    with pytest.raises(UserError, match="expected one of fast, slow, workspace"):
+        side_by_side(["quick"], states, tmp_path)

@@ -259,7 +259,11 @@ def test_a_report_of_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     params = load_params(layout.PARAMS)
     recipe = layout.Layout(params.recipe)
     nothing = gather(recipe, params, versions={"python": "3"})
-    assert [section.title for section in nothing.sections][:3] == ["Results", "What the network sees", "Training"]
+    assert [section.title for section in nothing.sections][:3] == [
+        "Results",
+        "What the network sees",
+        "Tokens one by one",
+    ]
     summary, *tables = nothing.sections[0].parts
     assert isinstance(summary, Table) and len(summary.rows) == 7
     assert [row[2] for row in summary.rows] == [None] * 7
@@ -267,7 +271,7 @@ def test_a_report_of_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
     files = {
         "evaluate/imagenet/metrics.json": '{"top1": 0.5, "baseline": {"top1": 0.25}}',
-        "visualize/face.json": '{"stage 4": {"mean": 64.0}}',
+        "visualize/face.json": '{"stage4": {"cells_per_token_on_person": 63.62819, "cells_per_token_around": 64.92}}',
         "visualize/imagenet.json": "{}",
         "pretrain/training.csv": "step,loss\n1,2.5\n2,1.5\n",
         "pretrain/provenance.json": '{"training": "pretrain-0123", "data": "4567"}',
@@ -284,7 +288,10 @@ def test_a_report_of_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         "# TCFormer, recipe sample",
         "| classification | top-1 | 0.500 | 0.250 (chance) | 2.0 |",
         "![Face landmarks: tokens and predictions](<../visualize/face/tokens.png>)",
-        "| stage 4.mean | 64 |",
+        "| 4 | 63.6 | 64.9 |",
+        "| epochs | 9 | 16 | 20 | 30 |",
+        "| learning rate | 0.002 | 0.005 | 0.005 | 0.0007 |",
+        "| crop, pixels | 64 | 128 × 96 | 64 × 64 | 64 |",
         "| training | 2 | 2.5 | 1.5 | 2.5 | 1.5 | 2 |",
         "| validation | 1 | 0.75 | 0.75 | 0.75 | 0.75 | 8 |",
         "| pretrain training | pretrain-0123 |",

@@ -42,6 +42,8 @@ def test_the_graph_runs_records_and_repeats(workplace: Workplace, shared_ray: di
     assert mesh["generated"]["count"] == 4 and mesh["baseline"]["generated"]["mpjpe"] > 0
     for task in ("imagenet", "wholebody", "face", "mesh"):
         assert (runs / "visualize" / task / "tokens.png").read_bytes().startswith(b"\x89PNG")
+        assert json.loads((workplace.folder / "metrics" / "sample" / f"evaluate-{task}.json").read_text())
+        assert (runs / "visualize" / task / "inspector.json").is_file()
     report = (runs / "report" / "report.md").read_text()
     assert all(title in report for title in ("whole-body pose", "face landmarks", "body mesh"))
 
@@ -67,6 +69,8 @@ def test_the_graph_runs_records_and_repeats(workplace: Workplace, shared_ray: di
     artifacts = {path.name for path in (workplace.folder / "mlruns").rglob("*") if path.is_file()}
     assert {"model.safetensors", "tokens.png", "metrics.json"} <= artifacts
 
+    shown = workplace.run("dvc", "metrics", "show")
+    assert "metrics/sample/finetune-face.json" in shown and "PA_MPJPE" in shown and "!" not in shown
     assert stages_run_by(workplace, "dvc", "repro") == set()
     workplace.set(cluster__workers=1, tracking__experiment="another")
     assert stages_run_by(workplace, "dvc", "repro") == set(), "where things run is no result"

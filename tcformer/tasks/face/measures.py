@@ -11,6 +11,7 @@ from tcformer.data.face.landmarks import EYE_CORNERS, FLIP_PAIRS, NUM_LANDMARKS
 from tcformer.draw.face import face_mask
 from tcformer.metrics.points import PointTables, image_point_table
 from tcformer.metrics.tokens import Region
+from tcformer.tables import Metrics, group_names, measured
 from tcformer.tasks.face.task import FaceTask
 
 # First and last landmark of each part.
@@ -21,6 +22,16 @@ _PART_OF = [
     for i in range(NUM_LANDMARKS)
 ]
 _TWINS = {part: np.array([p for p in FLIP_PAIRS if _PART_OF[p[0]] == part]) for part, _, _ in _PARTS}
+
+
+def headline(metrics: Metrics) -> dict[str, float]:
+    """See `tcformer.tasks.registry.TaskEntry.headline`."""
+    return measured(metrics, {"NME": ("full", "NME")})
+
+
+def parts(metrics: Metrics) -> dict[str, float]:
+    """See `tcformer.tasks.registry.TaskEntry.parts`; the NME of the test set and of its subsets."""
+    return measured(metrics, {name: (name, "NME") for name in group_names(metrics)})
 
 
 def keypoints(task: FaceTask, predictions: list[dict[str, Any]]) -> PointTables:

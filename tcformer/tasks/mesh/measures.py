@@ -13,6 +13,7 @@ from tcformer.body.joints import NUM_OPENPOSE, SPIN_FLIP
 from tcformer.draw.mesh import body_mask
 from tcformer.metrics.points import PointTable, PointTables, mean_of_counted
 from tcformer.metrics.tokens import Region
+from tcformer.tables import Metrics, group_names, measured
 from tcformer.tasks.mesh.task import MeshTask
 
 #: The 14 evaluated joints, in the order of `tcformer.metrics.mesh.H36M_TO_J14`.
@@ -33,6 +34,17 @@ _PAIRS = np.array([(i, int(j)) for i, j in enumerate(SPIN_FLIP) if i < j])
 # OpenPose's 25 joints and the 24 others are two sets of joints of one body, and files contain one or both.
 _TWINS = {"openpose": _PAIRS[_PAIRS[:, 0] < NUM_OPENPOSE], "joints": _PAIRS[_PAIRS[:, 0] >= NUM_OPENPOSE]}
 _LEAST_POINTS = 4  # from which a camera is computed
+
+
+def headline(metrics: Metrics) -> dict[str, float]:
+    """See `tcformer.tasks.registry.TaskEntry.headline`; the errors on the first test set, mm."""
+    first = next(iter(group_names(metrics)), "")
+    return measured(metrics, {"MPJPE": (first, "mpjpe"), "PA_MPJPE": (first, "pa_mpjpe")})
+
+
+def parts(metrics: Metrics) -> dict[str, float]:
+    """See `tcformer.tasks.registry.TaskEntry.parts`; the MPJPE of each test set, mm."""
+    return measured(metrics, {name: (name, "mpjpe") for name in group_names(metrics)})
 
 
 def keypoints(task: MeshTask, predictions: list[dict[str, Any]]) -> PointTables:

@@ -12,6 +12,7 @@ from tcformer.draw.wholebody import person_mask
 from tcformer.metrics.points import PointTables, Skipped, image_point_table
 from tcformer.metrics.tokens import Region
 from tcformer.metrics.wholebody_results import keypoints_of
+from tcformer.tables import Metrics, measured
 from tcformer.tasks.wholebody.task import WholebodyTask
 
 _PART_OF = [next(part for part, rows in PARTS.items() if i < rows.stop) for i in range(NUM_KEYPOINTS)]
@@ -20,6 +21,22 @@ _TWINS = {
     name: np.array([pair for pair in FLIP_PAIRS if _PART_OF[pair[0]] == part])
     for name, part in (("body", "body"), ("foot", "foot"), ("face", "face"), ("hand", "lefthand"))
 }
+
+#: The parts with an AP of their own in metrics.json, with the names that charts give them.
+_MEASURED = {"body": "body", "foot": "foot", "face": "face", "hand": "hands", "wholebody": "whole body"}
+
+
+def headline(metrics: Metrics) -> dict[str, float]:
+    """See `tcformer.tasks.registry.TaskEntry.headline`; AP is that of all points, or of the parts alone that exist."""
+    of_parts = {f"{part}_AP": (part, "AP") for part in _MEASURED if part != "wholebody"}
+    if "wholebody" in metrics:
+        of_parts = {"AP": ("wholebody", "AP"), "body_AP": ("body", "AP")}
+    return measured(metrics, {**of_parts, "OKS": ("oks",)})
+
+
+def parts(metrics: Metrics) -> dict[str, float]:
+    """See `tcformer.tasks.registry.TaskEntry.parts`; the AP of each part."""
+    return measured(metrics, {name: (part, "AP") for part, name in _MEASURED.items()})
 
 
 def keypoints(task: WholebodyTask, predictions: list[dict[str, Any]]) -> PointTables:

@@ -8,10 +8,12 @@ import numpy as np
 import torch
 
 import tcformer
+from pipelines import visualization
 from pipelines.params import load_params, spec_to_json
 from pipelines.visualization import draw_examples
-from tcformer.draw import Partition
-from tcformer.tasks import TASKS
+from tcformer.draw import Example, Partition
+from tcformer.tasks import TASKS, ValidationMeasure
+from tcformer.tasks.drawing import Drawn
 from tcformer.tasks.imagenet.drawing import class_titles
 from tests import small
 
@@ -36,11 +38,43 @@ def test_a_sheet_of_tokens_without_measures(tmp_path: Path) -> None:
     params = small.parameters(tmp_path, visualize__imagenet__samples=2)
     root, spec = small.generate("imagenet", params, tmp_path), params.sample.spec_of("imagenet")
     weights = tmp_path / "model.safetensors"
-    tcformer.save_model(spec.build(root).build_model(), weights, {"options": spec_to_json(spec)})
+    tcformer.save_model(spec.build(root).build_model(), weights, {"options": spec_to_json(spec), "training": "none"})
     drawing = params.sample.drawing_of("imagenet")
     assert draw_examples("imagenet", weights, root, drawing, tmp_path / "out") == {}
     picture = cv2.imread(str(tmp_path / "out/tokens.png"))
     assert picture is not None and picture.shape[0] > 2 * 4 * 64 and picture.shape[1] > 6 * 4 * 64
+    extremes = cv2.imread(str(tmp_path / "out/extremes.png"))
+    assert extremes is not None and extremes.shape[0] > 6 * 4 * 64, "three of the best and three of the worst"
+    first, second = json.loads((tmp_path / "out/inspector.json").read_text())["pictures"]
+    assert first["label"].startswith("predicted: ") and first["grid"] == [16, 16]
+    assert [stage["tokens"] for stage in second["stages"]] == [256, 64, 16, 4]
+
+
+def test_the_best_pictures_come_first() -> None:
+    """Of equal measures the smaller loss is the better; where less of a measure is better, the order turns round."""
+    scores = {0: (0.0, 3.0), 1: (1.0, 0.2), 2: (1.0, 0.1), 3: (0.0, 9.0), 4: (0.5, 1.0)}
+
+    class Viewer:
+        measure = ValidationMeasure("pck", higher_is_better=True)
+
+        def __len__(self) -> int:
+            return len(scores)
+
+        def score(self, index: int) -> tuple[float, float]:
+            return scores[index]
+
+        def draw(self, index: int) -> Drawn:
+            return Drawn(Example(np.zeros((4, 4, 3), np.uint8), (), label=f"picture {index}"), np.zeros((4, 4), bool))
+
+    def labels(viewer: Viewer) -> list[str]:
+        return [example.label for example in visualization._extremes(viewer)]  # type: ignore[arg-type]
+
+    assert labels(Viewer()) == [
+        *("best: pck 1; picture 2", "best: pck 1; picture 1"),
+        *("worst: pck 0; picture 0", "worst: pck 0; picture 3"),
+    ]
+    Viewer.measure = ValidationMeasure("nme", higher_is_better=False)
+    assert labels(Viewer())[0] == "best: nme 0; picture 0" and labels(Viewer())[-1] == "worst: nme 1; picture 1"
 
 
 def test_classes_of_imagenet_have_the_names_of_their_synsets(tmp_path: Path) -> None:

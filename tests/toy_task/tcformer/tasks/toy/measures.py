@@ -9,6 +9,17 @@ from tcformer.tasks.toy.task import ToyTask
 
 from tcformer.metrics.points import PointTables, image_point_table
 from tcformer.metrics.tokens import Region
+from tcformer.tables import Metrics, measured
+
+
+def headline(metrics: Metrics) -> dict[str, float]:
+    """See `tcformer.tasks.registry.TaskEntry.headline`."""
+    return measured(metrics, {"error": ("error",)})
+
+
+def parts(metrics: Metrics) -> dict[str, float]:
+    """See `tcformer.tasks.registry.TaskEntry.parts`."""
+    return measured(metrics, {"disc": ("error",), "mean point": ("baseline", "error")})
 
 
 def keypoints(task: ToyTask, predictions: list[dict[str, Any]]) -> PointTables:

@@ -1,0 +1,125 @@
+"""Experiments side by side: what they measured, in which parameters they differ, and their curves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipelines.layout import Layout
+from pipelines.paper.dvc_experiments import read_output
+from pipelines.report.numbers import parameter_text
+from pipelines.report.parts import Curve, Part, Report, Section
+from pipelines.report.read import history_series, parse_history
+from tcformer.errors import UserError
+from tcformer.tables import Cell, Table
+from tcformer.tasks import TASKS
+
+_MOST_CURVES = 4  # in one pair of axes: the page has four colours
+
+
+def side_by_side(names: Sequence[str], states: Sequence[Mapping[str, Any]], repository: Path) -> Report:
+    """A report with a column for each experiment.
+
+    Args:
+        names: of experiments, commits, or "workspace", in the order of the columns; (): all that measured something.
+        states: from `dvc_experiments.all_states`.
+        repository: its folder.
+
+    Raises:
+        UserError: there is no experiment with a name.
+    """
+    chosen = _choose(names, states)
+    curves = tuple(curve for task in TASKS for curve in _curves(task, chosen, repository))
+    note = f"The first {_MOST_CURVES} experiments. " if len(chosen) > _MOST_CURVES else ""
+    return Report(
+        "TCFormer, experiments side by side",
+        (
+            Section("Results", (_results(chosen), _differences(chosen))),
+            Section("Training", curves, f"{note}Curves are missing where DVC has no file of the training."),
+        ),
+    )
+
+
+def _choose(names: Sequence[str], states: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Name -> state."""
+    named = {_name(state): state for state in states}
+    if not names:
+        return {name: state for name, state in named.items() if _headlines(state)}
+    for name in names:
+        if name not in named:
+            raise UserError(
+                f"experiment {name!r}: DVC has none of that name; expected one of {', '.join(named)}; "
+                "`dvc exp list` shows them"
+            )
+    return {name: named[name] for name in names}
+
+
+def _name(state: Mapping[str, Any]) -> str:
+    return str(state.get("name") or state["rev"][:9])
+
+
+def _params(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    params: Mapping[str, Any] = (state.get("data") or {}).get("params") or {}
+    tree: Mapping[str, Any] = (params.get("params.yaml") or {}).get("data") or {}
+    return tree
+
+
+def _headlines(state: Mapping[str, Any]) -> dict[tuple[str, str], float]:
+    """(stage, measure) -> value."""
+    files = (state.get("data") or {}).get("metrics") or {}
+    return {
+        (Path(path).stem, measure): value
+        for path, content in files.items()
+        for measure, value in (content.get("data") or {}).items()
+        if isinstance(value, int | float)
+    }
+
+
+def _results(chosen: Mapping[str, Mapping[str, Any]]) -> Table:
+    values = {name: _headlines(state) for name, state in chosen.items()}
+    keys = dict.fromkeys(key for of_one in values.values() for key in of_one)
+    rows: list[tuple[Cell, ...]] = []
+    for stage, measure in keys:
+        found = (of_one.get((stage, measure)) for of_one in values.values())
+        rows.append((stage, measure, *("-" if value is None else f"{value:.4g}" for value in found)))
+    note = "The measures are those of metrics/<recipe>/ (docs/measures.md). -: not measured."
+    return Table("What was measured", ("stage", "measure", *chosen), tuple(rows), _align(chosen), note=note)
+
+
+def _differences(chosen: Mapping[str, Mapping[str, Any]]) -> Table:
+    values = {name: dict(_flat(_params(state))) for name, state in chosen.items()}
+    keys = dict.fromkeys(key for of_one in values.values() for key in of_one)
+    rows = []
+    for key in keys:
+        found = [of_one.get(key, "-") for of_one in values.values()]
+        if len(set(found)) > 1:
+            section, _, leaf = key.rpartition(".")
+            rows.append((section or "all", leaf, *found))
+    if not rows and chosen:
+        rows.append(("all", "every parameter", *("the same" for _ in chosen)))
+    return Table("Parameters that differ", ("section", "parameter", *chosen), tuple(rows), _align(chosen))
+
+
+def _align(chosen: Mapping[str, object]) -> str:
+    return "ll" + "r" * len(chosen)
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", parameter_text(value)
+
+
+def _curves(task: str, chosen: Mapping[str, Mapping[str, Any]], repository: Path) -> Iterator[Part]:
+    series = []
+    for name, state in list(chosen.items())[:_MOST_CURVES]:
+        folder = Layout(_params(state).get("recipe", ""), repository).training(task)
+        path = (folder / "validation.csv").relative_to(repository).as_posix()
+        text = read_output(path, state, repository)
+        if text is not None:
+            series.append(history_series(parse_history(text, f"{path} of {name}"), "val_loss", name))
+    if series:
+        yield Curve(f"{TASKS[task].part('report').TITLE}: validation loss", "step", "loss", tuple(series))
