@@ -30,6 +30,11 @@ class LossMeter:
             self._sums[name] = self._sums.get(name, torch.zeros((), device=self._device)) + value.detach().float()
         self._count += 1
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there was no loss since the last row, because all steps were skipped."""
+        return not self._count
+
     def state(self) -> dict[str, float]:
         """The sums since the last row, and their count as "count"."""
         return {**{name: value.item() for name, value in self._sums.items()}, "count": self._count}
