@@ -15,7 +15,7 @@ from pipelines.training.engine import EngineOptions, gradient_norm, nan_unless_f
 from pipelines.training.optimizer import build_optimizer
 from pipelines.training.sampling import BatchPlan
 from pipelines.training.schedule import scheduler
-from pipelines.training.state import AVERAGES, STEP, OptimizerState, moments_of, set_moments, set_schedule, trainable
+from pipelines.training.state import AVERAGES, STEP, OptimizerState, set_moments, set_schedule, state_of, trainable
 from tcformer.models import Network
 
 
@@ -106,40 +106,40 @@ class DeepSpeedEngine:
         return list(zip(optimizer.bit16_groups, optimizer.single_partition_of_fp32_groups, strict=True))
 
     def optimizer_state(self) -> OptimizerState:
-        optimizer, schedule = self._wrapped.optimizer, self._wrapped.lr_scheduler.state_dict()
+        optimizer, schedule = self._wrapped.optimizer, self._wrapped.lr_scheduler
         if not self._is_partitioned:
-            return OptimizerState(moments_of(optimizer, self.module), schedule)
+            return state_of(optimizer, schedule, self.module)
         from deepspeed.utils import safe_get_full_optimizer_state
 
         is_first = torch.distributed.get_rank() == 0
-        steps = {parameter: optimizer.state[part][STEP] for group, part in self._groups() for parameter in group}
-        moments: dict[str, dict[str, Tensor]] = {}
+        moments: dict[str, Tensor] = {}
         for name, parameter in trainable(self.module):
             for key in AVERAGES:
                 value = safe_get_full_optimizer_state(parameter, key)  # adds up the workers' parts, so all must call it
                 if is_first:
-                    moments.setdefault(name, {STEP: steps[parameter]})[key] = value.cpu()
-        return OptimizerState(moments, schedule)
+                    moments[f"{key}.{name}"] = value.cpu()
+        steps = {parameter: int(optimizer.state[part][STEP]) for group, part in self._groups() for parameter in group}
+        numbers = {name: steps[parameter] for name, parameter in trainable(self.module)}
+        return OptimizerState(moments, numbers, schedule.state_dict())
 
     def load(self, weights: dict[str, Tensor], optimizer: OptimizerState) -> None:
         self.module.load_state_dict(weights)
         set_schedule(self._wrapped.lr_scheduler, optimizer.schedule)
         if not self._is_partitioned:
-            set_moments(self._wrapped.optimizer, self.module, optimizer.moments)
+            set_moments(self._wrapped.optimizer, self.module, optimizer)
             return
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
 
         names = {parameter: name for name, parameter in trainable(self.module)}
-        for group, partition in self._groups():
-            found = [optimizer.moments.get(names[parameter], {}) for parameter in group]
-            # A partition has one step for all of its parameters.
-            steps = [float(moments[STEP]) for moments in found if STEP in moments]
-            self._wrapped.optimizer.state[partition][STEP].fill_(max(steps, default=0.0))
-            for parameter, moments in zip(group, found, strict=True):
-                safe_set_full_fp32_param(parameter, parameter.detach())
-                for key in AVERAGES:
-                    if key in moments:
-                        safe_set_full_optimizer_state(parameter, moments[key].to(parameter.device), key)
+        for parameter, name in names.items():
+            safe_set_full_fp32_param(parameter, parameter.detach())
+            for key in AVERAGES:
+                if name in optimizer.steps:
+                    value = optimizer.moments[f"{key}.{name}"].to(parameter.device)
+                    safe_set_full_optimizer_state(parameter, value, key)
+        for group, partition in self._groups():  # a partition has one number of steps for all of its parameters
+            steps = max(optimizer.steps.get(names[parameter], 0) for parameter in group)
+            self._wrapped.optimizer.state[partition][STEP].fill_(steps)
 
 
 def start_deepspeed(model: Network, options: EngineOptions) -> DeepSpeedEngine:

@@ -13,7 +13,7 @@ from pipelines.params import Training
 from pipelines.training.optimizer import build_optimizer
 from pipelines.training.sampling import BatchPlan
 from pipelines.training.schedule import scheduler
-from pipelines.training.state import OptimizerState, moments_of, set_moments, set_schedule
+from pipelines.training.state import OptimizerState, set_moments, set_schedule, state_of
 from tcformer.models import Network
 
 
@@ -144,9 +144,9 @@ class TorchEngine:
         return finite
 
     def optimizer_state(self) -> OptimizerState:
-        return OptimizerState(moments_of(self._optimizer, self.module), self._scheduler.state_dict())
+        return state_of(self._optimizer, self._scheduler, self.module)
 
     def load(self, weights: dict[str, Tensor], optimizer: OptimizerState) -> None:
         self.module.load_state_dict(weights)
-        set_moments(self._optimizer, self.module, optimizer.moments)
+        set_moments(self._optimizer, self.module, optimizer)
         set_schedule(self._scheduler, optimizer.schedule)

@@ -470,13 +470,11 @@ def _count_skipped_step(worker: Worker, step: int, losses: list[Tensor]) -> None
     first = step * batch.global_batch
     order = SampleOrder(len(worker.data), worker.job.training.seed)
     names = listed(str(order[place][1]) for place in sorted(found or range(first, first + batch.global_batch)))
-    reason = (
-        f"the {what} of step {step + 1} {'is' if found else 'are'} not finite for samples {names} of the training set"
-    )
+    reason = f"step {step + 1}: the {what} not finite for the training set's samples {names}"
     if skipped.in_a_row < MOST_SKIPPED:
-        worker.send(Note(f"{reason}: the step is skipped"))
+        worker.send(Note(f"{reason}; the step is skipped"))
         return
     raise UserError(
-        f"{reason}, as in the {MOST_SKIPPED - 1} steps before, which were skipped: lower the learning rate or clip "
-        f"gradients (training.optimizer), or check these samples; {_last_checkpoint(worker.store)}"
+        f"{reason}, and {MOST_SKIPPED - 1} steps before it were skipped: lower the learning rate or clip gradients "
+        f"(training.optimizer), or check these samples; {_last_checkpoint(worker.store)}"
     )

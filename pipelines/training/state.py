@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-MOMENTS, SCHEDULE = "optimizer.safetensors", "schedule.json"
-STEP, AVERAGES = "step", ("exp_avg", "exp_avg_sq")  # what AdamW keeps of a parameter, under PyTorch's names
+MOMENTS, POSITION = "optimizer.safetensors", "optimizer.json"
+AVERAGES = ("exp_avg", "exp_avg_sq")  # PyTorch's names of AdamW's moving averages
+STEP = "step"  # and of the number of updates that they contain
 
 
 @dataclass(frozen=True)
@@ -22,32 +23,25 @@ class OptimizerState:
     """The state of AdamW and of the learning-rate schedule.
 
     Attributes:
-        moments: parameter -> AdamW's "step", "exp_avg" and "exp_avg_sq" in float32, the last two in the parameter's
-            shape. A parameter that has never had a gradient may be absent.
+        moments: "exp_avg.<parameter>" and "exp_avg_sq.<parameter>" -> float32 in the parameter's shape. Those of a
+            parameter that has never had a gradient may be absent.
+        steps: parameter -> number of updates that its moments contain.
         schedule: the scheduler's `state_dict`.
     """
 
-    moments: dict[str, dict[str, Tensor]]
+    moments: dict[str, Tensor]
+    steps: dict[str, int]
     schedule: dict[str, Any]
-
-    def tensors(self) -> dict[str, Tensor]:
-        """All tensors, named "exp_avg.<parameter>" and so on."""
-        return {f"{key}.{name}": value for name, found in self.moments.items() for key, value in found.items()}
 
     def save(self, folder: Path) -> None:
         """Write the state to files in `folder`."""
-        tensors = {name: value.detach().cpu().contiguous() for name, value in self.tensors().items()}
-        save_file(tensors, folder / MOMENTS)
-        (folder / SCHEDULE).write_text(json.dumps(self.schedule))
+        save_file({name: value.detach().cpu().contiguous() for name, value in self.moments.items()}, folder / MOMENTS)
+        (folder / POSITION).write_text(json.dumps({"steps": self.steps, "schedule": self.schedule}))
 
     @classmethod
     def load(cls, folder: Path) -> "OptimizerState":
         """Read what `save` wrote; the tensors are on the CPU."""
-        moments: dict[str, dict[str, Tensor]] = {}
-        for tensor_name, value in load_file(folder / MOMENTS).items():
-            key, _, name = tensor_name.partition(".")
-            moments.setdefault(name, {})[key] = value
-        return cls(moments, json.loads((folder / SCHEDULE).read_text()))
+        return cls(load_file(folder / MOMENTS), **json.loads((folder / POSITION).read_text()))
 
 
 def trainable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
@@ -55,18 +49,23 @@ def trainable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
 
 
-def moments_of(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, dict[str, Tensor]]:
-    """The moments of an optimiser over the model's own parameters."""
-    return {
-        name: dict(optimizer.state[parameter]) for name, parameter in trainable(model) if parameter in optimizer.state
-    }
+def state_of(
+    optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LRScheduler, model: nn.Module
+) -> OptimizerState:
+    """The state of an optimiser over the model's own parameters."""
+    found = [(name, state) for name, parameter in trainable(model) if (state := optimizer.state.get(parameter))]
+    moments = {f"{key}.{name}": state[key] for name, state in found for key in AVERAGES}
+    return OptimizerState(moments, {name: int(state[STEP]) for name, state in found}, scheduler.state_dict())
 
 
-def set_moments(optimizer: torch.optim.Optimizer, model: nn.Module, moments: dict[str, dict[str, Tensor]]) -> None:
-    """Give an optimiser over the model's own parameters these moments."""
+def set_moments(optimizer: torch.optim.Optimizer, model: nn.Module, saved: OptimizerState) -> None:
+    """Give an optimiser over the model's own parameters the saved moments."""
     for name, parameter in trainable(model):
-        if name in moments:
-            optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in moments[name].items()}
+        if name in saved.steps:
+            optimizer.state[parameter] = {
+                STEP: torch.tensor(float(saved.steps[name]), device=parameter.device),
+                **{key: saved.moments[f"{key}.{name}"].to(parameter.device) for key in AVERAGES},
+            }
 
 
 def set_schedule(scheduler: torch.optim.lr_scheduler.LRScheduler, schedule: dict[str, Any]) -> None:
