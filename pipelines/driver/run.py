@@ -1,103 +1,39 @@
 """A training as the driver sees it: name it by what determines it, launch it, record it, collect its results."""
 
 import json
-import os
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from pipelines.adapters.deepspeed import start_deepspeed
 from pipelines.adapters.mlflow import Run
 from pipelines.adapters.ray import run_training, session
 from pipelines.adapters.storage import Store
-from pipelines.datasets.prepared import Prepared
 from pipelines.driver.local import train_locally
+from pipelines.driver.lock import only_one
+from pipelines.driver.plan import TrainingPlan, checkpoints_root, plan_of
 from pipelines.driver.progress import TrainingProgress
+from pipelines.driver.stored import unfinished_with_other_inputs, write_inputs
 from pipelines.layout import Layout
-from pipelines.params import Cluster, Params, Training, spec_to_json, training_section
+from pipelines.params import Cluster, Params, spec_to_json
 from pipelines.process import Interrupted, noted_interrupts, runs_locally
-from pipelines.provenance import code_version, cpu, git_revision, versions
+from pipelines.provenance import cpu, git_revision, versions
 from pipelines.training import checkpoint
 from pipelines.training.events import Event, Note, Row
 from pipelines.training.job import Job
 from pipelines.training.link import Link
 from pipelines.training.loop import train
 from pipelines.training.outputs import write_outputs
-from tcformer.errors import UserError
-from tcformer.files import sha256_of_file, sha256_of_json
-from tcformer.tasks import PRETRAINING, TaskSpec
-
-
-@dataclass(frozen=True)
-class TrainingPlan:
-    """What determines a training's result.
-
-    Attributes:
-        task: the task with its options.
-        training: the parameters of the loop.
-        data: the prepared dataset.
-        initial: weights file that the network or its backbone starts from; None for random weights.
-    """
-
-    task: TaskSpec
-    training: Training
-    data: Prepared
-    initial: Path | None
-
-    def __post_init__(self) -> None:
-        if self.initial and not self.initial.is_file():
-            raise UserError(
-                f"there is no weights file {self.initial} to start {self.stage} from: run the stage that makes it, or "
-                f"give the path of one as {training_section(self.task.name)}.initial"
-            )
-
-    @property
-    def stage(self) -> str:
-        """DVC's name of the stage: "pretrain", "finetune@face"."""
-        return "pretrain" if self.task.name == PRETRAINING else f"finetune@{self.task.name}"
-
-    @property
-    def file_name(self) -> str:
-        """The stage as part of a file name: "finetune-face"."""
-        return self.stage.replace("@", "-")
-
-    @cached_property
-    def key(self) -> str:
-        """Identity of the result: parameters, data, initial weights and code, but not where it runs.
-
-        It names the training's folder and its run in MLflow. Trainings with the plain PyTorch engine have keys of their
-        own, because their checkpoints are other files.
-        """
-        fingerprint = sha256_of_json(
-            {
-                "stage": self.stage,
-                "options": json.loads(spec_to_json(self.task)),
-                "training": self.training.model_dump(mode="json"),
-                "data": self.data.sha256,
-                "initial": sha256_of_file(self.initial) if self.initial else None,
-                "code": code_version(self.stage),
-                "torch": versions()["torch"],
-            }
-        )
-        return f"{self.file_name}-{fingerprint[:16]}{'-local' if runs_locally() else ''}"
+from pipelines.training.sampling import BatchPlan
 
 
 def train_task(task: str, params: Params, fresh: bool = False) -> None:
     """Train a task as params.yaml says, into the folders of its recipe: what the stages `pretrain` and `finetune` do.
 
     Raises:
-        UserError: see `run`.
+        UserError: see `plan_of` and `run`.
     """
-    layout, section = Layout(params.recipe), params.active.training_of(task)
-    pretrained = None if task == PRETRAINING else layout.weights(PRETRAINING)
-    initial = Path(section.initial) if section.initial else pretrained
-    plan = TrainingPlan(params.active.spec_of(task), section.training, Prepared.open(layout.data(task)), initial)
-    run(plan, params, layout.training(task), fresh)
+    run(plan_of(task, params), params, Layout(params.recipe).training(task), fresh)
 
 
 def run(plan: TrainingPlan, params: Params, out: Path, fresh: bool = False) -> None:
@@ -110,13 +46,14 @@ def run(plan: TrainingPlan, params: Params, out: Path, fresh: bool = False) -> N
         fresh: remove its checkpoints first and start anew.
 
     Raises:
-        UserError: another process trains the same plan, parameters that do not fit the machine, lost workers.
+        UserError: another process trains the same plan, parameters that do not fit the machine, lost workers, steps
+            that are not finite, a full disk.
     """
     layout = Layout(params.recipe)
-    root = params.cluster.storage or str(layout.checkpoints)
-    store = Store(f"{root.rstrip('/')}/{plan.key}")
+    root = Store(checkpoints_root(params))
+    store = Store(f"{root.root}/{plan.key}")
     cache = Layout("remote").checkpoints / plan.key  # copies of a remote store's files
-    with _only_one(layout.checkpoints / f"{plan.key}.lock"):
+    with only_one(layout.checkpoints / f"{plan.key}.lock"):
         if fresh:
             for name in store.folders():
                 store.delete(name)
@@ -124,8 +61,13 @@ def run(plan: TrainingPlan, params: Params, out: Path, fresh: bool = False) -> N
             print(f"{plan.stage}: already trained with these parameters, data and code: taking that result")
         elif store.folders():
             print(f"{plan.stage}: resuming from the checkpoints in {store.root}")
+        else:
+            other = unfinished_with_other_inputs(root, plan.key, params.recipe, plan.inputs)
+            if other:
+                print(f"{plan.stage}: {other}")
         with _recorded(plan, params, layout) as tracked:
             if checkpoint.fault(store, checkpoint.FINAL, cache) is not None:
+                write_inputs(store, params.recipe, plan.inputs)
                 _launch(plan, params.cluster, store, tracked)
             finished = checkpoint.open_verified(store, checkpoint.FINAL, cache)
             options = json.loads(spec_to_json(plan.task))
@@ -167,8 +109,11 @@ def _recorded(plan: TrainingPlan, params: Params, layout: Layout) -> Iterator[Ru
 def _launch(plan: TrainingPlan, cluster: Cluster, store: Store, tracked: Run) -> None:
     """Run the training loop, on Ray's workers or in this process."""
     task = plan.task.build(plan.data.root)
-    task.train_set()  # the datasets check annotations and files: their faults are reported before any worker starts
+    # Before any worker starts: the datasets check annotations and files, and the batch must divide among the workers.
+    data = task.train_set()
     task.val_set()
+    workers, group = 1 if runs_locally() else cluster.workers, getattr(data, "samples_per_group", 1)
+    BatchPlan.divide(plan.training.global_batch, plan.training.micro_batch, workers, group)
     initial = None
     if plan.initial:
         initial = f"initial{plan.initial.suffix}"
@@ -213,20 +158,3 @@ def _listener(progress: TrainingProgress, tracked: Run) -> Callable[[Event], Non
             tracked.metrics({"epoch": event.epoch, **event.values, **event.momentary}, event.step)
 
     return on_event
-
-
-@contextmanager
-def _only_one(path: Path) -> Iterator[None]:
-    """Hold a training for this process. Raises UserError that names the process that holds it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    owner, lock = path.with_suffix(".owner"), FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        holder = owner.read_text(encoding="utf-8") if owner.is_file() else "another process"
-        raise UserError(f"this training is running already ({holder}): wait for it, or stop that process") from None
-    try:
-        owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
-        yield
-    finally:
-        lock.release()

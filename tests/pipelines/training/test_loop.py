@@ -13,7 +13,6 @@ import torch
 
 import tcformer
 from pipelines.adapters.storage import Store
-from pipelines.datasets.location import DataLocation
 from pipelines.driver.local import train_locally
 from pipelines.layout import WEIGHTS
 from pipelines.params import Optimizer, Training
@@ -27,7 +26,7 @@ from tcformer.errors import UserError
 from tcformer.models import read_about
 from tcformer.tasks import ValidationMeasure
 from tcformer.tasks.face.task import FaceTask
-from tests.small import generate, parameters
+from tests.small import face_job
 
 STEPS = 6
 
@@ -35,26 +34,9 @@ STEPS = 6
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     """Faces: 8 images, three epochs of two steps of two micro batches."""
+    changes = {"micro_batch": 2, "validate_every": 2, "optimizer__warmup_steps": 2}
     folder = tmp_path_factory.mktemp("loop")
-    params = parameters(
-        folder,
-        finetune__face__training__epochs=3,
-        finetune__face__training__micro_batch=2,
-        finetune__face__training__checkpoint_every=2,
-        finetune__face__training__validate_every=2,
-        finetune__face__training__optimizer__warmup_steps=2,
-        finetune__face__task__input_size=[32, 32],
-    )
-    return Job(
-        name="finetune-face",
-        key="finetune-face-test",
-        task=params.sample.spec_of("face"),
-        data=DataLocation(str(generate("face", params, folder))),
-        training=params.sample.training_of("face").training,
-        store=str(folder / "store"),
-        initial=None,
-        loader_processes=0,
-    )
+    return face_job(folder, **{f"training__{name}": value for name, value in changes.items()})
 
 
 @pytest.fixture(scope="module")
