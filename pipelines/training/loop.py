@@ -130,7 +130,7 @@ def _train_steps(worker: Worker, first: int) -> bool:
     found = BrokenImages()
     processes = worker.job.loader_processes
     batches = training_batches(worker.data, batch, worker.rank, training.seed, first, steps, processes, found)
-    meter = worker.meter
+    meter, statistics = worker.meter, _running_statistics(engine.module)
     if not steps:
         _validate(worker, 0)
     for step in range(first, steps):
@@ -146,7 +146,6 @@ def _train_steps(worker: Worker, first: int) -> bool:
         engine.module.train()
         engine.module.set_progress(step / steps)
         rate = engine.learning_rate
-        statistics = _running_statistics(engine.module)
         before = [value.clone() for value in statistics]
         step_losses: list[dict[str, Tensor]] = []
         is_applied = True
