@@ -228,8 +228,8 @@ def _resume(worker: Worker) -> int:
         worker.history = json.loads((folder / HISTORY).read_text())
         worker.broken = BrokenImages(**json.loads((folder / BROKEN).read_text()))
         worker.skipped = SkippedSteps(**json.loads((folder / SKIPPED).read_text()))
-        meters = json.loads((folder / METER).read_text())
-        worker.meter.load(meters, worker.rank)
+        meter = json.loads((folder / METER).read_text())
+        worker.meter.load(meter["workers"], worker.rank, worker.options.batch.accumulation / meter["accumulation"])
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise UserError(
             f"{worker.store.root}/{chosen.name}: the checkpoint is not one of this training ({str(error)[:200]}): "
@@ -237,11 +237,12 @@ def _resume(worker: Worker) -> int:
         ) from error
     if worker.rank == 0 and (folder / BEST).is_file():
         shutil.copyfile(folder / BEST, worker.scratch / BEST)
-    if len(meters) != worker.options.batch.workers:
+    before, now = len(meter["workers"]), worker.options.batch.workers
+    if before != now:
         worker.send(
             Note(
-                f"{worker.options.batch.workers} workers continue what {len(meters)} began: each step has the same "
-                "samples as before, but sums over workers are rounded differently, so the result is not bit-identical"
+                f"resumed with another number of workers, {now} after {before}: each step has the same samples as "
+                "before, but random numbers of the network and rounding differ, so the result is not bit-identical"
             )
         )
     return chosen.step
@@ -264,7 +265,8 @@ def _save(worker: Worker, step: int) -> None:
                 save_model(worker.engine.module, folder / NETWORK)
                 optimizer.save(folder)
                 _write_history(worker, folder)
-                (folder / METER).write_text(json.dumps(meters))
+                meter = {"accumulation": worker.options.batch.accumulation, "workers": meters}
+                (folder / METER).write_text(json.dumps(meter))
                 if worker.average:
                     worker.average.save(folder)
                 if (worker.scratch / BEST).is_file():

@@ -140,7 +140,7 @@ def interrupt_or_resume(
             if rank == 0:
                 others = WORKERS + 1 - workers
                 assert any(
-                    isinstance(event, Note) and event.text.startswith(f"{workers} workers continue what {others} began")
+                    isinstance(event, Note) and f"number of workers, {workers} after {others}:" in event.text
                     for event in events
                 )
                 assert any(isinstance(event, Started) and event.step == 4 for event in events)
