@@ -53,15 +53,6 @@ class DeepSpeedEngine:
     def __init__(self, wrapped: Any) -> None:
         self._wrapped = wrapped
         self._is_partitioned = wrapped.zero_optimization()
-        if self._is_partitioned:
-            # AdamW makes these at its first update, of one group after the other. DeepSpeed then looks up all of them
-            # after that of the first group, so that functions such as `safe_get_full_optimizer_state` miss the others.
-            for partition in wrapped.optimizer.single_partition_of_fp32_groups:
-                wrapped.optimizer.state[partition] = {
-                    STEP: torch.zeros((), device=partition.device),
-                    **{key: torch.zeros_like(partition) for key in AVERAGES},
-                }
-            wrapped.optimizer._lazy_init_hp_params_optimizer_state()
 
     @property
     def module(self) -> Network:
@@ -162,4 +153,18 @@ def start_deepspeed(model: Network, options: EngineOptions) -> DeepSpeedEngine:
         lr_scheduler=lambda optimizer: scheduler(optimizer, chosen, options.steps, options.steps_per_epoch),
         config=deepspeed_config(options.training, options.batch, compute_dtype(options.training, options.device)),
     )
+    if wrapped.zero_optimization():
+        _create_moments(wrapped.optimizer)
     return DeepSpeedEngine(wrapped)
+
+
+def _create_moments(optimizer: Any) -> None:
+    """Give AdamW the state that it would make at its first update, of one parameter group after the other.
+
+    DeepSpeed looks up the state of all groups after the first group's update, so that functions such as
+    `safe_get_full_optimizer_state` would not find that of the other groups.
+    """
+    for partition in optimizer.single_partition_of_fp32_groups:
+        averages = {key: torch.zeros_like(partition) for key in AVERAGES}
+        optimizer.state[partition] = {STEP: torch.zeros((), device=partition.device), **averages}
+    optimizer._lazy_init_hp_params_optimizer_state()
