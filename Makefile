@@ -9,7 +9,7 @@ TWO := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: repro verify test test-fast test-long check clean help
+.PHONY: repro verify test test-fast test-long check clean clean-checkpoints help
 
 repro: .venv/.installed  ## build the environment, then run the recipe named in params.yaml through DVC
 	$(BIN)/python -m pipelines.shared_ray -- $(BIN)/dvc repro
@@ -44,5 +44,8 @@ check: .venv/.installed  ## lint and type checks alone
 clean:  ## delete the environment, the datasets and the results
 	rm -rf .venv data runs
 
+clean-checkpoints:  ## delete trainings that other parameters, data or code began than the present ones
+	$(BIN)/python -m stages.checkpoints clean
+
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

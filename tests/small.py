@@ -7,7 +7,9 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from pipelines.datasets.location import DataLocation
 from pipelines.params import Params, load_params
+from pipelines.training.job import Job
 from tcformer.tasks import PRETRAINING, TASKS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,3 +57,24 @@ def generate(task: str, params: Params, root: Path) -> Path:
         root / task, params.sample.data_of(task).generate, map=lambda function, items: [function(i) for i in items]
     )
     return root / task
+
+
+def face_job(folder: Path, data: DataLocation | None = None, **changes: Any) -> Job:
+    """A training on 8 faces, three epochs of two steps; `changes` are of the section `finetune.face`, as above.
+
+    Args:
+        folder: for params.yaml, the dataset and the store.
+        data: the dataset; it is generated if there is none.
+    """
+    settings = {"training__epochs": 3, "training__checkpoint_every": 2, "task__input_size": [32, 32], **changes}
+    params = parameters(folder, **{f"finetune__face__{name}": value for name, value in settings.items()})
+    return Job(
+        name="finetune-face",
+        key="finetune-face-test",
+        task=params.sample.spec_of("face"),
+        data=data or DataLocation(str(generate("face", params, folder))),
+        training=params.sample.training_of("face").training,
+        store=str(folder / "store"),
+        initial=None,
+        loader_processes=0,
+    )

@@ -3,18 +3,19 @@
 import logging
 import os
 import warnings
-from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed
 from torch import Tensor
 
 from pipelines.params import Training
 from pipelines.training.device import compute_dtype
-from pipelines.training.engine import EngineOptions
+from pipelines.training.engine import EngineOptions, gradient_norm, nan_unless_finite
 from pipelines.training.optimizer import build_optimizer
 from pipelines.training.sampling import BatchPlan
 from pipelines.training.schedule import scheduler
+from pipelines.training.state import AVERAGES, STEP, OptimizerState, set_moments, set_schedule, state_of, trainable
 from tcformer.models import Network
 
 
@@ -44,10 +45,14 @@ def deepspeed_config(training: Training, batch: BatchPlan, dtype: torch.dtype) -
 
 
 class DeepSpeedEngine:
-    """A model under DeepSpeed; see `pipelines.training.engine.Engine`."""
+    """A model under DeepSpeed; see `pipelines.training.engine.Engine`.
+
+    ZeRO 1 and 2 divide the flat tensor of each parameter group, its moments included, evenly among the workers.
+    """
 
     def __init__(self, wrapped: Any) -> None:
         self._wrapped = wrapped
+        self._is_partitioned = wrapped.zero_optimization()
 
     @property
     def module(self) -> Network:
@@ -64,19 +69,68 @@ class DeepSpeedEngine:
 
     def backward(self, loss: Tensor) -> None:
         """DeepSpeed divides by the accumulation and averages over the workers."""
-        self._wrapped.backward(loss)
+        self._wrapped.backward(nan_unless_finite(loss))
 
-    def step(self) -> None:
-        self._wrapped.step()
+    def step(self) -> bool:
+        wrapped = self._wrapped
+        if not wrapped.is_gradient_accumulation_boundary():
+            wrapped.step()
+            return True
+        if self._is_partitioned:
+            # DeepSpeed computes the norm of all workers' partitions, and itself skips a step where it is not finite.
+            wrapped.step()
+            finite = not wrapped.optimizer.overflow
+        else:
+            finite = bool(gradient_norm(self.module).isfinite())  # each worker has the same gradients already
+            if not finite:
+                wrapped.set_gradient_accumulation_boundary(False)  # `step` then counts the micro batch and no more
+            wrapped.step()
+            wrapped.set_gradient_accumulation_boundary(None)
+        if not finite:
+            wrapped.zero_grad()
+            wrapped.lr_scheduler.step()
+        return finite
 
-    def save(self, folder: Path) -> None:
-        self._wrapped.save_checkpoint(str(folder), tag="state", save_latest=False)
+    def _groups(self) -> list[tuple[list[torch.nn.Parameter], Tensor]]:
+        """The parameters of each group, and this worker's partition of them, by which the optimiser keeps its state."""
+        optimizer = self._wrapped.optimizer
+        return list(zip(optimizer.bit16_groups, optimizer.single_partition_of_fp32_groups, strict=True))
 
-    def load(self, folder: Path) -> None:
-        """The files are pickles: their digests were checked before."""
-        path, _ = self._wrapped.load_checkpoint(str(folder), tag="state")
-        if path is None:
-            raise RuntimeError(f"DeepSpeed could not load the checkpoint in {folder}")
+    def optimizer_state(self) -> OptimizerState:
+        optimizer, schedule = self._wrapped.optimizer, self._wrapped.lr_scheduler
+        if not self._is_partitioned:
+            return state_of(optimizer, schedule, self.module)
+        from deepspeed.utils import safe_get_full_optimizer_state
+
+        is_first = torch.distributed.get_rank() == 0
+        moments: dict[str, Tensor] = {}
+        for name, parameter in trainable(self.module):
+            for key in AVERAGES:
+                value = safe_get_full_optimizer_state(parameter, key)  # adds up the workers' parts, so all must call it
+                if is_first:
+                    moments[f"{key}.{name}"] = value.cpu()
+        steps = {parameter: int(optimizer.state[part][STEP]) for group, part in self._groups() for parameter in group}
+        numbers = {name: steps[parameter] for name, parameter in trainable(self.module)}
+        return OptimizerState(moments, numbers, schedule.state_dict())
+
+    def load(self, weights: dict[str, Tensor], optimizer: OptimizerState) -> None:
+        self.module.load_state_dict(weights)
+        set_schedule(self._wrapped.lr_scheduler, optimizer.schedule)
+        if not self._is_partitioned:
+            set_moments(self._wrapped.optimizer, self.module, optimizer)
+            return
+        from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
+
+        names = {parameter: name for name, parameter in trainable(self.module)}
+        for parameter, name in names.items():
+            safe_set_full_fp32_param(parameter, parameter.detach())
+            for key in AVERAGES:
+                if name in optimizer.steps:
+                    value = optimizer.moments[f"{key}.{name}"].to(parameter.device)
+                    safe_set_full_optimizer_state(parameter, value, key)
+        for group, partition in self._groups():  # a partition has one number of steps for all of its parameters
+            steps = max(optimizer.steps.get(names[parameter], 0) for parameter in group)
+            self._wrapped.optimizer.state[partition][STEP].fill_(steps)
 
 
 def start_deepspeed(model: Network, options: EngineOptions) -> DeepSpeedEngine:
@@ -99,4 +153,18 @@ def start_deepspeed(model: Network, options: EngineOptions) -> DeepSpeedEngine:
         lr_scheduler=lambda optimizer: scheduler(optimizer, chosen, options.steps, options.steps_per_epoch),
         config=deepspeed_config(options.training, options.batch, compute_dtype(options.training, options.device)),
     )
+    if wrapped.zero_optimization():
+        _create_moments(wrapped.optimizer)
     return DeepSpeedEngine(wrapped)
+
+
+def _create_moments(optimizer: Any) -> None:
+    """Give AdamW the state that it would make at its first update, of one parameter group after the other.
+
+    DeepSpeed looks up the state of all groups after the first group's update, so that functions such as
+    `safe_get_full_optimizer_state` would not find that of the other groups.
+    """
+    for partition in optimizer.single_partition_of_fp32_groups:
+        averages = {key: torch.zeros_like(partition) for key in AVERAGES}
+        optimizer.state[partition] = {STEP: torch.zeros((), device=partition.device), **averages}
+    optimizer._lazy_init_hp_params_optimizer_state()

@@ -1,7 +1,9 @@
 """The storage adapter: files that driver and workers share, in a folder or behind an s3:// or gs:// address."""
 
 import contextlib
+import errno
 import io
+import os
 import re
 import shutil
 import uuid
@@ -15,6 +17,7 @@ from tcformer.files import atomic_write
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")  # begins an address; one of a single slash is a mistake
 _SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs", "file")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a quota, a limit of the process
 _EXPECTED = "expected a folder, or an address s3://bucket/folder or gs://bucket/folder"
 
 
@@ -91,7 +94,13 @@ class Store:
             if self.local:
                 with self._opening():
                     Path(self._at(key)).parent.mkdir(parents=True, exist_ok=True)
-                with atomic_write(Path(self._at(key)), durable=True) as part, part.open("wb") as stream:
+                size = source.seek(0, os.SEEK_END)
+                source.seek(0)
+                with (
+                    room_for(Path(self._path), size, key),
+                    atomic_write(Path(self._at(key)), durable=True) as part,
+                    part.open("wb") as stream,
+                ):
                     shutil.copyfileobj(source, stream, 1 << 22)
                 return
             # Closing a stream makes the object, also after an error: so it gets another name until it is whole. Object
@@ -113,6 +122,22 @@ class Store:
             except FileNotFoundError:  # a file system that has folders
                 self._files.create_dir(str(PurePosixPath(path).parent))
                 return self._files.open_output_stream(path)
+
+    def require_space(self, size: int, what: str) -> None:
+        """Raise UserError if the disk of a local store has less than `size` bytes free for `what`."""
+        if self.local and size > _free_bytes(Path(self._path)):
+            raise _disk_full(Path(self._path), size, what)
+
+    def size(self, folder: str) -> int:
+        """Bytes of all files below a folder."""
+        if self.local:
+            return sum(path.lstat().st_size for path in Path(self._at(folder)).rglob("*") if not path.is_dir())
+        import pyarrow.fs
+
+        selector = pyarrow.fs.FileSelector(self._at(folder), allow_not_found=True, recursive=True)
+        with self._opening("read"):
+            entries = self._files.get_file_info(selector)
+        return sum(entry.size or 0 for entry in entries)
 
     def read(self, key: str) -> bytes | None:
         """Bytes of `key`, None where there is no such file."""
@@ -159,6 +184,32 @@ class Store:
 
     def _at(self, key: str) -> str:
         return str(PurePosixPath(self._path) / key)
+
+
+@contextlib.contextmanager
+def room_for(folder: Path, size: int, what: str) -> Iterator[None]:
+    """Turn the failure of the body to write `size` bytes in `folder` because of a full disk into a UserError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise _disk_full(folder, size, what) from error
+
+
+def _disk_full(folder: Path, size: int, what: str) -> UserError:
+    return UserError(
+        f"{folder}: there is no space for {what}: it needs {size} bytes, and the disk has {_free_bytes(folder)} bytes "
+        "free; free some space, or raise the quota or the limit of a file's size. Earlier checkpoints are unchanged, "
+        "and the same command resumes from the last one"
+    )
+
+
+def _free_bytes(folder: Path) -> int:
+    """Free bytes of the disk of a folder that need not exist yet."""
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
 
 
 def _first_line(error: Exception) -> str:

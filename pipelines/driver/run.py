@@ -3,25 +3,24 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from pipelines.adapters.deepspeed import start_deepspeed
 from pipelines.adapters.mlflow import Run
 from pipelines.adapters.ray import run_training, session
 from pipelines.adapters.storage import Store
-from pipelines.datasets.prepared import Prepared
 from pipelines.driver.lease import only_one, only_one_in_storage
 from pipelines.driver.local import train_locally
+from pipelines.driver.plan import TrainingPlan, checkpoints_root, plan_of
 from pipelines.driver.preflight import require_space, require_writable
 from pipelines.driver.progress import TrainingProgress
+from pipelines.driver.stored import unfinished_with_other_inputs, write_inputs
 from pipelines.execution import current_execution, experiment_name
 from pipelines.headlines import write_headline
 from pipelines.layout import Layout
-from pipelines.params import Cluster, InstructionSets, Params, Training, spec_to_json, training_section
+from pipelines.params import Cluster, Params, spec_to_json
 from pipelines.process import Interrupted, noted_interrupts, runs_locally
-from pipelines.provenance import code_version, cpu, git_revision, versions
+from pipelines.provenance import cpu, git_revision, versions
 from pipelines.trained import dataset_used
 from pipelines.training import checkpoint
 from pipelines.training.events import Event, Note, Row
@@ -30,67 +29,9 @@ from pipelines.training.job import Job
 from pipelines.training.link import Link
 from pipelines.training.loop import train
 from pipelines.training.outputs import write_outputs
-from tcformer.errors import UserError
-from tcformer.files import sha256_of_file, sha256_of_json
-from tcformer.tasks import PRETRAINING, TASKS, TaskSpec
-
-
-@dataclass(frozen=True)
-class TrainingPlan:
-    """What determines a training's result.
-
-    Attributes:
-        task: the task with its options.
-        training: the parameters of the loop.
-        data: the prepared dataset.
-        initial: weights file that the network or its backbone starts from; None for random weights.
-        instruction_sets: with which the workers compute.
-    """
-
-    task: TaskSpec
-    training: Training
-    data: Prepared
-    initial: Path | None
-    instruction_sets: InstructionSets = "native"
-
-    def __post_init__(self) -> None:
-        if self.initial and not self.initial.is_file():
-            raise UserError(
-                f"there is no weights file {self.initial} to start {self.stage} from: run the stage that makes it, or "
-                f"give the path of one as {training_section(self.task.name)}.initial"
-            )
-
-    @property
-    def stage(self) -> str:
-        """DVC's name of the stage: "pretrain", "finetune@face"."""
-        return "pretrain" if self.task.name == PRETRAINING else f"finetune@{self.task.name}"
-
-    @property
-    def file_name(self) -> str:
-        """The stage as part of a file name: "finetune-face"."""
-        return self.stage.replace("@", "-")
-
-    @cached_property
-    def key(self) -> str:
-        """Identity of the result: parameters, data, initial weights and code, but not where it runs.
-
-        It names the training's folder and its run in MLflow. Trainings with the plain PyTorch engine have keys of their
-        own, because their checkpoints are other files.
-        """
-        pinned = {} if self.instruction_sets == "native" else {"instruction_sets": self.instruction_sets}
-        fingerprint = sha256_of_json(
-            {
-                "stage": self.stage,
-                "options": json.loads(spec_to_json(self.task)),
-                "training": self.training.model_dump(mode="json"),
-                "data": self.data.sha256,
-                "initial": sha256_of_file(self.initial) if self.initial else None,
-                "code": code_version(self.stage),
-                "torch": versions()["torch"],
-                **pinned,
-            }
-        )
-        return f"{self.file_name}-{fingerprint[:16]}{'-local' if runs_locally() else ''}"
+from pipelines.training.sampling import BatchPlan
+from tcformer.files import sha256_of_json
+from tcformer.tasks import TASKS
 
 
 def train_task(task: str, params: Params, fresh: bool = False) -> None:
@@ -99,17 +40,14 @@ def train_task(task: str, params: Params, fresh: bool = False) -> None:
     The headline of a training is the measure of its final weights on the validation set.
 
     Raises:
-        UserError: see `run`.
+        UserError: see `plan_of` and `run`.
     """
-    layout, section = Layout(params.recipe), params.active.training_of(task)
-    pretrained = None if task == PRETRAINING else layout.weights(PRETRAINING)
-    initial = Path(section.initial) if section.initial else pretrained
-    spec, data = params.active.spec_of(task), Prepared.open(layout.data(task))
-    plan = TrainingPlan(spec, section.training, data, initial, params.instruction_sets)
-    run(plan, params, layout.training(task), fresh)
-    metrics = json.loads((layout.training(task) / "metrics.json").read_text(encoding="utf-8"))
+    out = Layout(params.recipe).training(task)
+    plan = plan_of(task, params)
+    run(plan, params, out, fresh)
+    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     measure = TASKS[task].part("task").TASK.validation_measure.name
-    write_headline(layout.headline(plan.file_name), {"validation": metrics[f"val_{measure}"]})
+    write_headline(Layout(params.recipe).headline(plan.file_name), {"validation": metrics[f"val_{measure}"]})
 
 
 def run(plan: TrainingPlan, params: Params, out: Path, fresh: bool = False) -> None:
@@ -123,11 +61,11 @@ def run(plan: TrainingPlan, params: Params, out: Path, fresh: bool = False) -> N
 
     Raises:
         UserError: another process trains the same plan or writes to `out`, a folder cannot be written or its disk is
-            full, parameters that do not fit the machine, lost workers.
+            full, parameters that do not fit the machine, lost workers, steps that are not finite.
     """
     layout = Layout(params.recipe)
-    root = params.cluster.storage or str(layout.checkpoints)
-    store = Store(f"{root.rstrip('/')}/{plan.key}")
+    root = Store(checkpoints_root(params))
+    store = Store(f"{root.root}/{plan.key}")
     cache = Layout("remote").checkpoints / plan.key  # copies of a remote store's files
     require_writable(out, f"the outputs of {plan.stage}")
     require_writable(layout.checkpoints, "checkpoints")
@@ -139,9 +77,14 @@ def run(plan: TrainingPlan, params: Params, out: Path, fresh: bool = False) -> N
             print(f"{plan.stage}: already trained with these parameters, data and code: taking that result")
         elif store.folders():
             print(f"{plan.stage}: resuming from the checkpoints in {store.shown}")
+        else:
+            other = unfinished_with_other_inputs(root, plan.key, params.recipe, plan.inputs)
+            if other:
+                print(f"{plan.stage}: {other}")
         begins = fresh or not store.folders()
         with _recorded(plan, params, layout, begins) as tracked:
             if checkpoint.fault(store, checkpoint.FINAL, cache) is not None:
+                write_inputs(store, params.recipe, plan.inputs)
                 _launch(plan, params.cluster, store, tracked)
             finished = checkpoint.open_verified(store, checkpoint.FINAL, cache)
             options = json.loads(spec_to_json(plan.task))
@@ -218,8 +161,11 @@ def _run_name(plan: TrainingPlan, experiment: str) -> str:
 def _launch(plan: TrainingPlan, cluster: Cluster, store: Store, tracked: Run) -> None:
     """Run the training loop, on Ray's workers or in this process."""
     task = plan.task.build(plan.data.root)
-    task.train_set()  # the datasets check annotations and files: their faults are reported before any worker starts
+    # Before any worker starts: the datasets check annotations and files, and the batch must divide among the workers.
+    data = task.train_set()
     task.val_set()
+    workers, group = 1 if runs_locally() else cluster.workers, getattr(data, "samples_per_group", 1)
+    BatchPlan.divide(plan.training.global_batch, plan.training.micro_batch, workers, group)
     weights = sum(parameter.numel() for parameter in task.build_model().parameters())
     if store.local:
         require_writable(Path(store.root), "checkpoints")

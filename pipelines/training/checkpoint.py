@@ -2,17 +2,17 @@
 
 A checkpoint is a folder such as `step-00000120` in the training's store. Its files are written first; `manifest.json`
 with the SHA-256 of each file is written last and atomically. A folder is a valid checkpoint if and only if its manifest
-exists and every hash matches. DeepSpeed's files are pickles, which can execute code, so they are opened only after that
-check.
+exists and every hash matches. The files are safetensors and JSON: opening them executes nothing.
 """
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pipelines.adapters.storage import Store
+from tcformer.errors import UserError
 from tcformer.files import sha256_of_file
 
 KEPT = 2
@@ -35,30 +35,48 @@ def folder_name(step: int) -> str:
 
 
 def upload(store: Store, name: str, folder: Path) -> dict[str, str]:
-    """Upload every file below `folder` to the checkpoint `name`; returns their SHA-256 by name, for `commit`."""
+    """Upload every file below `folder` to the checkpoint `name`; returns their SHA-256 by name, for `commit`.
+
+    Raises:
+        UserError: the disk of the store is full; nothing is left of this checkpoint, and the others are unchanged.
+    """
     digests = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    store.require_space(sum(path.stat().st_size for path in files), f"the checkpoint {name}")
+    for path in files:
         key = path.relative_to(folder).as_posix()
         digests[key] = sha256_of_file(path)
-        store.put(path, f"{name}/{key}")
+        try:
+            store.put(path, f"{name}/{key}")
+        except UserError:
+            store.delete(name)
+            raise
     return digests
 
 
 def commit(store: Store, name: str, digests: dict[str, str]) -> None:
-    """Make the uploaded files of all workers a valid checkpoint, by writing the manifest."""
+    """Make the uploaded files a valid checkpoint, by writing the manifest."""
     store.write(f"{name}/{MANIFEST}", json.dumps(digests, indent=1, sort_keys=True).encode())
 
 
-def fault(store: Store, name: str, cache: Path) -> str | None:
-    """Why the checkpoint `name` cannot be used; None if it is valid. Remote files are copied to `cache`."""
+def fault(store: Store, name: str, cache: Path, files: Collection[str] = ()) -> str | None:
+    """Why the checkpoint `name` cannot be used; None if it is valid and `files` are among its files.
+
+    Remote files are copied to `cache`.
+    """
     text = store.read(f"{name}/{MANIFEST}")
     if text is None:
         return "it was never finished"
     try:
         digests = json.loads(text)
         for key, digest in digests.items():
+            if PurePosixPath(key).is_absolute() or ".." in PurePosixPath(key).parts:
+                return f"its manifest names {key}, which is outside of it"
             if sha256_of_file(store.fetch(f"{name}/{key}", cache / name / key)) != digest:
                 return f"{key} was altered"
+        for file in files:
+            if file not in digests:
+                return f"it contains no {file}, so another program wrote it"
     except (ValueError, AttributeError):
         return "its manifest is damaged"
     except FileNotFoundError as error:
@@ -78,10 +96,13 @@ def _folder(store: Store, name: str, cache: Path) -> Path:
     return Path(store.root) / name if store.local else cache / name
 
 
-def newest(store: Store, cache: Path, warn: Callable[[str], None]) -> Checkpoint | None:
-    """The newest valid checkpoint; damaged and unfinished ones are skipped, and `warn` is called with the reason."""
-    for name in reversed(_steps(store)):
-        problem = fault(store, name, cache)
+def newest(store: Store, cache: Path, warn: Callable[[str], None], files: Collection[str] = ()) -> Checkpoint | None:
+    """The newest valid checkpoint with these files.
+
+    Damaged and unfinished ones, and those of other programs, are skipped, and `warn` is called with the reason.
+    """
+    for name in reversed(steps(store)):
+        problem = fault(store, name, cache, files)
         if problem is None:
             return Checkpoint(int(name.removeprefix("step-")), name, _folder(store, name, cache))
         warn(f"checkpoint {name} is not used: {problem}")
@@ -90,9 +111,10 @@ def newest(store: Store, cache: Path, warn: Callable[[str], None]) -> Checkpoint
 
 def prune(store: Store) -> None:
     """Remove all but the last two checkpoints. It is called after a commit, so that a valid one remains."""
-    for name in _steps(store)[:-KEPT]:
+    for name in steps(store)[:-KEPT]:
         store.delete(name)
 
 
-def _steps(store: Store) -> list[str]:
+def steps(store: Store) -> list[str]:
+    """Names of the checkpoints in a training's store, valid or not, from the oldest to the newest."""
     return [name for name in store.folders() if re.fullmatch(r"step-\d{8}", name)]

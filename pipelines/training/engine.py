@@ -4,16 +4,16 @@
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipelines.params import Training
 from pipelines.training.optimizer import build_optimizer
 from pipelines.training.sampling import BatchPlan
 from pipelines.training.schedule import scheduler
+from pipelines.training.state import OptimizerState, set_moments, set_schedule, state_of
 from tcformer.models import Network
 
 
@@ -57,16 +57,23 @@ class Engine(Protocol):
         """Add the gradients of a micro batch; a step's gradients are the mean over its micro batches and workers."""
         ...
 
-    def step(self) -> None:
-        """Update the weights after the last micro batch of a step; after the others do nothing."""
+    def step(self) -> bool:
+        """Update the weights after the last micro batch of a step; after the others do nothing.
+
+        If the loss or the gradients of a worker are not finite, no worker changes weights or moments in this step, but
+        the learning-rate schedule goes on.
+
+        Returns:
+            False if the step was skipped for that reason; the same on every worker.
+        """
         ...
 
-    def save(self, folder: Path) -> None:
-        """Write this worker's part of a checkpoint below `folder`. Every worker calls it."""
+    def optimizer_state(self) -> OptimizerState:
+        """The whole state of the optimiser. Every worker calls it; only rank 0 needs to get the moments."""
         ...
 
-    def load(self, folder: Path) -> None:
-        """Read what `save` wrote."""
+    def load(self, weights: dict[str, Tensor], optimizer: OptimizerState) -> None:
+        """Continue from weights (the model's `state_dict`) and the state of any engine on any number of workers."""
         ...
 
 
@@ -76,6 +83,20 @@ class StartEngine(Protocol):
     def __call__(self, model: Network, options: EngineOptions) -> Engine:
         """Wrap a model that is on its device already; torch.distributed is initialised."""
         ...
+
+
+def gradient_norm(model: nn.Module) -> Tensor:
+    """Euclidean norm of all gradients, computed as DeepSpeed does, so that both engines give the same bits."""
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    return torch.stack([gradient.norm(2) for gradient in gradients]).pow(2).sum().pow(0.5)
+
+
+def nan_unless_finite(loss: Tensor) -> Tensor:
+    """`loss`, and NaN in place of infinity, with gradients that are NaN if it is not finite.
+
+    The gradients of all workers are added up, so each of them notices that the loss of one is not finite.
+    """
+    return loss * torch.where(loss.detach().isfinite(), 1.0, torch.nan)
 
 
 class TorchEngine:
@@ -102,34 +123,30 @@ class TorchEngine:
         return output
 
     def backward(self, loss: Tensor) -> None:
-        (loss / self._batch.accumulation).backward()
+        (nan_unless_finite(loss) / self._batch.accumulation).backward()
         self._waiting += 1
 
-    def step(self) -> None:
+    def step(self) -> bool:
         if self._waiting < self._batch.accumulation:
-            return
-        if self._clip is not None:
-            # As DeepSpeed clips, so that both engines give the same bits.
-            gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
-            norm = torch.stack([gradient.norm(2) for gradient in gradients]).pow(2).sum().pow(0.5)
-            factor = (self._clip / (norm + 1e-6)).clamp(max=1.0)
-            for gradient in gradients:
-                gradient.mul_(factor)
-        self._optimizer.step()
+            return True
+        norm = gradient_norm(self.module)
+        finite = bool(norm.isfinite())
+        if finite:
+            if self._clip is not None:
+                factor = (self._clip / (norm + 1e-6)).clamp(max=1.0)
+                for parameter in self.module.parameters():
+                    if parameter.grad is not None:
+                        parameter.grad.mul_(factor)
+            self._optimizer.step()
         self._optimizer.zero_grad()
         self._scheduler.step()
         self._waiting = 0
+        return finite
 
-    def save(self, folder: Path) -> None:
-        state = {
-            "model": self.module.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "scheduler": self._scheduler.state_dict(),
-        }
-        torch.save(state, folder / "state.pt")
+    def optimizer_state(self) -> OptimizerState:
+        return state_of(self._optimizer, self._scheduler, self.module)
 
-    def load(self, folder: Path) -> None:
-        state = torch.load(folder / "state.pt", weights_only=True, map_location="cpu")
-        self.module.load_state_dict(state["model"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._scheduler.load_state_dict(state["scheduler"])
+    def load(self, weights: dict[str, Tensor], optimizer: OptimizerState) -> None:
+        self.module.load_state_dict(weights)
+        set_moments(self._optimizer, self.module, optimizer)
+        set_schedule(self._scheduler, optimizer.schedule)

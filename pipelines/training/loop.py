@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
-from pipelines.adapters.storage import Store
+from pipelines.adapters.storage import Store, room_for
 from pipelines.datasets.location import fetch_dataset
 from pipelines.layout import WEIGHTS
 from pipelines.params import spec_to_json
@@ -29,6 +31,7 @@ from pipelines.training.device import (
     this_device,
     to_device,
 )
+from pipelines.training.ema import FILE as AVERAGE
 from pipelines.training.ema import WeightAverage
 from pipelines.training.engine import Engine, EngineOptions, StartEngine
 from pipelines.training.events import CheckpointSaved, Event, Note, Row, Started, Stopped
@@ -38,12 +41,24 @@ from pipelines.training.job import Job
 from pipelines.training.link import Link
 from pipelines.training.loading import BrokenImages, training_batches, validation_batches
 from pipelines.training.meter import LossMeter
-from pipelines.training.sampling import BatchPlan, steps_in
-from tcformer.errors import UserError
+from pipelines.training.sampling import BatchPlan, SampleOrder, steps_in
+from pipelines.training.state import MOMENTS, POSITION, OptimizerState, first_not_finite
+from tcformer.errors import UserError, listed
 from tcformer.models import Network, load_initial, save_model
 from tcformer.tasks import Dataset, Task, ValidationMeasure
 
-HISTORY, BROKEN, METER, BEST = "history.json", "broken_images.json", "meter.json", "best.safetensors"
+HISTORY, BROKEN, SKIPPED, METER = "history.json", "broken_images.json", "skipped_steps.json", "meter.json"
+NETWORK, BEST = "network.safetensors", "best.safetensors"
+MOST_SKIPPED = 10  # steps in a row, after which a training ends
+MOST_NOTES = 10  # about skipped steps
+
+
+@dataclass
+class SkippedSteps:
+    """Steps that changed nothing, because the loss or the gradients of a worker were not finite."""
+
+    total: int = 0
+    in_a_row: int = 0  # up to the last step
 
 
 @dataclass
@@ -63,6 +78,7 @@ class Worker:
     meter: LossMeter
     history: list[dict[str, float]] = field(default_factory=list)
     broken: BrokenImages = field(default_factory=BrokenImages)  # found by all workers up to the last row
+    skipped: SkippedSteps = field(default_factory=SkippedSteps)
 
     def send(self, event: Event) -> None:
         """Hand an event to the driver: rank 0 reports for all."""
@@ -95,7 +111,8 @@ def train(job: Job, start_engine: StartEngine, link: Link) -> None:
         link: to the driver.
 
     Raises:
-        UserError: data or parameters that do not fit, a loss that is not finite.
+        UserError: data or parameters that do not fit, `MOST_SKIPPED` steps in a row or a validation that are not
+            finite, a full disk.
     """
     with tempfile.TemporaryDirectory(prefix="tcformer-") as folder:
         scratch = Path(folder)
@@ -115,7 +132,7 @@ def _train_steps(worker: Worker, first: int) -> bool:
     processes = worker.job.loader_processes
     positions = (worker.rank, training.seed, first, steps)
     batches = training_batches(worker.data, batch, *positions, processes, found, lambda text: worker.send(Note(text)))
-    meter = worker.meter
+    meter, statistics = worker.meter, _running_statistics(engine.module)
     if not steps:
         _validate(worker, 0)
     for step in range(first, steps):
@@ -131,26 +148,37 @@ def _train_steps(worker: Worker, first: int) -> bool:
         engine.module.train()
         engine.module.set_progress(step / steps)
         rate = engine.learning_rate
+        before = [value.clone() for value in statistics]
+        step_losses: list[dict[str, Tensor]] = []
+        is_applied = True
         for part in range(batch.accumulation):
             samples = to_device(next(batches), options.device)
             worker.link.at(f"step {step + 1}")
             with autocast(training, options.device), _precision_reported(worker, is_first=step == first and part == 0):
                 losses = task.loss(engine, samples)
             engine.backward(losses["loss"])
-            engine.step()
-            meter.add(losses)
-        if worker.average:
-            worker.average.update(engine.module, step)
+            is_applied = engine.step()
+            step_losses.append({name: value.detach() for name, value in losses.items()})
         done = step + 1
+        if is_applied:
+            worker.skipped.in_a_row = 0
+            for losses in step_losses:
+                meter.add(losses)
+            if worker.average:
+                worker.average.update(engine.module, step)
+        else:
+            for value, old in zip(statistics, before, strict=True):
+                value.copy_(old)
+            _count_skipped_step(worker, step, [losses["loss"] for losses in step_losses])
         saves = done % training.checkpoint_every == 0 and done < steps
         # A row before every checkpoint: a resumed training then writes the same rows.
-        if done % training.log_every == 0 or done == steps or saves:
+        if (done % training.log_every == 0 or done == steps or saves) and not meter.is_empty:
             means = meter.mean_over_workers()
             _require_finite("the loss", means["loss"], done, worker.store)
             _share_broken_images(worker, found)
             speed = meter.images_per_second(batch.global_batch, done)
-            momentary = {"images_per_second": speed, "replaced_images": worker.broken.replaced}
-            worker.log(done, {"lr": rate, **means}, momentary)
+            counts = {"replaced_images": worker.broken.replaced, "skipped_steps": worker.skipped.total}
+            worker.log(done, {"lr": rate, **means}, {"images_per_second": speed, **counts})
         if _validates(done, options, training.validate_every):
             _validate(worker, done)
             meter.restart_clock(done)
@@ -189,52 +217,104 @@ def _resume(worker: Worker) -> int:
     found: list[checkpoint.Checkpoint | None] = [None]
     cache = worker.scratch
     if worker.rank == 0:
-        found = [checkpoint.newest(worker.store, cache, lambda text: worker.send(Note(text)))]
+        files = (NETWORK, MOMENTS, POSITION, HISTORY, BROKEN, SKIPPED, METER, *([AVERAGE] if worker.average else []))
+        found = [checkpoint.newest(worker.store, cache, lambda text: worker.send(Note(text)), files)]
     torch.distributed.broadcast_object_list(found, src=0)
     chosen = found[0]
     if chosen is None:
         return 0
     folder = chosen.folder if worker.rank == 0 else checkpoint.open_verified(worker.store, chosen.name, cache)
-    worker.engine.load(folder)
-    if worker.average:
-        worker.average.load(folder)
+    try:
+        worker.engine.load(load_file(folder / NETWORK), OptimizerState.load(folder))
+        if worker.average:
+            worker.average.load(folder)
+        worker.history = json.loads((folder / HISTORY).read_text())
+        worker.broken = BrokenImages(**json.loads((folder / BROKEN).read_text()))
+        worker.skipped = SkippedSteps(**json.loads((folder / SKIPPED).read_text()))
+        meter = json.loads((folder / METER).read_text())
+        worker.meter.load(meter["workers"], worker.rank, worker.options.batch.accumulation / meter["accumulation"])
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise UserError(
+            f"{worker.store.root}/{chosen.name}: the checkpoint is not one of this training ({str(error)[:200]}): "
+            "start anew with --fresh"
+        ) from error
     if worker.rank == 0 and (folder / BEST).is_file():
         shutil.copyfile(folder / BEST, worker.scratch / BEST)
-    worker.history = json.loads((folder / HISTORY).read_text())
-    worker.broken = BrokenImages(**json.loads((folder / BROKEN).read_text()))
-    worker.meter.load(json.loads((folder / METER).read_text()), worker.rank)
+    before, now = len(meter["workers"]), worker.options.batch.workers
+    if before != now:
+        worker.send(
+            Note(
+                f"resumed with another number of workers, {now} after {before}: each step has the same samples as "
+                "before, but random numbers of the network and rounding differ, so the result is not bit-identical"
+            )
+        )
     return chosen.step
 
 
 def _save(worker: Worker, step: int) -> None:
-    """Take a checkpoint after `step` steps: every worker uploads its files, rank 0 declares it complete."""
+    """Take a checkpoint after `step` steps: rank 0 writes all files, which do not depend on the number of workers."""
     worker.link.at(f"saving the checkpoint of step {step}")
     _average_buffers(worker)
     meters: list[dict[str, float]] = [{} for _ in range(worker.options.batch.workers)]
     torch.distributed.all_gather_object(meters, worker.meter.state())
-    name = checkpoint.folder_name(step)
-    with tempfile.TemporaryDirectory(prefix="tcformer-") as scratch:
-        worker.engine.save(Path(scratch))
-        if worker.rank == 0:
-            _write_history(worker, Path(scratch))
-            (Path(scratch) / METER).write_text(json.dumps(meters))
-            if worker.average:
-                worker.average.save(Path(scratch))
-            if (worker.scratch / BEST).is_file():
-                shutil.copyfile(worker.scratch / BEST, Path(scratch) / BEST)
-        digests = checkpoint.upload(worker.store, name, Path(scratch))
-    everyone: list[dict[str, str]] = [{} for _ in range(worker.options.batch.workers)]
-    torch.distributed.all_gather_object(everyone, digests)
-    if worker.rank == 0:
-        checkpoint.commit(worker.store, name, {key: value for part in everyone for key, value in part.items()})
+    optimizer = worker.engine.optimizer_state()
+
+    def write() -> None:
+        _require_finite_state(worker, optimizer, step)
+        with tempfile.TemporaryDirectory(prefix="tcformer-") as scratch:
+            folder = Path(scratch)
+            size = sum(value.nbytes for value in (worker.engine.module.state_dict() | optimizer.moments).values())
+            with room_for(folder, size, f"the files of the checkpoint of step {step}"):
+                save_model(worker.engine.module, folder / NETWORK)
+                optimizer.save(folder)
+                _write_history(worker, folder)
+                meter = {"accumulation": worker.options.batch.accumulation, "workers": meters}
+                (folder / METER).write_text(json.dumps(meter))
+                if worker.average:
+                    worker.average.save(folder)
+                if (worker.scratch / BEST).is_file():
+                    shutil.copyfile(worker.scratch / BEST, folder / BEST)
+            name = checkpoint.folder_name(step)
+            checkpoint.commit(worker.store, name, checkpoint.upload(worker.store, name, folder))
         checkpoint.prune(worker.store)
         worker.send(CheckpointSaved(step))
-    torch.distributed.barrier()
+
+    _on_rank_0(worker, write)
+
+
+def _on_rank_0(worker: Worker, action: Callable[[], None]) -> None:
+    """Do `action` on rank 0, for which the others wait; a UserError that it raises is raised on every worker."""
+    problem: list[str | None] = [None]
+    if worker.rank == 0:
+        try:
+            action()
+        except UserError as error:
+            problem = [str(error)]
+    torch.distributed.broadcast_object_list(problem, src=0)
+    if problem[0] is not None:
+        raise UserError(problem[0])
+
+
+def _require_finite_state(worker: Worker, optimizer: OptimizerState, step: int) -> None:
+    """Raise UserError if a value of a checkpoint is not finite: a training that resumed from it would be lost."""
+    average = worker.average.module.state_dict() if worker.average else {}
+    for what, tensors in (
+        ("weights", worker.engine.module.state_dict()),
+        ("averaged weights", average),
+        ("moments of the optimiser", optimizer.moments),
+    ):
+        name = first_not_finite(tensors)
+        if name is not None:
+            raise UserError(
+                f"the {what} contain NaN or infinity after step {step} ({name}), so no checkpoint is written: lower "
+                f"the learning rate or clip gradients (training.optimizer); {_last_checkpoint(worker.store)}"
+            )
 
 
 def _write_history(worker: Worker, folder: Path) -> None:
     (folder / HISTORY).write_text(json.dumps(worker.history))
     (folder / BROKEN).write_text(json.dumps(asdict(worker.broken), sort_keys=True))
+    (folder / SKIPPED).write_text(json.dumps(asdict(worker.skipped)))
 
 
 def best_validation(history: list[dict[str, float]], measure: ValidationMeasure) -> dict[str, float]:
@@ -256,21 +336,23 @@ def _save_weights(worker: Worker, path: Path, step: int) -> None:
 def _finish(worker: Worker) -> None:
     """Rank 0 writes the final weights and the history as the store's last, complete entry."""
     _average_buffers(worker)
-    if worker.rank == 0:
-        folder = worker.scratch / FINAL
-        folder.mkdir()
-        if worker.job.training.keep == "best":
-            best, name = _best(worker), f"val_{worker.task.validation_measure.name}"
-            worker.send(Note(f"keeps the weights of step {best['step']}: the best {name}, {best[name]:.4g}"))
-            shutil.copyfile(worker.scratch / BEST, folder / WEIGHTS)
-        else:
-            _save_weights(worker, folder / WEIGHTS, worker.options.steps)
-        _write_history(worker, folder)
-        checkpoint.commit(worker.store, FINAL, checkpoint.upload(worker.store, FINAL, folder))
-        for name in worker.store.folders():
-            if name != FINAL:
-                worker.store.delete(name)
-    torch.distributed.barrier()
+    _on_rank_0(worker, lambda: _write_final(worker))
+
+
+def _write_final(worker: Worker) -> None:
+    folder = worker.scratch / FINAL
+    folder.mkdir()
+    if worker.job.training.keep == "best":
+        best, name = _best(worker), f"val_{worker.task.validation_measure.name}"
+        worker.send(Note(f"keeps the weights of step {best['step']}: the best {name}, {best[name]:.4g}"))
+        shutil.copyfile(worker.scratch / BEST, folder / WEIGHTS)
+    else:
+        _save_weights(worker, folder / WEIGHTS, worker.options.steps)
+    _write_history(worker, folder)
+    checkpoint.commit(worker.store, FINAL, checkpoint.upload(worker.store, FINAL, folder))
+    for name in worker.store.folders():
+        if name != FINAL:
+            worker.store.delete(name)
 
 
 def _validates(done: int, options: EngineOptions, every: int) -> bool:
@@ -354,8 +436,49 @@ def _share_broken_images(worker: Worker, found: BrokenImages) -> None:
 
 def _require_finite(name: str, value: float, step: int, store: Store) -> None:
     if not np.isfinite(value):
-        saved = [name for name in store.folders() if name.startswith("step-")]
         raise UserError(
-            f"{name} is {value} at step {step}: lower the learning rate or clip gradients (training.optimizer); the "
-            f"last checkpoint is {saved[-1] if saved else 'none'}"
+            f"{name} is {value} at step {step}: lower the learning rate or clip gradients (training.optimizer); "
+            f"{_last_checkpoint(store)}"
         )
+
+
+def _last_checkpoint(store: Store) -> str:
+    return f"the last checkpoint is {next(reversed(checkpoint.steps(store)), 'none')}"
+
+
+def _running_statistics(network: Network) -> list[Tensor]:
+    """What a forward pass in training mode changes: the statistics of batch normalisation."""
+    norms = [module for module in network.modules() if isinstance(module, torch.nn.modules.batchnorm._NormBase)]
+    return [buffer for norm in norms for buffer in norm.buffers(recurse=False)]
+
+
+def _count_skipped_step(worker: Worker, step: int, losses: list[Tensor]) -> None:
+    """Count a step, numbered from 0, that changed nothing; too many in a row end the training on every worker.
+
+    Args:
+        worker: all of them call it, for the same step.
+        step: its number.
+        losses: of this worker's micro batches.
+    """
+    skipped, batch = worker.skipped, worker.options.batch
+    skipped.total += 1
+    skipped.in_a_row += 1
+    if skipped.total > MOST_NOTES and skipped.in_a_row < MOST_SKIPPED:
+        return
+    parts = zip(batch.positions(step, worker.rank), losses, strict=True)
+    own = [position for positions, loss in parts if not bool(loss.isfinite()) for position in positions]
+    everyone: list[list[int]] = [[] for _ in range(batch.workers)]
+    torch.distributed.all_gather_object(everyone, own)
+    found = [position for part in everyone for position in part]
+    what = "loss is" if found else "gradients are"
+    first = step * batch.global_batch
+    order = SampleOrder(len(worker.data), worker.job.training.seed)
+    names = listed(str(order[place][1]) for place in sorted(found or range(first, first + batch.global_batch)))
+    reason = f"step {step + 1}: the {what} not finite for the training set's samples {names}"
+    if skipped.in_a_row < MOST_SKIPPED:
+        worker.send(Note(f"{reason}; the step is skipped"))
+        return
+    raise UserError(
+        f"{reason}, and {MOST_SKIPPED - 1} steps before it were skipped: lower the learning rate or clip gradients "
+        f"(training.optimizer), or check these samples; {_last_checkpoint(worker.store)}"
+    )

@@ -30,19 +30,30 @@ class LossMeter:
             self._sums[name] = self._sums.get(name, torch.zeros((), device=self._device)) + value.detach().float()
         self._count += 1
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there was no loss since the last row, because all steps were skipped."""
+        return not self._count
+
     def state(self) -> dict[str, float]:
         """The sums since the last row, and their count as "count"."""
         return {**{name: value.item() for name, value in self._sums.items()}, "count": self._count}
 
-    def load(self, everyone: list[dict[str, float]], rank: int) -> None:
+    def load(self, everyone: list[dict[str, float]], rank: int, scale: float = 1.0) -> None:
         """Go on from what `state` returned on each worker.
 
         A worker takes its own sums, and the mean of all if their number is another one now.
+
+        Args:
+            everyone: the states by rank.
+            rank: of this worker.
+            scale: micro batches that a worker has in a step now, divided by those that it had before; used if the
+                number of workers is another one.
         """
         if not everyone:
             return
         same = len(everyone) == torch.distributed.get_world_size()
-        mean = {name: sum(part[name] for part in everyone) / len(everyone) for name in everyone[0]}
+        mean = {name: scale * sum(part[name] for part in everyone) / len(everyone) for name in everyone[0]}
         sums = dict(everyone[rank] if same else mean)
         self._count = round(sums.pop("count"))
         self._sums = {name: torch.tensor(value, device=self._device) for name, value in sums.items()}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.layout import WEIGHTS
-from pipelines.training.loop import BROKEN, HISTORY
+from pipelines.training.loop import BROKEN, HISTORY, SKIPPED
 from tcformer.models import read_about
 
 
@@ -36,6 +36,7 @@ def write_outputs(finished: Path, out: Path, provenance: dict[str, Any]) -> None
     if losses:  # none where no epoch was trained
         final["loss"] = losses[-1]
     final["replaced_images"] = json.loads((finished / BROKEN).read_text())["replaced"]
+    final["skipped_steps"] = json.loads((finished / SKIPPED).read_text())["total"]
     (out / "metrics.json").write_text(json.dumps({"steps": step, **final}, indent=1))
     (out / "provenance.json").write_text(json.dumps(provenance, indent=1, sort_keys=True))
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from pipelines.adapters.storage import Store
 from pipelines.training import checkpoint
+from tcformer.errors import UserError
 
 
 def write(store: Store, folder: Path, step: int) -> None:
@@ -91,7 +92,7 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: p
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("shutil.copyfileobj", full)
-    with pytest.raises(OSError):
+    with pytest.raises(UserError, match=r"no space for pointer: it needs 3 bytes, and the disk has \d+ bytes free"):
         store.write("pointer", b"new")
     assert store.read("pointer") == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["pointer"]

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 
 from pipelines.adapters.ray import session
 from pipelines.datasets.prepared import Prepared
-from pipelines.driver.run import TrainingPlan
+from pipelines.driver.plan import TrainingPlan
 from pipelines.params import load_params
 from pipelines.training import instruction_sets
 from pipelines.training.instruction_sets import check_instruction_sets, environment_for, use_instruction_sets

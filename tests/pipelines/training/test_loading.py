@@ -20,7 +20,7 @@ from PIL import Image
 from pipelines import layout
 from pipelines.datasets.prepared import Prepared
 from pipelines.driver import run as driver
-from pipelines.driver.run import TrainingPlan
+from pipelines.driver.plan import TrainingPlan
 from pipelines.params import Params
 from pipelines.training import loading
 from pipelines.training.loading import BrokenImages, training_batches, validation_batches

@@ -13,7 +13,6 @@ import torch
 
 import tcformer
 from pipelines.adapters.storage import Store
-from pipelines.datasets.location import DataLocation
 from pipelines.driver.local import train_locally
 from pipelines.layout import WEIGHTS
 from pipelines.params import Optimizer, Training
@@ -27,7 +26,7 @@ from tcformer.errors import UserError
 from tcformer.models import read_about
 from tcformer.tasks import ValidationMeasure
 from tcformer.tasks.face.task import FaceTask
-from tests.small import generate, parameters
+from tests.small import face_job
 
 STEPS = 6
 
@@ -35,26 +34,9 @@ STEPS = 6
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     """Faces: 8 images, three epochs of two steps of two micro batches."""
+    changes = {"micro_batch": 2, "validate_every": 2, "optimizer__warmup_steps": 2}
     folder = tmp_path_factory.mktemp("loop")
-    params = parameters(
-        folder,
-        finetune__face__training__epochs=3,
-        finetune__face__training__micro_batch=2,
-        finetune__face__training__checkpoint_every=2,
-        finetune__face__training__validate_every=2,
-        finetune__face__training__optimizer__warmup_steps=2,
-        finetune__face__task__input_size=[32, 32],
-    )
-    return Job(
-        name="finetune-face",
-        key="finetune-face-test",
-        task=params.sample.spec_of("face"),
-        data=DataLocation(str(generate("face", params, folder))),
-        training=params.sample.training_of("face").training,
-        store=str(folder / "store"),
-        initial=None,
-        loader_processes=0,
-    )
+    return face_job(folder, **{f"training__{name}": value for name, value in changes.items()})
 
 
 @pytest.fixture(scope="module")
@@ -94,10 +76,11 @@ def snapshots(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, torch.Tensor]]:
     found: list[dict[str, torch.Tensor]] = []
 
     class Recorder(TorchEngine):
-        def step(self) -> None:
-            super().step()
+        def step(self) -> bool:
+            is_applied = super().step()
             if self._waiting == 0:
                 found.append({name: value.clone() for name, value in self.module.state_dict().items()})
+            return is_applied
 
     monkeypatch.setattr("pipelines.driver.local.TorchEngine", Recorder)
     return found
@@ -117,7 +100,8 @@ def test_it_reports_its_start_its_rows_and_its_checkpoints(job: Job, undisturbed
     rows = [event for event in undisturbed if isinstance(event, Row)]
     assert [row.step for row in rows if "loss" in row.values] == [1, 2, 3, 4, 5, 6]
     assert [row.step for row in rows if "val_loss" in row.values] == [4, 6]
-    assert all(set(row.momentary) == {"images_per_second", "replaced_images"} for row in rows if "loss" in row.values)
+    momentary = {"images_per_second", "replaced_images", "skipped_steps"}
+    assert all(set(row.momentary) == momentary for row in rows if "loss" in row.values)
     assert [{"step": row.step, "epoch": row.epoch, **row.values} for row in rows] == history(job)
 
 
@@ -186,10 +170,12 @@ def test_a_damaged_checkpoint_is_skipped_with_a_note(job: Job, undisturbed: list
     other = replace(job, store=str(tmp_path / "store"))
     with pytest.raises(DriverGone):
         train_locally(other, stop_at(4))
-    (tmp_path / "store" / checkpoint.folder_name(4) / "state.pt").write_bytes(b"damaged")
+    (tmp_path / "store" / checkpoint.folder_name(4) / "network.safetensors").write_bytes(b"damaged")
     events: list[Event] = []
     train_locally(other, events.append)
-    assert isinstance(events[0], Note) and "step-00000004 is not used: state.pt was altered" in events[0].text
+    assert (
+        isinstance(events[0], Note) and "step-00000004 is not used: network.safetensors was altered" in events[0].text
+    )
     assert isinstance(events[1], Started) and events[1].step == 2
     assert history(other) == history(job)
 
@@ -327,7 +313,7 @@ def test_a_loss_that_is_not_finite_ends_it_with_one_sentence(job: Job, tmp_path:
     other = replace(
         job, store=str(tmp_path / "store"), training=job.training.model_copy(update={"optimizer": optimizer})
     )
-    with pytest.raises(UserError, match=r"the loss is .* at step \d: lower the learning rate"):
+    with pytest.raises(UserError, match=r"heat maps contain NaN .*: train again with a lower the learning rate"):
         train_locally(other, lambda event: None)
 
 

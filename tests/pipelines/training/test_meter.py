@@ -57,3 +57,12 @@ def test_the_speed_leaves_out_warming_up_and_validations(monkeypatch: pytest.Mon
     meter.restart_clock(20)
     clock.now = 100.0
     assert meter.images_per_second(global_batch=8, step=25) == 40.0
+
+
+def test_another_number_of_workers_goes_on_with_the_mean_of_all() -> None:
+    """Two workers had one micro batch each; one worker has two in a step."""
+    meter = LossMeter(torch.device("cpu"))
+    meter.load([{"loss": 1.0, "count": 1}, {"loss": 3.0, "count": 1}], rank=0, scale=2.0)
+    for value in (5.0, 7.0):
+        meter.add({"loss": torch.tensor(value)})
+    assert meter.mean_over_workers() == {"loss": 4.0}
