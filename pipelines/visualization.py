@@ -1,22 +1,18 @@
 """What a trained network sees: the tokens of its stages and what it predicts, for samples of the validation set."""
 
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from pipelines.params import Drawing
 from pipelines.trained import trained_task
-from tcformer import Tokens
 from tcformer import draw as pictures
-from tcformer.draw import Partition
 from tcformer.errors import UserError
 from tcformer.models import load_model
 from tcformer.tasks import TASKS
-from tcformer.tasks.drawing import Drawn
+from tcformer.tasks.drawing import Drawn, partitions_of
 
 
 def draw_examples(
@@ -72,7 +68,7 @@ def examples_of(
         sample = data.sample(index, None)
         images = torch.from_numpy(sample["image"])[None]
         with torch.inference_mode():
-            partitions = [_partition(stage, images) for stage in model.backbone(images)]
+            partitions = partitions_of(model.backbone(images), images)
             drawn = TASKS[task].draw(problem, sample, model(images), partitions, drawing.scale)
         yield drawn
 
@@ -87,12 +83,3 @@ def choose(length: int, count: int, chosen: Sequence[int] = ()) -> list[int]:
         raise UserError(f"picture {wrong[0]}: expected a number from 0 to {length - 1}; choose another")
     indices: list[int] = np.linspace(0, length - 1, min(count, length)).astype(int).tolist()
     return list(chosen) or indices
-
-
-def _partition(stage: Tokens | Tensor, images: Tensor) -> Partition:
-    """The regions of a stage's tokens, or of a map's pixels where the backbone has no tokens."""
-    grid = math.ceil(images.shape[2] / 4), math.ceil(images.shape[3] / 4)
-    if isinstance(stage, Tokens) and stage.grid_size == grid:
-        return Partition(stage.token_of_cell[0].numpy(), grid)
-    size = stage.map_size if isinstance(stage, Tokens) else (stage.shape[2], stage.shape[3])
-    return Partition.regular(size, grid)
