@@ -7,6 +7,7 @@ python -m stages.experiments figure figureA1
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.layout import PARAMS
@@ -32,8 +33,12 @@ from pipelines.report.markdown import table_to_markdown, to_markdown
 from tcformer.errors import UserError
 
 
-def main() -> None:
-    """Run the command."""
+def main(given: Sequence[str] | None = None) -> None:
+    """Run the command.
+
+    Args:
+        given: the arguments; None: those of the process.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m stages.experiments", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -90,7 +95,7 @@ def main() -> None:
     command.add_argument("--document", type=Path, default=DOCUMENT, help=argparse.SUPPRESS)
     command.set_defaults(run=document)
 
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     arguments.run(arguments)
 
 

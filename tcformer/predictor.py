@@ -117,11 +117,11 @@ class Predictor:
             name = str(image) if isinstance(image, str | Path) else f"picture {index}"
             known = given if isinstance(given, Boxes) or given is None else Boxes.of(given)
             picture = self._picture(image, known)
-            known = Boxes.whole(picture.size) if known is None else known
-            known.check_inside(picture.size, name)
+            in_picture = Boxes.whole(picture.size) if known is None else known
+            in_picture.check_inside(picture.size, name)
             pictures.append(picture.size)
-            chosen.append(known)
-            crops.append([self.task.crop(picture, box) for box in known.xywh])
+            chosen.append(in_picture)
+            crops.append([self.task.crop(picture, box, padded=known is not None) for box in in_picture.xywh])
         return list(self._results(pictures, chosen, crops))
 
     def read(self, path: Path | str, boxes: Boxes | None = None, upright: bool = True) -> ReducedImage:

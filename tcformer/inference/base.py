@@ -144,9 +144,15 @@ class TaskPredictor:
         self.input_size = settings.input_size or size_option(trained, self.default_size)
         self.notes: list[str] = []
 
-    def crop(self, picture: ReducedImage, box: NDArray[np.float64]) -> Crop:
-        """Cut the crop around a box (4,) x, y, width, height out of a picture."""
-        centre, extent = centre_and_extent(box, self.input_size, self.padding)
+    def crop(self, picture: ReducedImage, box: NDArray[np.float64], padded: bool = True) -> Crop:
+        """Cut the crop around a box out of a picture.
+
+        Args:
+            picture: the picture.
+            box: (4,) x, y, width, height in pixels.
+            padded: whether the crop is larger than the box, as in the training; not for a box that is a whole picture.
+        """
+        centre, extent = centre_and_extent(box, self.input_size, self.padding if padded else 1.0)
         return Crop(cut(picture, centre, extent, self.input_size), centre, extent)
 
     def reduction(self, boxes: NDArray[np.float64]) -> float:

@@ -53,7 +53,7 @@ class ImagenetPredictor(TaskPredictor):
         """See `tcformer.inference.TaskPredictor.reduction`."""
         return float(boxes[:, 2:].min()) * self._fraction / self.input_size[0] if len(boxes) else 1.0
 
-    def crop(self, picture: ReducedImage, box: NDArray[np.float64]) -> Crop:
+    def crop(self, picture: ReducedImage, box: NDArray[np.float64], padded: bool = True) -> Crop:
         """See `tcformer.inference.TaskPredictor.crop`. For a whole picture it is the crop of evaluations."""
         from PIL.Image import fromarray
 
