@@ -2,26 +2,22 @@
 
 import dataclasses
 import json
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from pipelines.params import Drawing
 from pipelines.token_inspection import inspected, recorded_merges
 from pipelines.trained import trained_task
-from tcformer import Tokens
 from tcformer import draw as pictures
 from tcformer.data.batch import collate
-from tcformer.draw import Partition
 from tcformer.errors import UserError
 from tcformer.models import load_model
 from tcformer.tasks import TASKS
-from tcformer.tasks.drawing import Drawn
+from tcformer.tasks.drawing import Drawn, partitions_of
 
 _MOST_SCORED = 256  # pictures among which the best and the worst are sought
 _EXTREMES = 3  # the best, and as many of the worst
@@ -117,7 +113,7 @@ class _Viewer:
         """A sample with its tokens and prediction."""
         sample = self._data.sample(index, None)
         images = torch.from_numpy(sample["image"])[None]
-        partitions = [_partition(stage, images) for stage in self.model.backbone(images)]
+        partitions = partitions_of(self.model.backbone(images), images)
         return self._entry.draw(self._task, sample, self.model(images), partitions, self._scale)
 
     @torch.inference_mode()
@@ -153,12 +149,3 @@ def choose(length: int, count: int, chosen: Sequence[int] = ()) -> list[int]:
         raise UserError(f"picture {wrong[0]}: expected a number from 0 to {length - 1}; choose another")
     indices: list[int] = np.linspace(0, length - 1, min(count, length)).astype(int).tolist()
     return list(chosen) or indices
-
-
-def _partition(stage: Tokens | Tensor, images: Tensor) -> Partition:
-    """The regions of a stage's tokens, or of a map's pixels where the backbone has no tokens."""
-    grid = math.ceil(images.shape[2] / 4), math.ceil(images.shape[3] / 4)
-    if isinstance(stage, Tokens) and stage.grid_size == grid:
-        return Partition(stage.token_of_cell[0].numpy(), grid)
-    size = stage.map_size if isinstance(stage, Tokens) else (stage.shape[2], stage.shape[3])
-    return Partition.regular(size, grid)

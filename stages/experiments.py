@@ -9,6 +9,7 @@ python -m stages.experiments seeds run
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.layout import PARAMS
@@ -37,8 +38,12 @@ from pipelines.reproduction import record, seeds
 from tcformer.errors import UserError
 
 
-def main() -> None:
-    """Run the command."""
+def main(given: Sequence[str] | None = None) -> None:
+    """Run the command.
+
+    Args:
+        given: the arguments; None: those of the process.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m stages.experiments", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -112,7 +117,7 @@ def main() -> None:
     step = steps.add_parser("document", help="update the tables in README.md and docs/experiments.md")
     step.set_defaults(run=document_seeds)
 
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     arguments.run(arguments)
 
 

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     )
     from tcformer.models.accounting import count_flops, count_parameters
     from tcformer.models.export import export_onnx, export_program
+    from tcformer.predictor import Predictor
 
 _MODULES = {
+    "Predictor": "predictor",
     "Tokens": "models.tokens",
     "count_flops": "models.accounting",
     "count_parameters": "models.accounting",
@@ -36,6 +38,7 @@ _MODULES = {
 }
 
 __all__ = [
+    "Predictor",
     "Tokens",
     "count_flops",
     "count_parameters",

@@ -132,7 +132,7 @@ def _load_backbone(model: Network, weights: ReleasedWeights, path: str | Path) -
 
 def _read_any(model: Network, path: str | Path, say: Say) -> ReleasedWeights:
     """Read a file of `save_model`, which must have the backbone of `model`, or of the authors or another trainer."""
-    if _is_released(Path(path)):
+    if is_released(Path(path)):
         weights = read_released_weights(path)
         for choice in weights.choices:
             say(choice)
@@ -146,7 +146,7 @@ def _read_any(model: Network, path: str | Path, say: Say) -> ReleasedWeights:
     return ReleasedWeights(tensors, about["config"]["options"].get(OPTION, DEFAULT_EPS), [])
 
 
-def _is_released(path: Path) -> bool:
+def is_released(path: Path) -> bool:
     """Whether torch.save wrote a file, by its first bytes or else by its name."""
     start = b""
     if path.is_file():

@@ -17,6 +17,7 @@ from tcformer.data.batch import collate
 from tcformer.data.images import denormalise, read_image
 from tcformer.draw import Example, Partition
 from tcformer.heatmaps import Codec
+from tcformer.models import Tokens
 from tcformer.tasks.base import Batch, Dataset
 
 
@@ -58,6 +59,25 @@ def draw_points(
     truth = np.concatenate([sample["points"], sample["weights"][:, None]], 1)
     example = Example(denormalise(sample["image"]), partitions, complete(found), truth, label)
     return Drawn(example, mask_of(truth, size))
+
+
+def partitions_of(stages: Sequence[Tokens | Tensor], images: Tensor, row: int = 0) -> list[Partition]:
+    """The regions of the tokens of each stage, or of a map's pixels where the backbone has no tokens.
+
+    Args:
+        stages: outputs of the backbone.
+        images: (B, 3, H, W), its input.
+        row: index of the image in the batch.
+    """
+    grid = math.ceil(images.shape[2] / 4), math.ceil(images.shape[3] / 4)
+    found = []
+    for stage in stages:
+        if isinstance(stage, Tokens) and stage.grid_size == grid:
+            found.append(Partition(stage.token_of_cell[row].cpu().numpy(), grid))
+        else:
+            size = stage.map_size if isinstance(stage, Tokens) else (stage.shape[2], stage.shape[3])
+            found.append(Partition.regular(size, grid))
+    return found
 
 
 @dataclass(frozen=True)

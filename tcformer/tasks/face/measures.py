@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tcformer.data.face.dataset import list_file, load_faces
+from tcformer.data.face.dataset import Faces, list_file, load_faces
 from tcformer.data.face.landmarks import EYE_CORNERS, FLIP_PAIRS, NUM_LANDMARKS
 from tcformer.draw.face import face_mask
-from tcformer.metrics.points import PointTables, image_point_table
+from tcformer.metrics.points import PointTable, PointTables, image_point_table
 from tcformer.metrics.tokens import Region
 from tcformer.tables import Metrics, group_names, measured
 from tcformer.tasks.face.task import FaceTask
@@ -38,9 +39,19 @@ def keypoints(task: FaceTask, predictions: list[dict[str, Any]]) -> PointTables:
     """See `tcformer.tasks.registry.TaskEntry.keypoints`."""
     faces = load_faces(list_file(task.root, "test"))
     found = {prediction["index"]: prediction["points"] for prediction in predictions}
+    return {"full": landmark_table(np.array([found[index] for index in range(len(faces))]), faces)}
+
+
+def landmark_table(points: NDArray[np.float64], faces: Faces) -> PointTable:
+    """The errors of each landmark.
+
+    Args:
+        points: (N, 98, 2) predicted landmarks of the faces, pixels.
+        faces: the annotations.
+    """
     right, left = EYE_CORNERS
-    table = image_point_table(
-        np.array([found[index] for index in range(len(faces))]),
+    return image_point_table(
+        points,
         faces.points,
         np.ones(faces.points.shape[:2], bool),
         np.linalg.norm(faces.points[:, right] - faces.points[:, left], axis=-1),
@@ -48,7 +59,6 @@ def keypoints(task: FaceTask, predictions: list[dict[str, Any]]) -> PointTables:
         parts=_PART_OF,
         reference_name="the distance between the outer eye corners",
     )
-    return {"full": table}
 
 
 def region(task: FaceTask, sample: dict[str, Any]) -> Region | None:

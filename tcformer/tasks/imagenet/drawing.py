@@ -42,10 +42,15 @@ def class_titles(root: Path, num_classes: int) -> tuple[str, ...]:
     if file.is_file():
         known = dict(json.loads(file.read_text(encoding="utf-8")).values())
     elif any(_WNID.fullmatch(name) for name in classes):
-        from timm.data import ImageNetInfo
-
-        info = ImageNetInfo()
-        known = dict(zip(info.label_names(), (text.split(",")[0] for text in info.label_descriptions())))
+        known = wordnet_titles()
     else:
         known = {}
     return tuple(known.get(name, name).replace("_", " ") for name in classes)
+
+
+def wordnet_titles() -> dict[str, str]:
+    """The first word of the WordNet synset of each of ImageNet's class folders, from timm."""
+    from timm.data import ImageNetInfo
+
+    info = ImageNetInfo()
+    return dict(zip(info.label_names(), (text.split(",")[0] for text in info.label_descriptions())))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tcformer.data.wholebody.dataset import annotation_file, load_people
+from tcformer.data.wholebody.dataset import People, annotation_file, load_people
 from tcformer.data.wholebody.keypoints import FLIP_PAIRS, NAMES, NUM_KEYPOINTS, PARTS, subset
 from tcformer.draw.wholebody import person_mask
-from tcformer.metrics.points import PointTables, Skipped, image_point_table
+from tcformer.metrics.points import PointTable, PointTables, Skipped, image_point_table
 from tcformer.metrics.tokens import Region
 from tcformer.metrics.wholebody_results import keypoints_of
 from tcformer.tables import Metrics, measured
@@ -47,12 +49,22 @@ def keypoints(task: WholebodyTask, predictions: list[dict[str, Any]]) -> PointTa
     if task.evaluation.boxes != "ground_truth":
         return Skipped("predictions were made in detections; evaluate in annotated boxes (boxes: ground_truth)")
     people = load_people(annotation_file(task.root, "val"))
+    return {"val": keypoint_table(people, predictions, subset(task.options.keypoints))}
+
+
+def keypoint_table(people: People, predictions: Sequence[Mapping[str, Any]], chosen: NDArray[np.int64]) -> PointTable:
+    """The errors of each keypoint.
+
+    Args:
+        people: the annotations.
+        predictions: results with the annotation_id of the person in whose box they were made.
+        chosen: (K,) indices of the predicted points among the 133.
+    """
     found = {prediction["annotation_id"]: prediction for prediction in predictions}
     rows = [row for row, number in enumerate(people.annotation_id.tolist()) if number in found]
-    chosen = subset(task.options.keypoints)
     points = [keypoints_of(found[int(people.annotation_id[row])])[chosen, :2] for row in rows]
     truth = people.keypoints[rows][:, chosen]
-    table = image_point_table(
+    return image_point_table(
         np.array(points).reshape(-1, len(chosen), 2),
         truth[..., :2],
         truth[..., 2] > 0,
@@ -61,7 +73,6 @@ def keypoints(task: WholebodyTask, predictions: list[dict[str, Any]]) -> PointTa
         parts=[_PART_OF[point] for point in chosen],
         reference_name="the longer side of the person's box",
     )
-    return {"val": table}
 
 
 def region(task: WholebodyTask, sample: dict[str, Any]) -> Region | None:

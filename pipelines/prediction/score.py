@@ -1,0 +1,132 @@
+"""Measure result files of any program against the annotations of COCO-WholeBody or WFLW."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tcformer.checks import is_count, numbers_of_list, read_json
+from tcformer.data.face.dataset import Faces, load_faces
+from tcformer.data.face.landmarks import NUM_LANDMARKS
+from tcformer.data.wholebody.dataset import load_people
+from tcformer.data.wholebody.keypoints import NUM_KEYPOINTS
+from tcformer.errors import UserError
+from tcformer.metrics import evaluate_face, evaluate_wholebody, face_nme, wholebody_oks
+from tcformer.metrics.points import PointTable
+from tcformer.metrics.wholebody import STATS
+from tcformer.tables import Table, group_rows
+
+_HINT = "give the path of a result file"
+_FACE_FORMAT = (
+    'expected JSON records such as {"index": 0, "points": [[x, y], ...]}, or a text file with one face a line, in the '
+    "order of the annotations, that begins with its 196 numbers"
+)
+
+
+def score_wholebody(results: Path, annotations: Path) -> tuple[dict[str, Any], list[Table]]:
+    """Measure results in the format of COCO-WholeBody.
+
+    Args:
+        results: a JSON file.
+        annotations: an official annotation file.
+
+    Returns:
+        All measures, and tables of the most important ones. The mean OKS and the errors of each keypoint are measured
+        if all results name the annotated person in whose box they were made ("annotation_id").
+
+    Raises:
+        UserError: a file is missing or breaks its format.
+    """
+    from tcformer.tasks.wholebody.measures import keypoint_table
+
+    people, records = load_people(annotations), read_json(results, _HINT)
+    measures: dict[str, Any] = evaluate_wholebody(people, records)
+    tables = [Table("Average precision and recall", ("part", *STATS), group_rows(measures, STATS))]
+    if records and all(is_count(record.get("annotation_id"), 1) for record in records):
+        measures["oks"] = wholebody_oks(people, records)
+        table = keypoint_table(people, records, np.arange(NUM_KEYPOINTS))
+        measures["points"] = table.to_json()
+        tables += [Table("In annotated boxes", ("", "mean OKS"), (("133 points", measures["oks"]),)), _points(table)]
+    return measures, tables
+
+
+def score_face(results: Path, annotations: Path) -> tuple[dict[str, Any], list[Table]]:
+    """Measure landmarks of the faces of a WFLW list.
+
+    Args:
+        results: JSON records with "index" (the place in the list, counted from 0) and "points", or a text file with
+            one face a line.
+        annotations: an official list.
+
+    Returns:
+        All measures, and tables of the most important ones.
+
+    Raises:
+        UserError: a file is missing or breaks its format, or a face has no result.
+    """
+    from tcformer.tasks.face.measures import landmark_table
+
+    faces = load_faces(annotations)
+    points = _face_points(results, faces)
+    measures: dict[str, Any] = dict(evaluate_face(face_nme(points, faces.points), faces.attributes))
+    names = ("NME", "FR10", "AUC10", "count")
+    tables = [Table("Faces with each attribute", ("faces", *names), group_rows(measures, names), digits=4)]
+    table = landmark_table(points, faces)
+    measures["points"] = table.to_json()
+    return measures, [*tables, _points(table)]
+
+
+def _points(table: PointTable) -> Table:
+    """The means over the parts."""
+    rows = tuple((part, *means.values()) for part, means in table.by_part().items())
+    note = "; ".join(f"{name}: {meaning}" for name, meaning in table.meaning.items())
+    return Table("Errors of the points", ("part", *table.measures), rows, note=note)
+
+
+def _face_points(path: Path, faces: Faces) -> NDArray[np.float64]:
+    rows = _json_rows(path) if path.suffix == ".json" else _text_rows(path)
+    missing = [index for index in range(len(faces)) if index not in rows]
+    if missing:
+        raise UserError(
+            f"{path}: {len(missing)} of the {len(faces)} faces of {faces.source} have no result, the first is face "
+            f"{missing[0]} (counted from 0); {_FACE_FORMAT}"
+        )
+    return np.stack([rows[index] for index in range(len(faces))])
+
+
+def _json_rows(path: Path) -> dict[int, NDArray[np.float64]]:
+    content = read_json(path, _HINT)
+    rows = {}
+    for place, record in enumerate(content if isinstance(content, list) else [content]):
+        index = record.get("index") if isinstance(record, dict) else None
+        if not isinstance(record, dict) or not is_count(index, 0):
+            raise UserError(f"{path}: record {place} (counted from 0) has no 'index'; {_FACE_FORMAT}")
+        rows[index] = _points_of(numbers_of_list(record.get("points")), f"{path}: record {place} (counted from 0)")
+    return rows
+
+
+def _text_rows(path: Path) -> dict[int, NDArray[np.float64]]:
+    try:
+        lines = [line.replace(",", " ").split() for line in path.read_text(encoding="utf-8").splitlines()]
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; {_HINT}") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as text ({error}); {_FACE_FORMAT}") from error
+    rows = {}
+    for index, fields in enumerate(filter(None, lines)):
+        try:
+            numbers = np.array([float(field) for field in fields[: 2 * NUM_LANDMARKS]])
+        except ValueError:
+            numbers = None
+        rows[index] = _points_of(numbers, f"{path}: face {index} (counted from 0)")
+    return rows
+
+
+def _points_of(numbers: NDArray[np.float64] | None, where: str) -> NDArray[np.float64]:
+    if numbers is None or numbers.size != 2 * NUM_LANDMARKS or not np.isfinite(numbers).all():
+        found = "something else" if numbers is None else f"{numbers.size} numbers"
+        raise UserError(f"{where}: expected 98 x, y in pixels, found {found}; {_FACE_FORMAT}")
+    return numbers.reshape(NUM_LANDMARKS, 2)

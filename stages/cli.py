@@ -1,0 +1,214 @@
+"""The command `tcformer`: predict pictures and videos, show tokens, handle weights, score results.
+
+tcformer predict photo.jpg --weights model.safetensors -o out/
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import click
+
+from pipelines.process import stage_main
+
+# Each command imports what it needs when it runs, so that `--help` appears at once.
+
+_Run: TypeAlias = Callable[..., Any]
+_FILE = click.Path(path_type=Path)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+def cli() -> None:
+    """TCFormer: vision transformers that spend their tokens on people.
+
+    `tcformer COMMAND --help` explains a command, with examples.
+    """
+
+
+def _prediction_options(command: _Run) -> _Run:
+    """The options that `predict` and `tokens` share."""
+    options = (
+        click.argument("inputs", nargs=-1, required=True, metavar="INPUT..."),
+        click.option("-w", "--weights", type=_FILE, required=True, help="Weights of this project or a checkpoint."),
+        click.option("-o", "--out", type=_FILE, required=True, help="Folder of the results."),
+        click.option(
+            "--boxes",
+            type=_FILE,
+            help="File with the boxes of people or faces, in pixels: COCO's detections or annotations, WFLW's list, "
+            '[[x, y, width, height], ...] for all pictures, or {"photo.jpg": [[...], ...], ...}.  [default: each '
+            "picture is one box]",
+        ),
+        click.option(
+            "--detector",
+            type=click.Choice(["torchvision"]),
+            help="Find the people by torchvision's Faster R-CNN. Its weights are downloaded once.",
+        ),
+        click.option("--box-score", default=0.5, show_default=True, help="Least score of a box."),
+        click.option(
+            "--size", "input_size", type=int, nargs=2, metavar="H W", help="Input size instead of that of the training."
+        ),
+        click.option("--body", type=_FILE, help="Folder of a body model in SMPL's format, for meshes."),
+        click.option("--batch", type=click.IntRange(1), default=16, show_default=True, help="Crops predicted at once."),
+        click.option("--device", help="Such as cpu or cuda:0.  [default: a GPU if there is one]"),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@cli.command(short_help="Predict keypoints, face landmarks, meshes or classes.")
+@_prediction_options
+@click.option("--tokens", is_flag=True, help="Also draw the tokens of each crop.")
+@click.option("--flip-test", is_flag=True, help="Also predict mirror images and average; twice the time.")
+@click.option("--threshold", default=0.3, show_default=True, help="Points with a lower score are not drawn.")
+@click.option("--classes", type=_FILE, help="Names of the classes: one a line, or JSON as Keras' class index.")
+@click.option("--pictures/--no-pictures", default=True, help="Whether to draw.  [default: pictures]")
+@click.pass_context
+def predict(context: click.Context, **options: object) -> int:
+    """Predict keypoints, face landmarks, meshes or classes, as the weights are.
+
+    INPUT is a picture, a video, a folder or a quoted pattern. The folder OUT gets predictions.json, and for each input
+    a picture or video with what was found. Several people in a picture need boxes or the detector.
+
+    \b
+    tcformer predict photo.jpg --weights model.safetensors -o out/
+    tcformer predict photos/ '*.png' -w tcformer.pth --detector torchvision -o out/
+    tcformer predict val2017/ -w model.safetensors --boxes person_keypoints_val2017.json --flip-test -o out/
+    tcformer predict video.mp4 -w model.safetensors --tokens --device cuda -o out/
+    """
+    from pipelines.prediction.predict import PredictOptions, predict_files
+
+    return 1 if predict_files(PredictOptions(**context.params)) else 0
+
+
+@cli.command(short_help="Draw the tokens of pictures.")
+@_prediction_options
+@click.pass_context
+def tokens(context: click.Context, **options: object) -> int:
+    """Draw the tokens of pictures: of each stage the region of each token, and the sizes of the last ones.
+
+    \b
+    tcformer tokens photo.jpg --weights model.safetensors -o out/
+    """
+    from pipelines.prediction.predict import PredictOptions, predict_files
+
+    return 1 if predict_files(PredictOptions(**context.params, tokens=True, predictions=False)) else 0
+
+
+@cli.command(short_help="Show what a weights file is.")
+@click.argument("weights", type=_FILE)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def info(weights: Path, as_json: bool) -> None:
+    """Show what a weights file is: task, network, parameters, options of the training, provenance.
+
+    \b
+    tcformer info model.safetensors
+    tcformer info tcformer-authors.pth --json
+    """
+    from pipelines.prediction.weights import as_text, describe
+
+    about = describe(weights)
+    print(json.dumps(about, indent=1) if as_json else as_text(about))
+
+
+@cli.command(short_help="Convert a checkpoint to safetensors.")
+@click.argument("checkpoint", type=_FILE)
+@click.argument("out", type=_FILE)
+def convert(checkpoint: Path, out: Path) -> None:
+    """Convert a checkpoint of the authors, of mmpose or of another trainer to a safetensors file.
+
+    Nothing in the checkpoint is executed. `tcformer.load_model` rebuilds the network from the file OUT.
+
+    \b
+    tcformer convert tcformer-authors.pth tcformer.safetensors
+    """
+    from pipelines.prediction.weights import convert
+
+    weights = convert(checkpoint, out)
+    for note in weights.notes:
+        print(f"note: {note}", file=sys.stderr)
+    print(f"{out}: {weights.model.config['variant']} for {weights.task}")
+
+
+@cli.command(short_help="Export a network as ONNX.")
+@click.argument("weights", type=_FILE)
+@click.argument("out", type=_FILE)
+@click.option("--size", type=int, nargs=2, metavar="H W", help="Of the images, in pixels.  [default: of the training]")
+@click.option("--opset", type=int, default=20, show_default=True, help="Version of the ONNX operators.")
+def export(weights: Path, out: Path, size: tuple[int, int] | None, opset: int) -> None:
+    """Export a network as ONNX, compared with PyTorch before it is written.
+
+    \b
+    tcformer export model.safetensors model.onnx
+    tcformer export tcformer-authors.pth tcformer.onnx --size 256 192
+    """
+    from pipelines.prediction.weights import export
+
+    difference, (height, width) = export(weights, out, size, opset)
+    print(
+        f"{out}: images of {height} x {width}; onnxruntime and PyTorch differ by {difference:.1e} of the largest value"
+    )
+
+
+@cli.command(short_help="Score results of any program.")
+@click.argument("protocol", type=click.Choice(["wholebody", "face"]))
+@click.argument("results", type=_FILE)
+@click.option("--annotations", type=_FILE, required=True, help="Official annotations of COCO-WholeBody or WFLW's list.")
+@click.option("--json", "as_json", is_flag=True, help="Print all measures as JSON, also those of each point.")
+def score(protocol: str, results: Path, annotations: Path, as_json: bool) -> None:
+    """Measure results of any program against the annotations of COCO-WholeBody or WFLW.
+
+    Results of wholebody are in COCO-WholeBody's result format. Results of faces are records with "index" and "points",
+    or a text file with the 196 numbers of one face a line.
+
+    \b
+    tcformer score wholebody results.json --annotations coco_wholebody_val_v1.0.json
+    tcformer score face predictions.json --annotations list_98pt_rect_attr_test.txt
+    """
+    from pipelines.prediction.score import score_face, score_wholebody
+    from pipelines.report.markdown import table_to_markdown
+
+    measures, tables = (score_wholebody if protocol == "wholebody" else score_face)(results, annotations)
+    if as_json:
+        print(json.dumps(measures, indent=1))
+        return
+    for table in tables:
+        note = f"\n{table.note}\n" if table.note else ""
+        print(f"{table.title}\n\n{table_to_markdown(table)}\n{note}")
+
+
+@cli.command(
+    short_help="The paper's experiments by name.",
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []},
+    add_help_option=False,
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def experiments(arguments: tuple[str, ...]) -> None:
+    """The paper's experiments by name; the same as python -m stages.experiments.
+
+    \b
+    tcformer experiments list
+    """
+    from stages.experiments import main
+
+    main(arguments)
+
+
+def run() -> int:
+    """Run a command and return the exit status."""
+    try:
+        return cli.main(prog_name="tcformer", standalone_mode=False) or 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+
+
+def main() -> None:
+    """The console script."""
+    stage_main(run)
+
+
+if __name__ == "__main__":
+    main()

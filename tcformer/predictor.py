@@ -1,0 +1,257 @@
+"""From a picture to keypoints, landmarks, meshes or classes, with weights of any origin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from tcformer.data.images import ReducedImage, normalise
+from tcformer.errors import UserError
+from tcformer.inference.base import Crop, Result, Settings, TaskPredictor, points_in_picture
+from tcformer.inference.boxes import Boxes
+from tcformer.inference.pictures import as_picture, read_picture
+from tcformer.inference.recognise import LoadedWeights, load_any_weights
+from tcformer.models import Tokens
+from tcformer.tasks.drawing import View, partitions_of
+from tcformer.tasks.registry import TASKS
+
+#: Pixels (H, W, 3) uint8 RGB, a file, or what `Predictor.read` returned for it.
+Image: TypeAlias = NDArray[np.uint8] | Path | str | ReducedImage
+
+_DRAWN_SIDE = 1600  # longest side of a drawn picture, pixels
+
+
+class Predictor:
+    """Predicts pictures with one network. `Predictor.load` makes it from a weights file.
+
+        predictor = tcformer.Predictor.load("model.safetensors")
+        result = predictor("photo.jpg", boxes=[[10, 20, 200, 400]])  # x, y, width, height; without boxes: the whole
+        result.points, result.scores  # (1, 133, 2) x, y in pixels of the photo, (1, 133)
+        result.tokens[0][3].token_of_cell  # the token of each grid cell at the last of the four stages
+
+    Attributes:
+        weights: the file, its network and what is known of its training.
+        task: the part that depends on the task: input size, codec, records, drawing.
+        batch: number of crops that are predicted at once.
+    """
+
+    def __init__(self, weights: LoadedWeights, task: TaskPredictor, device: torch.device, batch: int = 16) -> None:
+        self.weights = weights
+        self.task = task
+        self.batch = batch
+        self._device = device
+        self._model = weights.model.to(device)
+
+    @classmethod
+    def load(
+        cls,
+        weights: Path | str,
+        *,
+        device: str | torch.device | None = None,
+        flip_test: bool = False,
+        input_size: tuple[int, int] | None = None,
+        body: Path | str | None = None,
+        classes: Path | str | None = None,
+        batch: int = 16,
+    ) -> Predictor:
+        """Load weights that this project wrote, or a checkpoint of the authors or another trainer.
+
+        Input size, box padding and codec are those of the training, which the file names. For other checkpoints they
+        are those of the paper.
+
+        Args:
+            weights: the file.
+            device: such as "cpu" or "cuda:0"; by default a GPU if there is one.
+            flip_test: also predict the mirror image, and average the heat maps.
+            input_size: (height, width) of the network's input instead of that of the training.
+            body: folder of a body model in SMPL's format, for meshes; by default that of the generated people.
+            classes: file with the names of the classes; by default those of ImageNet if there are 1000.
+            batch: number of crops that are predicted at once.
+
+        Raises:
+            UserError: the file does not exist or is damaged, its network is unknown, or an option does not fit it.
+        """
+        place = choose_device(device)
+        loaded = load_any_weights(weights)
+        settings = Settings(
+            flip_test=flip_test,
+            input_size=input_size,
+            body=None if body is None else Path(body),
+            classes=None if classes is None else Path(classes),
+        )
+        try:
+            task = _task_predictor(loaded.task)(loaded.model, loaded.trained, settings)
+        except UserError as error:
+            raise UserError(f"{weights}: {error}") from error
+        return cls(loaded, task, place, batch)
+
+    def __call__(self, image: Image, boxes: Boxes | ArrayLike | None = None) -> Result:
+        """Predict one picture.
+
+        Args:
+            image: pixels (H, W, 3) uint8 RGB, or a file.
+            boxes: (P, 4) x, y, width, height in pixels; None: one box that is the whole picture.
+
+        Raises:
+            UserError: the file cannot be read, or a box is wrong.
+        """
+        [result] = self.predict([image], [boxes])
+        return result
+
+    def predict(self, images: Sequence[Image], boxes: Sequence[Boxes | ArrayLike | None] | None = None) -> list[Result]:
+        """Predict several pictures in batches of crops. Arguments for each picture as for one picture.
+
+        Raises:
+            UserError: a file cannot be read, or a box is wrong.
+        """
+        pictures, chosen, crops = [], [], []
+        for index, (image, given) in enumerate(zip(images, boxes or [None] * len(images), strict=True)):
+            name = str(image) if isinstance(image, str | Path) else f"picture {index}"
+            known = given if isinstance(given, Boxes) or given is None else Boxes.of(given)
+            picture = self._picture(image, known)
+            in_picture = Boxes.whole(picture.size) if known is None else known
+            in_picture.check_inside(picture.size, name)
+            pictures.append(picture.size)
+            chosen.append(in_picture)
+            crops.append([self.task.crop(picture, box, padded=known is not None) for box in in_picture.xywh])
+        return list(self._results(pictures, chosen, crops))
+
+    def read(self, path: Path | str, boxes: Boxes | None = None, upright: bool = True) -> ReducedImage:
+        """Read a picture as large as the network and a drawing need it.
+
+        Args:
+            path: the file.
+            boxes: that will be predicted; None: the whole picture.
+            upright: turn the picture as its EXIF tag says; the boxes must be those of the turned picture.
+
+        Raises:
+            ImageError: the file cannot be read or is not an image.
+        """
+
+        def ratio(size: tuple[int, int]) -> float:
+            xywh = (Boxes.whole(size) if boxes is None else boxes).xywh
+            return min(self.task.reduction(xywh) / 2, max(size) / _DRAWN_SIDE)
+
+        return read_picture(path, ratio, upright)
+
+    def draw(self, image: Image, result: Result, threshold: float = 0.3) -> NDArray[np.uint8]:
+        """Draw a result on its picture, scaled down to at most 1600 pixels along its longer side.
+
+        Args:
+            image: the picture.
+            result: for the picture.
+            threshold: points whose score is not above it are not drawn.
+
+        Returns:
+            (H, W, 3) uint8 RGB.
+        """
+        picture = self._picture(image, None)
+        view = View(picture.pixels, factor=1 / picture.factor)
+        height, width = picture.pixels.shape[:2]
+        if (scale := _DRAWN_SIDE / max(height, width)) < 1:
+            view = view.resized(max(1, round(width * scale)), max(1, round(height * scale)))
+        return self.task.draw(view, result, threshold) if len(result) else view.pixels.copy()
+
+    def draw_tokens(self, result: Result) -> NDArray[np.uint8]:
+        """Draw a sheet with a row for each crop: the crop, the tokens of each stage, their sizes, the prediction.
+
+        Returns:
+            (H, W, 3) uint8 RGB.
+
+        Raises:
+            ValueError: the result has no crop.
+        """
+        from tcformer import draw as pictures
+
+        examples = [self.task.example(result, row) for row in range(len(result))]
+        return pictures.token_sheet(examples, scale=self.task.sheet_scale)
+
+    def _picture(self, image: Image, boxes: Boxes | None) -> ReducedImage:
+        if isinstance(image, str | Path):
+            return self.read(image, boxes)
+        return image if isinstance(image, ReducedImage) else as_picture(image)
+
+    def _results(self, sizes: list[tuple[int, int]], boxes: list[Boxes], crops: list[list[Crop]]) -> Iterator[Result]:
+        every = [crop for of_picture in crops for crop in of_picture]
+        parts, tokens = [], []
+        for start in range(0, len(every), self.batch):
+            batch = every[start : start + self.batch]
+            images = torch.from_numpy(np.stack([normalise(crop.pixels) for crop in batch])).to(self._device)
+            with torch.inference_mode(), _first_output(self._model.backbone) as stages:
+                found = self.task.predict(self._model, images)
+            tokens += [partitions_of(stages, images, row) for row in range(len(batch))]
+            parts.append((found, points_in_picture(found, batch, self.task.input_size)))
+        if parts:
+            points = np.concatenate([points for _, points in parts])
+            scores = np.concatenate([found.scores for found, _ in parts])
+            names = parts[0][0].outputs
+            outputs = {name: np.concatenate([found.outputs[name] for found, _ in parts]) for name in names}
+        else:
+            points, scores, outputs = np.zeros((0, 0, 2)), np.zeros((0, 0)), {}
+        start = 0
+        for size, of_picture, cut in zip(sizes, boxes, crops):
+            rows = slice(start, start + len(cut))
+            start += len(cut)
+            result = Result(
+                size=size,
+                boxes=of_picture,
+                points=points[rows],
+                scores=scores[rows],
+                outputs={name: values[rows] for name, values in outputs.items()},
+                tokens=tokens[rows],
+                crops=np.array([crop.pixels for crop in cut], np.uint8).reshape(-1, *self.task.input_size, 3),
+                centre=np.array([crop.centre for crop in cut], np.float64).reshape(-1, 2),
+                extent=np.array([crop.extent for crop in cut], np.float64).reshape(-1, 2),
+            )
+            yield self.task.without_duplicates(result)
+
+
+def choose_device(name: str | torch.device | None) -> torch.device:
+    """The device of a name; None: a GPU if there is one, else the CPU.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"device {name}: cannot be used ({reason}); expected cpu, or cuda on a machine with a GPU"
+        ) from error
+    return device
+
+
+def _task_predictor(task: str) -> type[TaskPredictor]:
+    """The predictor of a task; that of tokens alone, if networks of the task predict nothing for any picture."""
+    if task not in TASKS or find_spec(f"tcformer.tasks.{task}.predict") is None:
+        return TaskPredictor
+    predictor: type[TaskPredictor] = TASKS[task].part("predict").PREDICTOR
+    return predictor
+
+
+@contextmanager
+def _first_output(module: nn.Module) -> Iterator[list[Tokens | Tensor]]:
+    """Collect what a backbone returns in its first call while the body runs."""
+    collected: list[Tokens | Tensor] = []
+
+    def collect(module: nn.Module, inputs: object, output: list[Tokens | Tensor]) -> None:
+        if not collected:
+            collected.extend(output)
+
+    hook = module.register_forward_hook(collect)
+    try:
+        yield collected
+    finally:
+        hook.remove()
