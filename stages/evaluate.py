@@ -3,6 +3,7 @@
 from pipelines.evaluation import evaluate
 from pipelines.process import stage_main
 from pipelines.trained import record_results
+from pipelines.training.instruction_sets import use_instruction_sets
 from stages.common import begin, data_root
 from tcformer.tasks import TASKS
 
@@ -10,6 +11,7 @@ from tcformer.tasks import TASKS
 def main() -> None:
     """Run the stage."""
     start = begin(__doc__, tuple(TASKS), local=True)
+    use_instruction_sets(start.params.instruction_sets)
     task, params, layout = start.task, start.params, start.layout
     weights, out = layout.weights(task), layout.run("evaluate", task)
     root = data_root(start, params.active.evaluation_of(task).data_root)
