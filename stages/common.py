@@ -9,7 +9,6 @@ from pipelines.datasets.prepared import Prepared
 from pipelines.layout import PARAMS, Layout
 from pipelines.params import Params, load_params
 from pipelines.process import LOCAL_HELP, work_locally
-from pipelines.training.instruction_sets import use_instruction_sets
 
 
 @dataclass(frozen=True)
@@ -29,20 +28,12 @@ class Start:
     layout: Layout
 
 
-def begin(
-    description: str | None,
-    tasks: Sequence[str] = (),
-    *,
-    networks: bool = True,
-    fresh: bool = False,
-    local: bool = False,
-) -> Start:
-    """Parse the command line, read params.yaml, and choose the instruction sets of a stage that runs networks.
+def begin(description: str | None, tasks: Sequence[str] = (), fresh: bool = False, local: bool = False) -> Start:
+    """Parse the command line and read params.yaml.
 
     Args:
         description: for --help.
         tasks: the values of the argument TASK; none: there is no such argument.
-        networks: whether the stage runs networks.
         fresh: whether the stage has the option --fresh.
         local: whether the stage has the option --local.
     """
@@ -57,8 +48,6 @@ def begin(
     if getattr(arguments, "local", False):
         work_locally()
     params = load_params(PARAMS)
-    if networks:
-        use_instruction_sets(params.instruction_sets)
     return Start(getattr(arguments, "task", ""), getattr(arguments, "fresh", False), params, Layout(params.recipe))
 
 

@@ -5,6 +5,7 @@ from pipelines.evaluation import evaluate
 from pipelines.headlines import write_headline
 from pipelines.process import stage_main
 from pipelines.trained import headlines_of, record_results
+from pipelines.training.instruction_sets import use_instruction_sets
 from stages.common import begin, data_root
 from tcformer.tasks import TASKS
 
@@ -12,6 +13,7 @@ from tcformer.tasks import TASKS
 def main() -> None:
     """Run the stage."""
     start = begin(__doc__, tuple(TASKS), local=True)
+    use_instruction_sets(start.params.instruction_sets)
     task, params, layout = start.task, start.params, start.layout
     weights, out = layout.weights(task), layout.run("evaluate", task)
     other = params.active.evaluation_of(task).data_root

@@ -10,7 +10,7 @@ from stages.common import begin
 
 def main() -> None:
     """Run the stage."""
-    start = begin(__doc__, networks=False)
+    start = begin(__doc__)
     report = gather(start.layout, start.params, versions())
     out = start.layout.run("report")
     out.mkdir(parents=True, exist_ok=True)

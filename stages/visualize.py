@@ -4,6 +4,7 @@ import json
 
 from pipelines.process import stage_main
 from pipelines.trained import record_results
+from pipelines.training.instruction_sets import use_instruction_sets
 from pipelines.visualization import draw_examples
 from stages.common import begin, data_root
 from tcformer.tasks import TASKS
@@ -12,6 +13,7 @@ from tcformer.tasks import TASKS
 def main() -> None:
     """Run the stage."""
     start = begin(__doc__, tuple(TASKS))
+    use_instruction_sets(start.params.instruction_sets)
     task, params, layout = start.task, start.params, start.layout
     drawing = params.active.drawing_of(task)
     weights, out = layout.weights(task), layout.run("visualize", task)
