@@ -23,6 +23,7 @@ from numbers import Real
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, SupportsFloat, TypeGuard
+from urllib.parse import unquote
 
 from filelock import FileLock, Timeout
 
@@ -96,7 +97,7 @@ def _artifacts_place(uri: str) -> str | None:
     MLflow itself takes the folder in which a process happens to run.
     """
     if match := re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]+)(?:\?.*)?", uri):
-        return (Path(match[1]).absolute().parent / "mlruns").as_uri()
+        return (Path(unquote(match[1])).absolute().parent / "mlruns").as_uri()
     return None
 
 

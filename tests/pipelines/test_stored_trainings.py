@@ -28,7 +28,7 @@ OTHER = "finetune-face-0123456789abcdef"
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(layout, "ROOT", tmp_path)
-    monkeypatch.setattr(driver, "Run", lambda *arguments: _NoRun())
+    monkeypatch.setattr(driver, "Run", lambda *arguments, **options: _NoRun())
     monkeypatch.setattr(driver, "session", lambda cluster: pytest.fail("Ray was started"))
     return tmp_path
 
@@ -100,7 +100,7 @@ def test_an_unfinished_training_with_other_parameters_is_reported(
     with pytest.raises(Launched):
         driver.run(first, params, root / "out")
     printed = capsys.readouterr().out
-    assert "resuming" in printed and "unfinished" not in printed
+    assert "resuming" in printed and "an unfinished one" not in printed
     with pytest.raises(Launched):  # its inputs are stored now, but it has no checkpoint
         driver.run(plan_for(parameters(root, finetune__face__training__epochs=7), root), params, root / "out")
     assert second.key not in capsys.readouterr().out

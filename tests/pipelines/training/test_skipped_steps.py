@@ -77,7 +77,7 @@ class Recorder(TorchEngine):
         is_applied = super().step()
         if self._waiting == 0:
             state = self.optimizer_state()
-            weights = {name: value.clone() for name, value in self.module.state_dict().items()}
+            weights = {name: value.detach().clone() for name, value in self.module.named_parameters()}
             moments = {name: value.clone() for name, value in state.moments.items()}
             self.snapshots.append(Snapshot(weights, moments, self.learning_rate))
         return is_applied
