@@ -480,4 +480,4 @@ def test_the_database_of_a_repository_with_special_letters_in_its_path(
     assert (folder / "mlflow.db").is_file()
     assert tracking._artifacts_place(tracking.default_uri()) == (folder / "mlruns").as_uri()
     # MLflow makes an empty folder for the address as it is written; the database is not in it.
-    assert [path for path in tmp_path.rglob("*.db")] == [folder / "mlflow.db"]
+    assert list(tmp_path.rglob("*.db")) == [folder / "mlflow.db"]
