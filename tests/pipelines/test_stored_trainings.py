@@ -100,7 +100,7 @@ def test_an_unfinished_training_with_other_parameters_is_reported(
     with pytest.raises(Launched):
         driver.run(first, params, root / "out")
     printed = capsys.readouterr().out
-    assert "resuming" in printed and "unfinished" not in printed
+    assert "resuming" in printed and "from the beginning" not in printed
     with pytest.raises(Launched):  # its inputs are stored now, but it has no checkpoint
         driver.run(plan_for(parameters(root, finetune__face__training__epochs=7), root), params, root / "out")
     assert second.key not in capsys.readouterr().out
