@@ -14,7 +14,7 @@ from pipelines.adapters.storage import Store
 from pipelines.datasets.prepared import Prepared
 from pipelines.driver import run as driver
 from pipelines.driver.cleaning import clean_trainings, list_trainings
-from pipelines.driver.lock import only_one
+from pipelines.driver.lease import only_one
 from pipelines.driver.plan import TrainingPlan
 from pipelines.driver.stored import differences, write_inputs
 from pipelines.params import Params
@@ -28,7 +28,7 @@ OTHER = "finetune-face-0123456789abcdef"
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(layout, "ROOT", tmp_path)
-    monkeypatch.setattr(driver, "Run", lambda *arguments: _NoRun())
+    monkeypatch.setattr(driver, "Run", lambda *arguments, **options: _NoRun())
     monkeypatch.setattr(driver, "session", lambda cluster: pytest.fail("Ray was started"))
     return tmp_path
 
@@ -152,7 +152,7 @@ def test_trainings_with_other_inputs_are_listed_and_deleted(
     (checkpoints(root) / f"{OTHER}.lock").touch()
     shutil.copytree(checkpoints(root) / OTHER, checkpoints(root) / "something else")
     before = {path.name for path in checkpoints(root).iterdir()}
-    with only_one(checkpoints(root) / f"{busy}.lock"):
+    with only_one(checkpoints(root) / f"{busy}.lock", "this training"):
         clean(params)
     printed = capsys.readouterr().out.splitlines()
     after = {path.name for path in checkpoints(root).iterdir() if path.suffix not in (".lock", ".owner")}
