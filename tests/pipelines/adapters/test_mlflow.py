@@ -70,4 +70,4 @@ def test_the_database_of_a_repository_with_special_letters_in_its_path(
     monkeypatch.setattr(tracking, "home", lambda: folder)
     client = MlflowClient(tracking.default_uri())
     client.create_experiment("e", (folder / "mlruns").as_uri())
-    assert (folder / "mlflow.db").is_file() and sorted(path.name for path in tmp_path.iterdir()) == [folder.name]
+    assert (folder / "mlflow.db").is_file() and [path.name for path in tmp_path.rglob("*.db")] == ["mlflow.db"]
