@@ -126,6 +126,15 @@ def stage_main(main: Callable[[], int | None]) -> None:
         print(f"error: {error}", file=sys.stderr)
         status = 2
     except (Interrupted, KeyboardInterrupt) as stopped:
-        print("stopped", file=sys.stderr)
-        status = stopped.status if isinstance(stopped, Interrupted) else 128 + signal.SIGINT
+        status = _stopped(stopped)
+    except SystemError as error:  # what Python makes of an exception that a signal raises in Ray's C code
+        if not isinstance(error.__cause__, (Interrupted, KeyboardInterrupt)):
+            raise
+        status = _stopped(error.__cause__)
     sys.exit(status)
+
+
+def _stopped(reason: Interrupted | KeyboardInterrupt) -> int:
+    """Say that a signal stopped the stage; returns its exit status."""
+    print("stopped", file=sys.stderr)
+    return reason.status if isinstance(reason, Interrupted) else 128 + signal.SIGINT

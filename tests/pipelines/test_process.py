@@ -26,3 +26,17 @@ def test_another_connection_that_breaks_is_an_error() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, text=True)
     assert done.returncode == 1 and "BrokenPipeError: the store" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("reason", "status"), [("Interrupted(15)", 143), ("KeyboardInterrupt()", 130), ("OSError()", 1)]
+)
+def test_a_signal_inside_c_code_stops_a_stage_without_a_traceback(reason: str, status: int) -> None:
+    code = (
+        "from pipelines.process import Interrupted, stage_main\n"
+        f"def main():\n    raise SystemError('returned a result with an exception set') from {reason}\n"
+        "stage_main(main)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, text=True)
+    assert done.returncode == status and ("Traceback" in done.stderr) == (status == 1), done.stderr
+    assert status == 1 or done.stderr == "stopped\n"

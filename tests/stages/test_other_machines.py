@@ -21,8 +21,9 @@ def open_to_others(process: psutil.Process) -> set[str]:
         for each in [process, *process.children(recursive=True)]:
             with suppress(psutil.Error):
                 for connection in each.net_connections(kind="tcp"):
-                    if connection.status == psutil.CONN_LISTEN and connection.laddr.ip not in ("127.0.0.1", "::1"):
-                        found.add(f"{connection.laddr.ip} {' '.join(each.cmdline())[:80]}")
+                    address = connection.laddr.ip.removeprefix("::ffff:") if connection.laddr else ""
+                    if connection.status == psutil.CONN_LISTEN and address not in ("127.0.0.1", "::1"):
+                        found.add(f"{address} {' '.join(each.cmdline())[:80]}")
     return found
 
 
