@@ -290,7 +290,7 @@ def test_a_report_of_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         "![Face landmarks: tokens and predictions](<../visualize/face/tokens.png>)",
         "| 4 | 63.6 | 64.9 |",
         "| epochs | 9 | 19 | 20 | 34 |",
-        "| learning rate | 0.002 | 0.006 | 0.005 | 0.0007 |",
+        "| learning rate | 0.002 | 0.003 | 0.005 | 0.0007 |",
         "| crop, pixels | 64 | 128 × 96 | 64 × 64 | 64 |",
         "| training | 2 | 2.5 | 1.5 | 2.5 | 1.5 | 2 |",
         "| validation | 1 | 0.75 | 0.75 | 0.75 | 0.75 | 8 |",
