@@ -111,8 +111,8 @@ def dvc_hash(path: Path) -> str:
     """The hash that DVC gives to a file or, from the files in it, to a folder."""
     if path.is_file():
         return hashlib.md5(path.read_bytes()).hexdigest()
-    files = sorted(file.relative_to(path).parts for file in path.rglob("*") if file.is_file())
-    listed = [{"md5": dvc_hash(path.joinpath(*parts)), "relpath": "/".join(parts)} for parts in files]
+    names = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
+    listed = [{"md5": dvc_hash(path / name), "relpath": name} for name in names]
     return hashlib.md5(json.dumps(listed, sort_keys=True).encode()).hexdigest() + ".dir"
 
 

@@ -28,7 +28,10 @@ from tcformer.tasks import PRETRAINING, TASKS
 from tests import small
 
 EXPERIMENTS = load_experiments()
-LARGER: dict[str, Any] = {"data__wholebody__generate__image_size": [128, 128]}  # smaller people have no labelled points
+LARGER: dict[str, Any] = {
+    "data__wholebody__generate__image_size": [128, 128],  # smaller people have no labelled points
+    "network__token_reduction": "ctm",  # the figures' networks
+}
 THREE = ("wholebody-tcformer", "mesh-tcformer", "face-tcformer-light")
 
 
