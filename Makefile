@@ -44,7 +44,7 @@ check: .venv/.installed  ## lint and type checks alone
 clean:  ## delete the environment, the datasets and the results
 	rm -rf .venv data runs
 
-clean-checkpoints:  ## delete trainings that other parameters, data or code began than the present ones
+clean-checkpoints: .venv/.installed  ## delete trainings that other parameters, data or code began than the present ones
 	$(BIN)/python -m stages.checkpoints clean
 
 help:  ## list the targets

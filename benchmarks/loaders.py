@@ -55,7 +55,10 @@ _MODULES = ("imagenet.dataset", "wholebody.dataset", "face.dataset", "mesh.datas
 STAGES = {
     "read": ("pathlib.Path.read_bytes",),
     "decode": ("simplejpeg.decode_jpeg_header", "simplejpeg.decode_jpeg"),
-    "geometry": ("cv2.warpAffine", "tcformer.data.imagenet.dataset.resize"),
+    "geometry": (
+        "tcformer.data.imagenet.dataset.resize",
+        *(f"tcformer.data.{module}.cut_crop" for module in _MODULES if not module.startswith("imagenet")),
+    ),
     "colour": (
         "tcformer.data.imagenet.dataset.rand_augment",
         "tcformer.data.imagenet.dataset.erase_rectangle",

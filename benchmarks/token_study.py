@@ -172,7 +172,10 @@ def training_batches(crops: Crops, batch: int, seed: int, augmented: bool) -> It
 
 @torch.no_grad()
 def points_found(model: Network, crops: Crops, codec: Codec, device: torch.device) -> dict[str, float]:
-    """Shares of the points of each part that are found, as "<part>@<percent of the box>"; without unlabelled parts."""
+    """Shares of the points of each part that are found, as "<part>@<percent of the box>"; without unlabelled parts.
+
+    The decoding is the codec's own (`auto`), not `evaluate.wholebody.options.decoding` of the recipe; no flip test.
+    """
     errors = []
     for index in np.array_split(np.arange(len(crops)), math.ceil(len(crops) / 50)):
         images = crops.batch(index, np.zeros(len(index), bool))["image"]
@@ -432,12 +435,12 @@ def write_table(args: argparse.Namespace) -> None:
 
 def _assignment(text: str) -> tuple[str, Any]:
     name, separator, value = text.partition("=")
+    if not separator:
+        raise argparse.ArgumentTypeError(f"{text}: expected NAME=VALUE with an option of create_model")
     try:
-        if separator:
-            return name, json.loads(value) if value[:1] in "-0123456789[tf" else value
+        return name, json.loads(value)
     except json.JSONDecodeError:
-        pass
-    raise argparse.ArgumentTypeError(f"{text}: expected NAME=VALUE with an option of create_model")
+        return name, value  # a text such as finest_map
 
 
 def main(arguments: list[str] | None = None) -> None:

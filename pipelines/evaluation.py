@@ -63,18 +63,18 @@ def evaluate(task: str, weights: Path, data_root: Path, params: Params, out: Pat
         `keypoints.json` by part, "tokens" a few numbers of `tokens.json`; both are absent if they were not measured.
     """
     spec, evaluation = trained_task(task, weights), params.active.evaluation_options_of(task)
+    options, shards = params.active.evaluation_of(task), params.cluster.workers
     whole = spec.build(data_root, evaluation)
     whole.test_set()  # faults of the data are reported before Ray starts
-    if params.active.evaluation_of(task).tokens:
+    if options.tokens:
         whole.val_set()
-    shards, options = params.cluster.workers, params.active.evaluation_of(task)
     content, training = weights.read_bytes(), params.active.training_of(task).training
     loaders, pinned = params.cluster.loader_processes, params.instruction_sets
     shard = _Shard(spec, evaluation, data_root, content, options.batch, shards, loaders, pinned)
     measurement = TokenMeasurement(spec, data_root, content, options.tokens, training)
     with session(params.cluster, environment_for(pinned)):
         parts = parallel_map(shard.predict, range(shards), gpus=uses_gpus(), title=f"evaluate@{task}")
-        [tokens] = parallel_map(_measure, [measurement], gpus=uses_gpus(), title=f"tokens@{task}")
+        [tokens] = parallel_map(TokenMeasurement.measure, [measurement], gpus=uses_gpus(), title=f"tokens@{task}")
     predictions = [prediction for part in parts for prediction in part]
     metrics = whole.evaluate(predictions)
     keypoints = TASKS[task].keypoints(whole, predictions)
@@ -91,7 +91,3 @@ def evaluate(task: str, weights: Path, data_root: Path, params: Params, out: Pat
     (out / "predictions.json").write_text(json.dumps(predictions))
     write_parts(out / "parts.csv", TASKS[task].parts(metrics))
     return metrics
-
-
-def _measure(measurement: TokenMeasurement) -> dict[str, Any]:
-    return measurement.measure()

@@ -18,7 +18,7 @@ from pipelines.params import Training
 from pipelines.trained import model_from_bytes
 from pipelines.training.device import be_deterministic, this_device
 from pipelines.training.optimizer import build_optimizer
-from tcformer.data import collate
+from tcformer.data.batch import collate, evenly_spread
 from tcformer.metrics.points import ALL, Skipped
 from tcformer.metrics.tokens import Region, Shares, adjusted_rand_index, on_grid, shares, twins_in_one_token
 from tcformer.models import Network, Tokens
@@ -57,8 +57,7 @@ class TokenMeasurement:
             return Skipped(f"the backbone {self.task.network.backbone} has no tokens").to_json()
         task = self.task.build(self.data_root)
         data = task.val_set()
-        indices = np.linspace(0, len(data) - 1, min(self.images, len(data))).astype(int).tolist()
-        samples = [data.sample(index, None) for index in indices]
+        samples = [data.sample(index, None) for index in evenly_spread(len(data), self.images)]
         regions = [TASKS[self.task.name].region(task, sample) for sample in samples]
         size = self.training.micro_batch
         batches = [

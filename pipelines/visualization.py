@@ -3,24 +3,29 @@
 import dataclasses
 import json
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pipelines.params import Drawing
 from pipelines.token_inspection import inspected, recorded_merges
 from pipelines.trained import trained_task
 from tcformer import draw as pictures
-from tcformer.data.batch import collate
+from tcformer.data.batch import collate, evenly_spread
 from tcformer.errors import UserError
 from tcformer.models import load_model
+from tcformer.models.heads import MeshPrediction
 from tcformer.tasks import TASKS
-from tcformer.tasks.drawing import Drawn, partitions_of
+from tcformer.tasks.drawing import Drawn, first_output, partitions_of
 
 _MOST_SCORED = 256  # pictures among which the best and the worst are sought
+_SCORED_AT_ONCE = 16
 _EXTREMES = 3  # the best, and as many of the worst
+_Output = TypeVar("_Output", Tensor, MeshPrediction)
 
 
 def draw_examples(
@@ -48,7 +53,7 @@ def draw_examples(
         with recorded_merges(viewer.model.backbone) as merges:
             example, mask = viewer.draw(index)
         examples.append(example)
-        inspector.append(inspected(example, merges[: len(example.partitions) - 1]))
+        inspector.append(inspected(example, merges))
         if mask.any() and not mask.all():
             density.append([pictures.cells_per_token(p.token_of_cell, p.grid_size, mask) for p in example.partitions])
     out.mkdir(parents=True, exist_ok=True)
@@ -113,19 +118,42 @@ class _Viewer:
         """A sample with its tokens and prediction."""
         sample = self._data.sample(index, None)
         images = torch.from_numpy(sample["image"])[None]
-        partitions = partitions_of(self.model.backbone(images), images)
-        return self._entry.draw(self._task, sample, self.model(images), partitions, self._scale)
+        with first_output(self.model.backbone) as stages:
+            prediction = self.model(images)
+        if not stages:  # timm's classifiers pool without the maps
+            stages = self.model.backbone(images)
+        return self._entry.draw(self._task, sample, prediction, partitions_of(stages, images), self._scale)
 
     @torch.inference_mode()
-    def score(self, index: int) -> tuple[float, float]:
-        """The measure and the loss of one sample."""
-        sums = self._task.validate(self.model, collate([self._data.sample(index, None)]))
-        return float(sums[f"{self.measure.name}_sum"]), float(sums["loss_sum"])
+    def scores(self, indices: Sequence[int]) -> dict[int, tuple[float, float]]:
+        """The measure and the loss of each of the samples, by their indices."""
+        found = {}
+        for start in range(0, len(indices), _SCORED_AT_ONCE):
+            chunk = indices[start : start + _SCORED_AT_ONCE]
+            samples = [collate([self._data.sample(index, None)]) for index in chunk]
+            outputs = self.model(torch.cat([sample["image"] for sample in samples]))
+            for row, (index, sample) in enumerate(zip(chunk, samples)):
+                sums = self._task.validate(partial(_row, outputs, row), sample)
+                found[index] = (float(sums[f"{self.measure.name}_sum"]), float(sums["loss_sum"]))
+        return found
+
+
+def _row(outputs: _Output, row: int, images: Tensor) -> _Output:
+    """A network's output for one image of a batch. It has the interface of a network, whose input it ignores.
+
+    Args:
+        outputs: of the network for the batch.
+        row: index of the image in the batch.
+        images: not used.
+    """
+    if isinstance(outputs, Tensor):
+        return outputs[row : row + 1]
+    return type(outputs)(*(part[row : row + 1] for part in outputs))
 
 
 def _extremes(viewer: _Viewer) -> list[pictures.Example]:
     """The best samples and the worst ones, the worst last; of equal measures the loss decides."""
-    scores = {index: viewer.score(index) for index in choose(len(viewer), _MOST_SCORED)}
+    scores = viewer.scores(evenly_spread(len(viewer), _MOST_SCORED))
     sign = -1 if viewer.measure.higher_is_better else 1
     order = sorted(scores, key=lambda index: (sign * scores[index][0], scores[index][1], index))
     count = min(_EXTREMES, len(order) // 2)
@@ -147,5 +175,4 @@ def choose(length: int, count: int, chosen: Sequence[int] = ()) -> list[int]:
     """
     if wrong := [index for index in chosen if not 0 <= index < length]:
         raise UserError(f"picture {wrong[0]}: expected a number from 0 to {length - 1}; choose another")
-    indices: list[int] = np.linspace(0, length - 1, min(count, length)).astype(int).tolist()
-    return list(chosen) or indices
+    return list(chosen) or evenly_spread(length, count)

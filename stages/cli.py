@@ -65,8 +65,7 @@ def _prediction_options(command: _Run) -> _Run:
 @click.option("--threshold", default=0.3, show_default=True, help="Points with a lower score are not drawn.")
 @click.option("--classes", type=_FILE, help="Names of the classes: one a line, or JSON as Keras' class index.")
 @click.option("--pictures/--no-pictures", default=True, help="Whether to draw.  [default: pictures]")
-@click.pass_context
-def predict(context: click.Context, **options: object) -> int:
+def predict(**options: Any) -> int:  # noqa: ANN401 - Click passes values of all types
     """Predict keypoints, face landmarks, meshes or classes, as the weights are.
 
     INPUT is a picture, a video, a folder or a quoted pattern. The folder OUT gets predictions.json, and for each input
@@ -80,13 +79,12 @@ def predict(context: click.Context, **options: object) -> int:
     """
     from pipelines.prediction.predict import PredictOptions, predict_files
 
-    return 1 if predict_files(PredictOptions(**context.params)) else 0
+    return 1 if predict_files(PredictOptions(**options)) else 0
 
 
 @cli.command(short_help="Draw the tokens of pictures.")
 @_prediction_options
-@click.pass_context
-def tokens(context: click.Context, **options: object) -> int:
+def tokens(**options: Any) -> int:  # noqa: ANN401 - as above
     """Draw the tokens of pictures: of each stage the region of each token, and the sizes of the last ones.
 
     \b
@@ -94,7 +92,7 @@ def tokens(context: click.Context, **options: object) -> int:
     """
     from pipelines.prediction.predict import PredictOptions, predict_files
 
-    return 1 if predict_files(PredictOptions(**context.params, tokens=True, predictions=False)) else 0
+    return 1 if predict_files(PredictOptions(**options, tokens=True, predictions=False)) else 0
 
 
 @cli.command(short_help="Show what a weights file is.")
@@ -181,7 +179,7 @@ def score(protocol: str, results: Path, annotations: Path, as_json: bool) -> Non
 
 @cli.command(
     short_help="The paper's experiments by name.",
-    context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []},
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
     add_help_option=False,
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)

@@ -6,6 +6,7 @@ python -m stages.experiments table table1
 python -m stages.experiments compare wholebody-tcformer wholebody-without-ctm --output compare.html
 python -m stages.experiments figure figureA1
 python -m stages.experiments seeds run
+python -m stages.experiments results
 """
 
 import argparse
@@ -34,7 +35,7 @@ from pipelines.process import stage_main
 from pipelines.provenance import ROOT
 from pipelines.report.html import to_html
 from pipelines.report.markdown import table_to_markdown, to_markdown
-from pipelines.reproduction import record, seeds
+from pipelines.reproduction import record, results, seeds
 from tcformer.errors import UserError
 
 
@@ -116,6 +117,9 @@ def main(given: Sequence[str] | None = None) -> None:
     step.set_defaults(run=run_seeds)
     step = steps.add_parser("document", help="update the tables in README.md and docs/experiments.md")
     step.set_defaults(run=document_seeds)
+
+    command = commands.add_parser("results", help="update the sample recipe's results in README.md")
+    command.set_defaults(run=document_results)
 
     arguments = parser.parse_args(given)
     arguments.run(arguments)
@@ -235,6 +239,11 @@ def document_seeds(arguments: argparse.Namespace) -> None:
     if recorded is None:
         raise UserError(f"{record.RECORD} does not exist: run `python -m stages.experiments seeds run` first")
     record.document(recorded)
+
+
+def document_results(arguments: argparse.Namespace) -> None:
+    """Write the results of the sample recipe into README.md."""
+    results.document()
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeAlias
@@ -11,7 +10,6 @@ from typing import TypeAlias
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor, nn
 
 from tcformer.data.images import ReducedImage, normalise
 from tcformer.errors import UserError
@@ -19,8 +17,7 @@ from tcformer.inference.base import Crop, Result, Settings, TaskPredictor, point
 from tcformer.inference.boxes import Boxes
 from tcformer.inference.pictures import as_picture, read_picture
 from tcformer.inference.recognise import LoadedWeights, load_any_weights
-from tcformer.models import Tokens
-from tcformer.tasks.drawing import View, partitions_of
+from tcformer.tasks.drawing import View, first_output, partitions_of
 from tcformer.tasks.registry import TASKS
 
 #: Pixels (H, W, 3) uint8 RGB, a file, or what `Predictor.read` returned for it.
@@ -185,7 +182,7 @@ class Predictor:
         for start in range(0, len(every), self.batch):
             batch = every[start : start + self.batch]
             images = torch.from_numpy(np.stack([normalise(crop.pixels) for crop in batch])).to(self._device)
-            with torch.inference_mode(), _first_output(self._model.backbone) as stages:
+            with torch.inference_mode(), first_output(self._model.backbone) as stages:
                 found = self.task.predict(self._model, images)
             tokens += [partitions_of(stages, images, row) for row in range(len(batch))]
             parts.append((found, points_in_picture(found, batch, self.task.input_size)))
@@ -239,19 +236,3 @@ def _task_predictor(task: str) -> type[TaskPredictor]:
         return TaskPredictor
     predictor: type[TaskPredictor] = TASKS[task].part("predict").PREDICTOR
     return predictor
-
-
-@contextmanager
-def _first_output(module: nn.Module) -> Iterator[list[Tokens | Tensor]]:
-    """Collect what a backbone returns in its first call while the body runs."""
-    collected: list[Tokens | Tensor] = []
-
-    def collect(module: nn.Module, inputs: object, output: list[Tokens | Tensor]) -> None:
-        if not collected:
-            collected.extend(output)
-
-    hook = module.register_forward_hook(collect)
-    try:
-        yield collected
-    finally:
-        hook.remove()

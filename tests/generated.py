@@ -167,9 +167,9 @@ def describe(root: Path) -> dict[str, object]:
 def record() -> None:
     """Write the hashes of the sets as this machine generates them."""
     with tempfile.TemporaryDirectory() as folder:
-        sets = describe(Path(folder))["sets"]
-    assert isinstance(sets, dict)
-    hashes = {name: sha256_of_json(files) for name, files in sets.items()} | {"crops": crops()}
+        made = describe(Path(folder))
+    assert isinstance(made["sets"], dict)
+    hashes = {name: sha256_of_json(files) for name, files in made["sets"].items()} | {"crops": made["crops"]}
     HASHES.write_text(json.dumps(hashes, indent=1) + "\n")
 
 

@@ -1,6 +1,8 @@
 """The README's commands and files exist as written."""
 
+import json
 import re
+from decimal import Decimal
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,3 +31,24 @@ def test_parameters_named_in_commands_exist() -> None:
         for key in name.split("."):
             assert key in node, name
             node = node[key]
+
+
+def test_the_table_of_results_is_that_of_the_committed_metrics() -> None:
+    """Both files are rounded, so they may differ by half a unit of the last decimal of each."""
+    table = README.partition("<!-- results:")[2].partition("<!-- end of results -->")[0]
+    shown = {cells[1]: Decimal(cells[2]) for cells in re.findall(r"^\| ([^|]+) \| ([^|]+) \| ([\d.]+) \|", table, re.M)}
+    for task, names in {
+        "imagenet": {"top1": "top-1"},
+        "wholebody": {"body_AP": "body AP", "AP": "whole-body AP", "OKS": "mean OKS, 133 points"},
+        "face": {"NME": "NME (less is better)"},
+        "mesh": {
+            "MPJPE": "MPJPE in mm, generated (less is better)",
+            "PA_MPJPE": "PA-MPJPE in mm, generated (less is better)",
+        },
+    }.items():
+        path = ROOT / f"metrics/sample/evaluate-{task}.json"
+        measured = json.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
+        assert measured.keys() == names.keys()
+        for key, name in names.items():
+            halves = sum(Decimal(5).scaleb(number.as_tuple().exponent - 1) for number in (measured[key], shown[name]))
+            assert abs(measured[key] - shown[name]) <= halves, f"{name}: run python -m stages.experiments results"

@@ -12,12 +12,14 @@ class WorkerState:
 
     Attributes:
         silent: seconds since it was last heard.
+        age: seconds since it began, perhaps in place of a lost one.
         place: what it did then.
         since: seconds for which it has done that.
         node: address of its machine.
     """
 
     silent: float
+    age: float
     place: str
     since: float
     node: str
@@ -25,6 +27,7 @@ class WorkerState:
 
 @dataclass
 class _Heard:
+    began: float
     at: float
     place: str
     place_since: float
@@ -47,7 +50,7 @@ class Mailbox:
     def hello(self, rank: int, node: str) -> None:
         """A worker begins, perhaps in place of a lost one."""
         now = time.monotonic()
-        self._heard[rank] = _Heard(now, "starting", now, node)
+        self._heard[rank] = _Heard(now, now, "starting", now, node)
         self._asked.pop(rank, None)
 
     def beat(self, rank: int, place: str) -> None:
@@ -75,7 +78,7 @@ class Mailbox:
         """All events since the last call, in the order in which they came, and the state of each worker by rank."""
         now = time.monotonic()
         states = {
-            rank: WorkerState(now - heard.at, heard.place, now - heard.place_since, heard.node)
+            rank: WorkerState(now - heard.at, now - heard.began, heard.place, now - heard.place_since, heard.node)
             for rank, heard in sorted(self._heard.items())
         }
         events, self._events = self._events, []

@@ -160,7 +160,7 @@ def run_training(
                 failure = None  # what the survivors of a lost worker reported is settled by the restart
             stopped = stopped or isinstance(event, Stopped)
             on_event(event)
-        if not running or (failure and watch.failure_is_final(time.monotonic() - failed_at, workers)):
+        if not running or (failure and watch.failure_is_final(failure.rank, time.monotonic() - failed_at, workers)):
             break
         reason = watch.stall(workers)
         if reason and not failure:
@@ -176,7 +176,7 @@ def run_training(
             on_event(Note(f"no checkpoint within {STOP_SECONDS:.0f} s: stopping without one"))
             break
         fit.join(POLL_SECONDS)
-    if failure:
+    if failure and not fit.error:  # else Ray gave up restarting; the exceptions are those of the lost worker's peers
         if failure.from_user:
             raise UserError(failure.message)
         raise RuntimeError(f"training {job.name} failed on rank {failure.rank}:\n{failure.traceback}")

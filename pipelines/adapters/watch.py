@@ -21,13 +21,15 @@ class Watch:
         self._limit, self._say = limit, say
         self._told: set[int] = set()
 
-    def failure_is_final(self, seconds: float, workers: dict[int, WorkerState]) -> bool:
-        """Whether an exception of `seconds` ago ends the training.
+    def failure_is_final(self, rank: int, seconds: float, workers: dict[int, WorkerState]) -> bool:
+        """Whether an exception that `rank` raised `seconds` ago ends the training.
 
-        The other workers then wait for its rank for ever. If a worker was lost instead (killed, its node gone), it is
-        silent, the exceptions are those of its peers, and Ray starts all again.
+        The other workers then wait for that rank for ever. If a worker was lost instead (killed, its node gone), it is
+        silent, the exceptions are those of its peers, and Ray starts all again: then the rank is younger than its
+        exception.
         """
-        return seconds > FAILURE_SECONDS and all(state.silent < ALIVE_SECONDS for state in workers.values())
+        alive = all(state.silent < ALIVE_SECONDS for state in workers.values())
+        return seconds > FAILURE_SECONDS and alive and workers[rank].age > seconds
 
     def stall(self, workers: dict[int, WorkerState]) -> str | None:
         """Why the training is given up; None while it is not."""

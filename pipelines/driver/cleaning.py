@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from pipelines.adapters.storage import Store
-from pipelines.driver.lease import only_one
+from pipelines.driver.lease import only_one, only_one_in_storage
 from pipelines.driver.plan import LOCAL, checkpoints_root, plan_of
 from pipelines.driver.stored import StoredTraining, differences, stored_trainings
 from pipelines.layout import Layout
@@ -27,7 +27,7 @@ def list_trainings(params: Params) -> None:
 def clean_trainings(params: Params) -> None:
     """Delete the trainings of other inputs than the present ones, and print what was deleted.
 
-    A training that runs on this machine is kept.
+    A training that runs is kept.
     """
     root, locks = Store(checkpoints_root(params)), Layout(params.recipe).checkpoints
     freed = 0
@@ -37,7 +37,10 @@ def clean_trainings(params: Params) -> None:
             continue
         size = root.size(found.name)
         try:
-            with only_one(locks / f"{found.name}.lock", "this training"):
+            with (
+                only_one(locks / f"{found.name}.lock", "this training"),
+                only_one_in_storage(params.cluster.storage, found.name),
+            ):
                 root.delete(found.name)
         except UserError as error:
             print(f"{found.name}: kept: {error}")

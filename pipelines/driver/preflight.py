@@ -1,6 +1,5 @@
 """What a training needs of this machine, checked before it starts: folders that can be written, and room in them."""
 
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -29,19 +28,7 @@ def require_writable(folder: Path, what: str) -> None:
         ) from None
 
 
-def require_space(folder: Path, weights: int, what: str) -> None:
-    """Raise UserError if the disk of `folder` has no room for a training's checkpoints and outputs.
-
-    Args:
-        folder: it exists.
-        weights: of the network.
-        what: is written there, for the message.
-    """
+def bytes_needed(weights: int) -> int:
+    """Bytes of a training's checkpoints and outputs, for a network of so many weights."""
     # One more than are kept exists while it is written. The final one and the outputs contain the weights alone.
-    need = weights * (BYTES_IN_CHECKPOINT * (KEPT + 1) + 2 * BYTES_OF_WEIGHT)
-    free = shutil.disk_usage(folder).free
-    if free < need:
-        raise UserError(
-            f"{folder}: {free / 1e6:.0f} MB are free on its disk: expected {need / 1e6:.0f} MB for {what}; remove "
-            "files, or name another disk in cluster.storage"
-        )
+    return weights * (BYTES_IN_CHECKPOINT * (KEPT + 1) + 2 * BYTES_OF_WEIGHT)

@@ -12,7 +12,7 @@ from pipelines.adapters.storage import Store
 from pipelines.driver.lease import only_one, only_one_in_storage
 from pipelines.driver.local import train_locally
 from pipelines.driver.plan import TrainingPlan, checkpoints_root, plan_of
-from pipelines.driver.preflight import require_space, require_writable
+from pipelines.driver.preflight import bytes_needed, require_writable
 from pipelines.driver.progress import TrainingProgress
 from pipelines.driver.stored import unfinished_with_other_inputs, write_inputs
 from pipelines.execution import current_execution, experiment_name
@@ -82,13 +82,13 @@ def run(plan: TrainingPlan, params: Params, out: Path, fresh: bool = False) -> N
             if other:
                 print(f"{plan.stage}: {other}")
         begins = fresh or not store.folders()
-        with _recorded(plan, params, layout, begins) as tracked:
+        machine = {"cpu": cpu(), "instruction_sets": effective_settings(plan.instruction_sets)}
+        with _recorded(plan, params, layout, begins, machine) as tracked:
             if checkpoint.fault(store, checkpoint.FINAL, cache) is not None:
                 write_inputs(store, params.recipe, plan.inputs)
                 _launch(plan, params.cluster, store, tracked)
             finished = checkpoint.open_verified(store, checkpoint.FINAL, cache)
             options = json.loads(spec_to_json(plan.task))
-            machine = {"cpu": cpu(), "instruction_sets": effective_settings(plan.instruction_sets)}
             provenance = {"training": plan.key, "data": plan.data.sha256, "options": options, **machine}
             write_outputs(finished, out, provenance)
             for path in sorted(out.iterdir()):
@@ -112,11 +112,14 @@ def _only_one(plan: TrainingPlan, layout: Layout, out: Path, storage: str | None
 
 
 @contextmanager
-def _recorded(plan: TrainingPlan, params: Params, layout: Layout, begins: bool) -> Iterator[Run]:
+def _recorded(
+    plan: TrainingPlan, params: Params, layout: Layout, begins: bool, machine: dict[str, dict[str, str]]
+) -> Iterator[Run]:
     """The training's run in MLflow; it ends with the status that the body leaves with.
 
     Args:
         begins: whether the training starts anew rather than from a checkpoint.
+        machine: properties of the CPU in groups; each becomes a tag.
     """
     experiment = experiment_name()
     tracked = Run(
@@ -132,8 +135,7 @@ def _recorded(plan: TrainingPlan, params: Params, layout: Layout, begins: bool) 
             "data.sha256": plan.data.sha256,
             **({"dvc.experiment": experiment} if experiment else {}),
             **{f"version.{name}": version for name, version in versions().items()},
-            **{f"cpu.{name}": value for name, value in cpu().items()},
-            **{f"cpu.{name}": value for name, value in effective_settings(plan.instruction_sets).items()},
+            **{f"cpu.{name}": value for group in machine.values() for name, value in group.items()},
         },
         mode="begin" if begins else "continue",
         datasets=[dataset_used(plan.data, f"{params.recipe}/{plan.task.name}", "training")],
@@ -166,10 +168,10 @@ def _launch(plan: TrainingPlan, cluster: Cluster, store: Store, tracked: Run) ->
     task.val_set()
     workers, group = 1 if runs_locally() else cluster.workers, getattr(data, "samples_per_group", 1)
     BatchPlan.divide(plan.training.global_batch, plan.training.micro_batch, workers, group)
-    weights = sum(parameter.numel() for parameter in task.build_model().parameters())
     if store.local:
         require_writable(Path(store.root), "checkpoints")
-        require_space(Path(store.root), weights, "checkpoints and outputs")
+        weights = sum(parameter.numel() for parameter in task.build_model().parameters())
+        store.require_space(bytes_needed(weights), "checkpoints and outputs")
     initial = None
     if plan.initial:
         initial = f"initial{plan.initial.suffix}"

@@ -41,7 +41,7 @@ class OutputFolder:
         self._taken.add(path.resolve())
         return path
 
-    def write_picture(self, stem: str, picture: NDArray[np.uint8], suffix: str = ".jpg") -> Path:
+    def write_picture(self, stem: str, picture: NDArray[np.uint8], suffix: str = ".jpg") -> None:
         """Write a picture (H, W, 3) uint8 RGB as JPEG or PNG."""
         import cv2
 
@@ -51,14 +51,11 @@ class OutputFolder:
         if not good:
             raise UserError(f"{path}: the picture cannot be encoded; choose fewer boxes")
         self._write(path, data.tobytes())
-        return path
 
-    def write_records(self, records: list[dict[str, Any]]) -> Path:
+    def write_records(self, records: list[dict[str, Any]]) -> None:
         """Write predictions.json, one record a line."""
-        path = self.folder / PREDICTIONS
         lines = ",\n".join(json.dumps(record, ensure_ascii=False) for record in records)
-        self._write(path, f"[\n{lines}\n]\n".encode())
-        return path
+        self._write(self.folder / PREDICTIONS, f"[\n{lines}\n]\n".encode())
 
     def _write(self, path: Path, data: bytes) -> None:
         try:

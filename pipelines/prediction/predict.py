@@ -19,7 +19,7 @@ from pipelines.progress import Progress
 from tcformer.data.images import ImageError, ReducedImage
 from tcformer.errors import UserError, printable
 from tcformer.inference import Boxes, Result
-from tcformer.inference.pictures import as_picture
+from tcformer.inference.pictures import as_picture, read_picture
 from tcformer.predictor import Predictor, choose_device
 
 _Item = TypeVar("_Item")
@@ -173,7 +173,7 @@ class _Job:
                 boxes = None if self._boxes is None else self._boxes.of(file)
                 if self._detector is not None:
                     # Boxes are of the turned picture, at full size, so the crops are cut from it.
-                    image = self._predictor.read(file, Boxes.of([[0, 0, 1, 1]]))
+                    image = read_picture(file)
                     boxes = self._detector(image.pixels)
                 else:
                     image = self._predictor.read(file, boxes, upright=self._boxes is None)

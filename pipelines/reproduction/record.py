@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipelines.provenance import ROOT
 from pipelines.report.markdown import table_to_markdown
-from pipelines.reproduction.figures import FIGURES
+from pipelines.reproduction.measures import MEASURES
 from tcformer.documents import replace_between
 from tcformer.errors import UserError
 from tcformer.tables import Table
@@ -93,14 +93,14 @@ class SeedRecord:
         Raises:
             UserError: some figures are missing.
         """
-        if missing := [figure.name for figure in FIGURES if figure.name not in figures]:
+        if missing := [measure.name for measure in MEASURES if measure.name not in figures]:
             raise UserError(
                 f"seed {seed}: no figure {missing[0]}: expected all of metrics.json's; run the evaluations again"
             )
         by_seed = {s: {name: values[i] for name, values in self.figures.items()} for i, s in enumerate(self.seeds)}
         by_seed[seed] = figures
         seeds = tuple(sorted(by_seed))
-        values = {figure.name: tuple(by_seed[s][figure.name] for s in seeds) for figure in FIGURES}
+        values = {measure.name: tuple(by_seed[s][measure.name] for s in seeds) for measure in MEASURES}
         return SeedRecord(self.conditions, date, seeds, values)
 
 
@@ -136,10 +136,10 @@ def write_record(record: SeedRecord, path: Path = RECORD) -> None:
 def seeds_table(record: SeedRecord) -> Table:
     """Mean and standard deviation of each figure."""
     rows = []
-    for figure in FIGURES:
-        if spread := record.spread(figure.name):
-            shown = [f"{value:.{figure.digits}f}" for value in (spread.mean, spread.deviation, *spread.values)]
-            rows.append((figure.name, f"{shown[0]} ± {shown[1]}", ", ".join(shown[2:])))
+    for measure in MEASURES:
+        if spread := record.spread(measure.name):
+            shown = [f"{value:.{measure.digits}f}" for value in (spread.mean, spread.deviation, *spread.values)]
+            rows.append((measure.name, f"{shown[0]} ± {shown[1]}", ", ".join(shown[2:])))
     seeds = ", ".join(map(str, record.seeds))
     columns = ("figure", "mean ± standard deviation", f"seeds {seeds}")
     return Table("The sample recipe with several seeds", columns, tuple(rows))

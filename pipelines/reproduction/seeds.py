@@ -21,12 +21,10 @@ from pipelines.paper.dotted import assign, lookup
 from pipelines.paper.dvc_experiments import run_command
 from pipelines.params import load_params, training_section
 from pipelines.provenance import CODE, cpu
-from pipelines.reproduction.figures import read_figures
+from pipelines.reproduction.measures import RECIPE, read_measures
 from pipelines.reproduction.record import RECORD, Conditions, SeedRecord, read_record, write_record
 from tcformer.errors import UserError
 from tcformer.tasks import TASKS
-
-RECIPE = "sample"
 
 
 def seed_settings(seed: int) -> dict[str, object]:
@@ -64,7 +62,7 @@ def run_seeds(seeds: Iterable[int], repository: Path, record: Path = RECORD) -> 
             continue
         print(f"seed {seed}: running in {copy}", flush=True)
         _reproduce(seed, copy)
-        finished = finished.with_seed(seed, read_figures(Layout(RECIPE, copy)), date.today().isoformat())
+        finished = finished.with_seed(seed, read_measures(Layout(RECIPE, copy)), date.today().isoformat())
         write_record(finished, record)
         print(f"seed {seed}: figures written to {record}", flush=True)
     if finished is None:

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from pipelines.layout import Layout
 from pipelines.paper.dvc_experiments import run_command
 from pipelines.params import Params, training_section
-from pipelines.reproduction.figures import FIGURES, read_figures
+from pipelines.reproduction.measures import MEASURES, read_measures
 from pipelines.reproduction.record import DEVIATIONS, SeedRecord
 from tcformer.errors import UserError
 from tcformer.tasks import PRETRAINING, TASKS
@@ -149,28 +149,28 @@ def _instruction_sets(stage: Mapping[str, Any]) -> str:
 
 
 def _figures(layout: Layout, expected: Mapping[str, Any], params: Params, record: SeedRecord | None) -> Iterator[Line]:
-    found = read_figures(layout)
-    for figure in FIGURES:
-        path = layout.run("evaluate", figure.task) / "metrics.json"
-        if figure.name not in found:
-            yield Line("figure", figure.name, "not measured here yet")
+    found = read_measures(layout)
+    for measure in MEASURES:
+        path = layout.run("evaluate", measure.task) / "metrics.json"
+        if measure.name not in found:
+            yield Line("figure", measure.name, "not measured here yet")
             continue
-        value, seed = found[figure.name], params.active.training_of(figure.task).training.seed
-        shown = f"{value:.{figure.digits}f}"
-        recorded = record.value(figure.name, seed) if record else None
-        spread = record.spread(figure.name) if record else None
+        value, seed = found[measure.name], params.active.training_of(measure.task).training.seed
+        shown = f"{value:.{measure.digits}f}"
+        recorded = record.value(measure.name, seed) if record else None
+        spread = record.spread(measure.name) if record else None
         bytes_equal = dvc_hash(path) == _hash_of(path.relative_to(layout.root).as_posix(), expected)
         if bytes_equal or (recorded is not None and math.isclose(value, recorded, rel_tol=SAME, abs_tol=1e-12)):
-            yield Line("figure", figure.name, f"{shown}: the same")
+            yield Line("figure", measure.name, f"{shown}: the same")
         elif spread is None or len(spread.values) < 2:
-            yield Line("figure", figure.name, f"{shown}: differs; no spread over seeds is recorded")
+            yield Line("figure", measure.name, f"{shown}: differs; no spread over seeds is recorded")
         else:
             low, high = spread.limits
             inside = low <= value <= high
-            limits = f"{max(low, 0.0):.{figure.digits}f} to {high:.{figure.digits}f}"
+            limits = f"{max(low, 0.0):.{measure.digits}f} to {high:.{measure.digits}f}"
             of = f"of {len(spread.values)} seeds, {limits}"
             yield Line(
-                "figure", figure.name, f"{shown}: {'within' if inside else 'OUTSIDE'} the spread {of}", not inside
+                "figure", measure.name, f"{shown}: {'within' if inside else 'OUTSIDE'} the spread {of}", not inside
             )
 
 

@@ -146,7 +146,8 @@ def _train_steps(worker: Worker, first: int) -> bool:
         inject_fault(worker.store, worker.rank, step)
         seed_step(training.seed, step, worker.rank)
         engine.module.train()
-        engine.module.set_progress(step / steps)
+        for network in {engine.module, worker.network}:
+            network.set_progress(step / steps)
         rate = engine.learning_rate
         before = [value.clone() for value in statistics]
         step_losses: list[dict[str, Tensor]] = []

@@ -50,8 +50,6 @@ class LossMeter:
             scale: micro batches that a worker has in a step now, divided by those that it had before; used if the
                 number of workers is another one.
         """
-        if not everyone:
-            return
         same = len(everyone) == torch.distributed.get_world_size()
         mean = {name: scale * sum(part[name] for part in everyone) / len(everyone) for name in everyone[0]}
         sums = dict(everyone[rank] if same else mean)

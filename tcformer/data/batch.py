@@ -16,6 +16,12 @@ def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
     return {key: torch.stack([_tensor(sample[key]) for sample in samples]) for key in samples[0]}
 
 
+def evenly_spread(length: int, count: int) -> list[int]:
+    """At most `count` evenly spread indices from 0 to `length` - 1."""
+    indices: list[int] = np.linspace(0, length - 1, min(count, length)).astype(int).tolist()
+    return indices
+
+
 def _tensor(value: NDArray | float | int) -> Tensor:
     if isinstance(value, np.ndarray):
         return torch.from_numpy(value)

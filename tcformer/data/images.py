@@ -137,13 +137,13 @@ def decode_image(data: bytes, name: Path | str) -> NDArray[np.uint8]:
     from PIL import Image
 
     try:
-        with _without_pillow_limit():
+        with without_pillow_limit():
             opened = Image.open(io.BytesIO(data))
         pixels = opened.width * opened.height
         if pixels > MOST_PIXELS:
             raise ValueError(f"{opened.width} x {opened.height} pixels, more than {MOST_PIXELS}")
         is_large = pixels > (Image.MAX_IMAGE_PIXELS or MOST_PIXELS)  # some readers check it a second time
-        with opened as image, _without_pillow_limit() if is_large else nullcontext():
+        with opened as image, without_pillow_limit() if is_large else nullcontext():
             if image.mode.startswith("I;16"):  # Pillow would clip values above 255
                 gray = (np.asarray(image) >> 8).astype(np.uint8)
                 return np.repeat(gray[:, :, None], 3, 2)
@@ -163,7 +163,7 @@ _pillow_lock = threading.Lock()
 
 
 @contextmanager
-def _without_pillow_limit() -> Iterator[None]:
+def without_pillow_limit() -> Iterator[None]:
     """Let Pillow read images of more pixels than its own limit, which is meant for images from strangers."""
     from PIL import Image
 

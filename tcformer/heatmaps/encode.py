@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 
 def gaussian_heat_maps(
-    centres: Tensor, weights: Tensor, map_size: tuple[int, int], sigma: float, cutoff: float = math.inf
+    centres: Tensor, weights: Tensor, map_size: tuple[int, int], sigma: float, cutoff: float
 ) -> tuple[Tensor, Tensor]:
     """Draw the target heat maps of a batch.
 

@@ -9,4 +9,4 @@ CodecName: TypeAlias = Literal["mmpose", "udp", "unbiased"]
 #: See `tcformer.heatmaps.decode.REFINEMENTS`.
 Refinement: TypeAlias = Literal["quarter_pixel", "taylor", "dark"]
 #: A refinement, or that of the codec.
-Decoding: TypeAlias = Literal["auto", "quarter_pixel", "taylor", "dark"]
+Decoding: TypeAlias = Literal["auto", Refinement]

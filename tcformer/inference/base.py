@@ -15,7 +15,7 @@ from tcformer.data.crops import centre_and_extent, to_image
 from tcformer.data.images import ReducedImage
 from tcformer.draw import Example, Partition
 from tcformer.errors import UserError
-from tcformer.heatmaps import Codec, make_codec
+from tcformer.heatmaps import CODECS, Codec, make_codec
 from tcformer.inference.boxes import Boxes
 from tcformer.inference.pictures import cut
 from tcformer.tasks.drawing import View
@@ -141,7 +141,10 @@ class TaskPredictor:
 
     def __init__(self, model: Network, trained: Mapping[str, Any], settings: Settings) -> None:
         self.settings = settings
-        self.input_size = settings.input_size or size_option(trained, self.default_size)
+        if settings.input_size is None:
+            self.input_size = size_option(trained, self.default_size)
+        else:
+            self.input_size = _checked_size(settings.input_size, "input size", "give another size")
         self.notes: list[str] = []
 
     def crop(self, picture: ReducedImage, box: NDArray[np.float64], padded: bool = True) -> Crop:
@@ -210,9 +213,9 @@ class HeatMapPredictor(TaskPredictor):
         self.padding = number_option(trained, "box_padding", self.padding)
         sigma = number_option(trained, "sigma", self.default_sigma)
         name = trained.get("codec", "mmpose")  # that of the authors, and of older versions
-        if name not in ("mmpose", "udp", "unbiased"):
+        if not (isinstance(name, str) and name in CODECS):
             raise UserError(
-                f"codec {name!r:.40}: expected mmpose, udp or unbiased; use the version that wrote the file"
+                f"codec {name!r:.40}: expected one of {', '.join(CODECS)}; use the version that wrote the file"
             )
         self.codec: Codec = make_codec(name, input_size=self.input_size, sigma=sigma)
 
@@ -260,11 +263,22 @@ def size_option(trained: Mapping[str, Any], default: tuple[int, int]) -> tuple[i
     Raises:
         UserError: it is something else.
     """
-    value = trained.get("input_size", list(default))
-    pair = value if isinstance(value, list) else [value, value]
+    hint = "give the size yourself, or train again"
+    return _checked_size(trained.get("input_size", list(default)), "option input_size of the training", hint)
+
+
+def _checked_size(value: object, name: str, hint: str) -> tuple[int, int]:
+    """One or two integers as (height, width).
+
+    Args:
+        value: the integers.
+        name: where they come from, for the message.
+        hint: what to do if they are wrong, for the message.
+
+    Raises:
+        UserError: they are something else.
+    """
+    pair: Sequence[Any] = value if isinstance(value, list | tuple) else [value, value]
     if len(pair) != 2 or not all(isinstance(v, int) and not isinstance(v, bool) and 29 <= v <= 8192 for v in pair):
-        raise UserError(
-            f"option input_size of the training: expected height and width of 29 to 8192 pixels, found {value!r:.40}; "
-            "give the size yourself, or train again"
-        )
+        raise UserError(f"{name}: expected height and width of 29 to 8192 pixels, found {value!r:.40}; {hint}")
     return pair[0], pair[1]

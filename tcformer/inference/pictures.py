@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcformer.data.crops import crop_matrix, cut_crop
-from tcformer.data.images import ReducedImage, read_image, read_reduced
+from tcformer.data.images import MOST_PIXELS, ReducedImage, read_image, read_reduced, without_pillow_limit
 
 #: Crops scaled down by more than this are averaged first: bilinear interpolation would skip pixels. Crops of COCO's
 #: pictures are smaller, so they are the same as in evaluations.
@@ -65,15 +65,13 @@ def read_picture(
 
 def _header(path: Path | str) -> tuple[tuple[int, int] | None, int]:
     """(height, width) and the EXIF orientation of an image file; None and 1 if they cannot be read."""
-    import warnings
-
     from PIL import Image
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of large images
-            with Image.open(path) as image:
-                return (image.height, image.width), int(image.getexif().get(_EXIF_TAG, 1))
+        with without_pillow_limit(), Image.open(path) as image:
+            if image.height * image.width > MOST_PIXELS:  # Pillow decodes a PNG to find its tag
+                return None, 1
+            return (image.height, image.width), int(image.getexif().get(_EXIF_TAG, 1))
     except Exception:  # Pillow's readers raise many types for broken files
         return None, 1
 

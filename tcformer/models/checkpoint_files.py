@@ -20,12 +20,14 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
 
+from tcformer.checks import is_count
 from tcformer.errors import UserError
 from tcformer.pickles import check_pickle
 
@@ -125,6 +127,11 @@ class _File:
     places: dict[str, int] = field(default_factory=dict)  # the older format: the index of the first byte
     loaded: dict[str, Tensor] = field(default_factory=dict)
 
+    @cached_property
+    def archive(self) -> zipfile.ZipFile:
+        """The open zip file: reading its directory for every tensor would take seconds."""
+        return zipfile.ZipFile(self.path)
+
     def read(self, storage: _Storage) -> Tensor:
         """The elements of a storage as a flat tensor; the same tensor for the same storage."""
         if storage.key not in self.loaded:
@@ -137,8 +144,7 @@ class _File:
 
     def _bytes(self, storage: _Storage) -> bytes:
         if self.folder:
-            with zipfile.ZipFile(self.path) as archive:
-                return _record(archive, f"{self.folder}data/{storage.key}", storage.size)
+            return _record(self.archive, f"{self.folder}data/{storage.key}", storage.size)
         with self.path.open("rb") as stream:
             stream.seek(self.places[storage.key])
             return stream.read(storage.size) if storage.size <= self.path.stat().st_size else b""
@@ -292,7 +298,7 @@ class _Unpickler(pickle.Unpickler):
         if not isinstance(name, tuple) or len(name) < 5 or name[0] != "storage":
             raise ValueError("a tensor without a place")
         kind, key, _, count = name[1:5]
-        if not isinstance(kind, _StorageType) or not isinstance(key, str) or not _is_count(count):
+        if not isinstance(kind, _StorageType) or not isinstance(key, str) or not is_count(count, 0):
             raise ValueError("a tensor of an unknown type")
         if len(name) > 5 and name[5] is not None:
             raise ValueError("a tensor that shares a part of another one's memory")
@@ -322,7 +328,7 @@ class _Unpickler(pickle.Unpickler):
             isinstance(shape, tuple)
             and isinstance(strides, tuple)
             and len(shape) == len(strides)
-            and all(_is_count(number) for number in (offset, *shape, *strides))
+            and all(is_count(number, 0) for number in (offset, *shape, *strides))
         )
         if not isinstance(storage, _Storage) or not isinstance(dtype, torch.dtype) or not numbers_fit:
             raise ValueError("a tensor without a shape")
@@ -344,10 +350,6 @@ class _Unpickler(pickle.Unpickler):
         if encoding != "latin1":
             raise ValueError(f"bytes in the encoding {encoding!r}")
         return text.encode("latin1")
-
-
-def _is_count(number: object) -> bool:
-    return isinstance(number, int) and not isinstance(number, bool) and 0 <= number < 1 << 62
 
 
 def _is_data(module: str, name: str) -> bool:

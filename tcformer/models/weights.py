@@ -70,8 +70,8 @@ def load_model(path: str | Path) -> Network:
         found = tensors[name].numel() if name in tensors else 0
         if isinstance(count, int) and count > _MOST_OUTPUTS_UNSEEN and count != found:
             raise UserError(
-                f"{path}: says that {option} is {count:.6g}, but has no tensor '{name}' of that size; train again, or "
-                "copy the file again"
+                f"{path}: says that {option} is {count!r:.40}, but has no tensor '{name}' of that size; train again, "
+                "or copy the file again"
             )
     options = {name: value for name, value in config["options"].items() if name not in NOT_IN_CONFIG}
     try:

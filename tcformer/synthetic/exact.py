@@ -3,7 +3,8 @@
 Libraries choose their code by the CPU: BLAS, libm, and OpenCV's and NumPy's vectorized loops round differently with and
 without fused multiply-add. The generators therefore use
 
-- NumPy for elementwise +, -, *, / and sqrt, for sums, means and `einsum`, and for random numbers;
+- NumPy for elementwise +, -, *, / and sqrt, for sums, means and `einsum`, and for random numbers (the tails of normal
+  numbers call log1p: what depends on them is rounded, and camera noise is made without them, see `render._noise`);
 - numba without fast-math, which never fuses a multiplication with an addition;
 - the functions below instead of matrix products (BLAS), sin, cos, exp and atan2 (libm, NumPy);
 - OpenCV for drawing, outlines, JPEG files and the Gaussian blur of bytes, which is computed in integers;

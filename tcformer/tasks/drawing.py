@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from tcformer.data.batch import collate
 from tcformer.data.images import denormalise, read_image
@@ -59,6 +60,22 @@ def draw_points(
     truth = np.concatenate([sample["points"], sample["weights"][:, None]], 1)
     example = Example(denormalise(sample["image"]), partitions, complete(found), truth, label)
     return Drawn(example, mask_of(truth, size))
+
+
+@contextmanager
+def first_output(module: nn.Module) -> Iterator[list[Tokens | Tensor]]:
+    """Collect what a backbone returns in its first call while the body runs."""
+    collected: list[Tokens | Tensor] = []
+
+    def collect(module: nn.Module, inputs: object, output: list[Tokens | Tensor]) -> None:
+        if not collected:
+            collected.extend(output)
+
+    hook = module.register_forward_hook(collect)
+    try:
+        yield collected
+    finally:
+        hook.remove()
 
 
 def partitions_of(stages: Sequence[Tokens | Tensor], images: Tensor, row: int = 0) -> list[Partition]:

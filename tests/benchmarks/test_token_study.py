@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 
@@ -96,3 +97,22 @@ def test_every_variant_can_be_built() -> None:
     for variant in VARIANTS.values():
         with torch.device("meta"):
             tcformer.create_model(token_study.MODEL, "wholebody", **variant.options)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("keypoints=face", ("keypoints", "face")),
+        ("neck=finest_map", ("neck", "finest_map")),
+        ("token_place=true", ("token_place", True)),
+        ("place_weight=0.5", ("place_weight", 0.5)),
+        ("local_parts=[2,1,1]", ("local_parts", [2, 1, 1])),
+    ],
+)
+def test_an_option_is_json_or_text(text: str, expected: tuple[str, object]) -> None:
+    assert token_study._assignment(text) == expected
+
+
+def test_an_option_without_a_value_is_refused() -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="keypoints: expected NAME=VALUE"):
+        token_study._assignment("keypoints")

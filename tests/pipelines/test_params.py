@@ -145,16 +145,17 @@ def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
 
 
 def test_the_home_folder_in_every_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    expected = str(tmp_path / "x")
     path = tmp_path / "params.yaml"
     text = TEXT
     for name in ("initial", "data_root", "storage"):  # `find_downloads` expands the root of a dataset
         text = re.sub(rf"(?m)^(\s*{name}): null", r"\1: ~/x", text)
     path.write_text(text, encoding="utf-8")
     params = load_params(path)
-    assert params.cluster.storage == "/home/me/x"
-    assert params.active.training_of("face").initial == "/home/me/x"
-    assert params.active.evaluation_of("face").data_root == params.active.drawing_of("face").data_root == "/home/me/x"
+    assert params.cluster.storage == expected
+    assert params.active.training_of("face").initial == expected
+    assert params.active.evaluation_of("face").data_root == params.active.drawing_of("face").data_root == expected
 
 
 @settings(max_examples=60, derandomize=True, deadline=None)

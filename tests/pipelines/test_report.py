@@ -265,8 +265,8 @@ def test_a_report_of_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         "Tokens one by one",
     ]
     summary, *tables = nothing.sections[0].parts
-    assert isinstance(summary, Table) and len(summary.rows) == 7
-    assert [row[2] for row in summary.rows] == [None] * 7
+    assert isinstance(summary, Table) and len(summary.rows) == 10
+    assert [row[2] for row in summary.rows] == [None] * 10
     assert len(tables) == 3 and not any(table.rows for table in tables if isinstance(table, Table))
 
     files = {

@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+import stages.experiments
 import stages.verify
 from pipelines.layout import Layout
 from pipelines.paper.dotted import assign, lookup
 from pipelines.params import load_params
 from pipelines.reproduction import record as records
-from pipelines.reproduction import seeds
-from pipelines.reproduction.figures import FIGURES, read_figures
+from pipelines.reproduction import results, seeds
+from pipelines.reproduction.measures import MEASURES, read_measures
 from pipelines.reproduction.record import Conditions, SeedRecord, Spread, read_record, with_seeds, write_record
 from pipelines.reproduction.verify import Line, dvc_hash, verify
 from tcformer.errors import UserError
@@ -36,7 +37,7 @@ METRICS: dict[str, Any] = {
         "baseline": {"generated": {"mpjpe": 200.0, "pa_mpjpe": 160.0}},
     },
 }
-NAMES = [figure.name for figure in FIGURES]
+NAMES = [measure.name for measure in MEASURES]
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -61,9 +62,9 @@ def record_of(*tops: float) -> SeedRecord:
 
 
 def test_figures_are_read_from_the_evaluations(tmp_path: Path) -> None:
-    assert read_figures(Layout("sample", tmp_path)) == {}
+    assert read_measures(Layout("sample", tmp_path)) == {}
     write_metrics(tmp_path)
-    found = read_figures(Layout("sample", tmp_path))
+    found = read_measures(Layout("sample", tmp_path))
     assert list(found) == NAMES
     assert found["face landmarks, NME over the mean shape's"] == pytest.approx(0.3)
     assert found["mesh, MPJPE in mm"] == 150 and found["mesh, PA-MPJPE over the mean body's"] == 0.75
@@ -126,6 +127,27 @@ def test_the_hash_of_a_folder_is_that_of_dvc(tmp_path: Path) -> None:
     assert dvc_hash(folder) == added["outs"][0]["md5"]
 
 
+def test_results_are_written_into_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page, layout = Path(shutil.copy(results.PAGE, tmp_path)), Layout("sample", tmp_path)
+    before = page.read_text(encoding="utf-8")
+    with pytest.raises(UserError, match=r"evaluate/imagenet/metrics\.json does not exist: run `make repro` first"):
+        results.document(layout, page)
+    assert page.read_text(encoding="utf-8") == before
+    write_metrics(tmp_path, {**METRICS, "imagenet": {"top1": 0.5, "baseline": {"top1": 0.25}}})
+    results.document(layout, page)
+    text = page.read_text(encoding="utf-8")
+    lines = text.splitlines()
+    assert "| classification | top-1 | 0.500 | 0.250 (chance) | 2.0 |" in lines
+    assert "| whole-body pose | foot AP | 0.200 | not run (mean pose) | not run |" in lines
+    begin, end = "<!-- results:", "<!-- end of results -->"
+    assert [side.partition(end)[2] for side in (before, text)] == [before.partition(end)[2]] * 2
+    assert text.partition(begin)[0] == before.partition(begin)[0]
+    monkeypatch.setattr(results, "PAGE", page)
+    monkeypatch.setattr(results, "Layout", lambda recipe: Layout(recipe, tmp_path / "nothing"))
+    with pytest.raises(UserError, match="run `make repro` first"):
+        stages.experiments.main(["results"])
+
+
 # --- the comparison ---
 
 
@@ -169,7 +191,7 @@ def compare(repository: Path, record: SeedRecord | None = None, **changes: Any) 
 
 def test_the_same_run_is_the_same(repository: Path) -> None:
     lines = compare(repository)
-    assert [line.failed for line in lines.values()] == [False] * (2 * len(TASKS) + len(FIGURES))
+    assert [line.failed for line in lines.values()] == [False] * (2 * len(TASKS) + len(MEASURES))
     assert {line.result for (kind, _), line in lines.items() if kind != "figure"} == {"same bytes"}
     assert lines["figure", NAMES[0]].result == "0.500: the same"
 

@@ -74,16 +74,19 @@ def test_local_equals_one_ray_worker(workplace: Workplace, faces: Path, shared_r
 def test_a_debugger_steps_through_a_training(workplace: Workplace, faces: Path) -> None:
     workplace.run("python", "-m", "stages.prepare", "face", "--local")
     source = Path(loop.__file__).read_text().splitlines()
-    line = next(number for number, text in enumerate(source, 1) if "engine.backward(" in text)
+
+    def line_of(call: str) -> int:
+        return next(number for number, text in enumerate(source, 1) if call in text)
+
     commands = [
-        f"b pipelines/training/loop.py:{line}",
+        f"b pipelines/training/loop.py:{line_of('engine.backward(')}",
         "c",
         "p 'loss', float(losses['loss'].detach()), 'step', step",
-        "n",  # over the backward pass
-        "n",  # over the optimiser's step
+        "clear 1",
+        f"tbreak pipelines/training/loop.py:{line_of('meter.add(')}",
+        "c",
         "s",  # into the meter
         "p 'self', type(self).__name__",
-        "clear 1",
         "c",
         "q",
     ]

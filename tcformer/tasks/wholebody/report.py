@@ -22,11 +22,12 @@ _NOTE = (
 
 
 def headlines(metrics: Metrics | None) -> list[Headline]:
-    """AP of the body and of all points, and mean OKS, beside those of the mean pose."""
+    """AP of the body, its other parts and all points, and mean OKS, beside those of the mean pose."""
     return [
         headline(metrics, keys, task="whole-body pose", name=name, baseline_name="mean pose", short=short)
         for name, keys, short in (
             ("body AP", ("body", "AP"), "body/AP"),
+            *((f"{part} AP", (part, "AP"), "") for part in ("foot", "face", "hand")),
             ("whole-body AP", ("wholebody", "AP"), "wholebody/AP"),
             ("mean OKS, 133 points", ("oks",), "wholebody/OKS"),
         )

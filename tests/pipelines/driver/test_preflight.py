@@ -8,8 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from pipelines.adapters.storage import Store
 from pipelines.driver import run as driver
-from pipelines.driver.preflight import require_space, require_writable
+from pipelines.driver.preflight import bytes_needed, require_writable
 from pipelines.params import Params
 from tcformer.errors import UserError
 from tests.small import parameters
@@ -29,9 +30,10 @@ def test_a_folder_that_cannot_be_written_is_reported(tmp_path: Path, below: str)
 
 def test_a_full_disk_is_reported_with_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=50_000_000))
-    require_space(tmp_path, 700_000, "checkpoints")
-    with pytest.raises(UserError, match=r": 50 MB are free on its disk: expected 68 MB for checkpoints"):
-        require_space(tmp_path, 1_000_000, "checkpoints")
+    store = Store(str(tmp_path))
+    store.require_space(bytes_needed(700_000), "checkpoints")
+    with pytest.raises(UserError, match=r"checkpoints: it needs 68000000 bytes, and the disk has 50000000 bytes free"):
+        store.require_space(bytes_needed(1_000_000), "checkpoints")
 
 
 def test_a_training_whose_outputs_cannot_be_written_does_not_start(

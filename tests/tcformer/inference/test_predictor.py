@@ -205,6 +205,17 @@ def test_photos_are_turned_upright(tmp_path: Path, turn: int) -> None:
     assert (read_picture(tmp_path / "photo.png", upright=False).pixels == pixels).all()
 
 
+def test_a_photo_above_pillows_limit_is_turned_upright(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = Image.fromarray(np.zeros((40, 60, 3), np.uint8))
+    exif = image.getexif()
+    exif[274] = 6
+    image.save(tmp_path / "photo.png", exif=exif)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    assert read_picture(tmp_path / "photo.png").size == (60, 40)
+    monkeypatch.setattr("tcformer.inference.pictures.MOST_PIXELS", 1000)  # its header is not trusted
+    assert read_picture(tmp_path / "photo.png").size == (40, 60)
+
+
 def test_a_large_jpeg_is_decoded_at_a_fraction_and_keeps_its_coordinates(tmp_path: Path) -> None:
     pixels = np.zeros((4000, 6000, 3), np.uint8)
     pixels[1000:3000, 2000:3000] = 255

@@ -311,13 +311,12 @@ def test_damage_gives_tensors_or_one_error(
     path.write_bytes(damaged)
     try:
         read = read_checkpoint(path)
-        for value in read.get("state_dict", {}).values() if isinstance(read, dict) else ():
+        weights = read.get("state_dict") if isinstance(read, dict) else None  # an entry may have become something else
+        for value in weights.values() if isinstance(weights, dict) else ():
             if isinstance(value, StoredTensor):
                 assert value.load().numel() < 100
     except UserError as error:
         assert str(path) in str(error)
-    except (AttributeError, TypeError) as error:
-        assert "state_dict" in str(error) or "values" in str(error)  # the entry became something else
 
 
 def forged(shape: tuple[int, ...], strides: tuple[int, ...], count: int, size: int) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,10 +12,11 @@ from torch import nn
 from kernels import dpc_knn
 from tcformer.data.wholebody.keypoints import FLIP, NUM_KEYPOINTS, PARTS, SUBSETS, flip_within, subset
 from tcformer.errors import UserError
-from tcformer.models import NetworkOptions, create_model
+from tcformer.models import create_model
 from tcformer.models.ctm import nearest_important, part_of_token
 from tcformer.models.heads import MeshHead, rotations_from_6d
 from tests.tcformer.models.test_network import NANO, nano, smooth_images
+from tests.tcformer.networks import NETWORK
 
 TCFORMER = "tcformer"
 
@@ -241,36 +243,9 @@ def test_pretrained_weights_offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_network_options() -> None:
-    options = NetworkOptions(
-        backbone="tcformer",
-        token_reduction="local_ctm",
-        local_parts=(4, 2, 1),
-        place_weight=0.0,
-        token_place=False,
-        cluster_after=0.0,
-        pretrained=False,
-        activation_checkpointing=True,
-    )
+    options = replace(NETWORK, backbone="tcformer", token_reduction="local_ctm", activation_checkpointing=True)
     assert parameters(options.backbone, "imagenet", **options.model_options) == 25_594_731
     with pytest.raises(ValueError, match="did you mean 'tcformer_light'"):
-        NetworkOptions(
-            backbone="tcformer_lite",
-            token_reduction="ctm",
-            local_parts=(4, 2, 1),
-            place_weight=0.0,
-            token_place=False,
-            cluster_after=0.0,
-            pretrained=False,
-            activation_checkpointing=False,
-        )
+        replace(NETWORK, backbone="tcformer_lite")
     with pytest.raises(ValueError, match="give a weights file as initial"):
-        NetworkOptions(
-            backbone="tcformer",
-            token_reduction="ctm",
-            local_parts=(4, 2, 1),
-            place_weight=0.0,
-            token_place=False,
-            cluster_after=0.0,
-            pretrained=True,
-            activation_checkpointing=False,
-        )
+        replace(NETWORK, backbone="tcformer", pretrained=True)

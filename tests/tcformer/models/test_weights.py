@@ -123,6 +123,7 @@ CONFIG = {"variant": "tcformer_nano", "task": "imagenet", "options": {"num_class
         {"config": {**CONFIG, "variant": "timm/no/../such"}, "metadata": {}},
         {"config": {**CONFIG, "task": ["imagenet"]}, "metadata": {}},
         {"config": {**CONFIG, "options": {"num_classes": 10**12}}, "metadata": {}},
+        {"config": {**CONFIG, "options": {"num_classes": 10**400}}, "metadata": {}},
         {"config": {**CONFIG, "options": {"num_classes": 900_000}}, "metadata": {}},
         {"config": {**CONFIG, "options": {"num_classes": "4"}}, "metadata": {}},
         {"config": {**CONFIG, "options": {"variant": "tcformer"}}, "metadata": {}},

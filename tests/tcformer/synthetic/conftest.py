@@ -1,4 +1,4 @@
-"""A small generated dataset of each task, made once per session."""
+"""A small generated dataset of each task, made once per session, and its options."""
 
 from __future__ import annotations
 
@@ -6,69 +6,31 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tcformer.synthetic import (
-    GenerateFace,
-    GenerateImagenet,
-    GenerateMesh,
-    GenerateWholebody,
-    generate_face,
-    generate_imagenet,
-    generate_mesh,
-    generate_wholebody,
-)
-from tests.generated import FACE, IMAGENET, MESH, WHOLEBODY
+from tests.generated import FACE, IMAGENET, MESH, SETS, WHOLEBODY
 
 
-@pytest.fixture(scope="session")
-def face_options() -> Callable[..., GenerateFace]:
-    """Makes options with some fields changed."""
-    return partial(replace, FACE)
+def _dataset(task: str) -> Any:
+    @pytest.fixture(scope="session")
+    def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+        folder = tmp_path_factory.mktemp(task)
+        SETS[task](folder)
+        return folder
 
-
-@pytest.fixture(scope="session")
-def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("faces")
-    generate_face(root, FACE)
     return root
 
 
-@pytest.fixture(scope="session")
-def wholebody_options() -> Callable[..., GenerateWholebody]:
-    """Makes options with some fields changed."""
-    return partial(replace, WHOLEBODY)
+def _options(defaults: Any) -> Any:
+    @pytest.fixture(scope="session")
+    def options() -> Callable[..., Any]:
+        """Makes options with some fields changed."""
+        return partial(replace, defaults)
+
+    return options
 
 
-@pytest.fixture(scope="session")
-def imagenet_options() -> Callable[..., GenerateImagenet]:
-    """Makes options with some fields changed."""
-    return partial(replace, IMAGENET)
-
-
-@pytest.fixture(scope="session")
-def wholebody(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("wholebody")
-    generate_wholebody(root, WHOLEBODY)
-    return root
-
-
-@pytest.fixture(scope="session")
-def imagenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("imagenet")
-    generate_imagenet(root, IMAGENET)
-    return root
-
-
-@pytest.fixture(scope="session")
-def mesh_options() -> Callable[..., GenerateMesh]:
-    """Makes options with some fields changed."""
-    return partial(replace, MESH)
-
-
-@pytest.fixture(scope="session")
-def mesh(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("mesh")
-    generate_mesh(root, MESH)
-    return root
+faces, imagenet, mesh, wholebody = map(_dataset, ("face", "imagenet", "mesh", "wholebody"))
+face_options, imagenet_options, mesh_options, wholebody_options = map(_options, (FACE, IMAGENET, MESH, WHOLEBODY))

@@ -15,21 +15,11 @@ from tcformer.errors import UserError
 from tcformer.heatmaps import Codec
 from tcformer.heatmaps.names import CodecName
 from tcformer.metrics import face_nme
-from tcformer.models import NetworkOptions
 from tcformer.tasks.face.options import FaceEvaluation, FaceOptions
 from tcformer.tasks.face.task import FaceTask
+from tests.tcformer.networks import NETWORK
 from tests.tcformer.tasks.options import options_are_strict
 
-NETWORK = NetworkOptions(
-    backbone="tcformer_nano",
-    token_reduction="ctm",
-    local_parts=(4, 2, 1),
-    place_weight=0.0,
-    token_place=False,
-    cluster_after=0.0,
-    pretrained=False,
-    activation_checkpointing=False,
-)
 FACE = FaceOptions(
     neck="auto",
     drop_path=0.0,

@@ -1,17 +1,21 @@
 """What is drawn of classification: the predicted class, its probability, and the true class if that is another."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 import torch
 
 import tcformer
 from pipelines import visualization
 from pipelines.params import load_params, spec_to_json
 from pipelines.visualization import draw_examples
+from tcformer.data import collate
 from tcformer.draw import Example, Partition
+from tcformer.models.heads import MeshPrediction
 from tcformer.tasks import TASKS, ValidationMeasure
 from tcformer.tasks.drawing import Drawn
 from tcformer.tasks.imagenet.drawing import class_titles
@@ -60,8 +64,8 @@ def test_the_best_pictures_come_first() -> None:
         def __len__(self) -> int:
             return len(scores)
 
-        def score(self, index: int) -> tuple[float, float]:
-            return scores[index]
+        def scores(self, indices: Sequence[int]) -> dict[int, tuple[float, float]]:
+            return {index: scores[index] for index in indices}
 
         def draw(self, index: int) -> Drawn:
             return Drawn(Example(np.zeros((4, 4, 3), np.uint8), (), label=f"picture {index}"), np.zeros((4, 4), bool))
@@ -75,6 +79,23 @@ def test_the_best_pictures_come_first() -> None:
     ]
     Viewer.measure = ValidationMeasure("nme", higher_is_better=False)
     assert labels(Viewer())[0] == "best: nme 0; picture 0" and labels(Viewer())[-1] == "worst: nme 1; picture 1"
+
+
+def test_scores_of_a_batch_are_those_of_single_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = small.parameters(tmp_path)
+    root, spec = small.generate("imagenet", params, tmp_path), params.sample.spec_of("imagenet")
+    task, weights = spec.build(root), tmp_path / "model.safetensors"
+    tcformer.save_model(task.build_model(), weights, {"options": spec_to_json(spec), "training": "none"})
+    monkeypatch.setattr(visualization, "_SCORED_AT_ONCE", 2)
+    viewer = visualization._Viewer("imagenet", weights, root, 1)
+    scores = viewer.scores([4, 0, 2])
+    for index in (4, 0, 2):
+        with torch.inference_mode():
+            sums = task.validate(viewer.model, collate([task.val_set().sample(index, None)]))
+        assert scores[index] == pytest.approx((float(sums["top1_sum"]), float(sums["loss_sum"])), rel=1e-5)
+    meshes = MeshPrediction(torch.rand(3, 24, 3, 3), torch.rand(3, 10), torch.rand(3, 3))
+    second = visualization._row(meshes, 1, torch.zeros(1))
+    assert isinstance(second, MeshPrediction) and second.camera.equal(meshes.camera[1:2])
 
 
 def test_classes_of_imagenet_have_the_names_of_their_synsets(tmp_path: Path) -> None:

@@ -11,21 +11,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from tcformer.data import ImageAugmentation, collate
-from tcformer.models import NetworkOptions
 from tcformer.tasks.imagenet.options import ImagenetOptions
 from tcformer.tasks.imagenet.task import ImagenetTask
+from tests.tcformer.networks import NETWORK as NANO
 from tests.tcformer.tasks.options import options_are_strict
 
-NETWORK = NetworkOptions(
-    backbone="tcformer",
-    token_reduction="ctm",
-    local_parts=(4, 2, 1),
-    place_weight=0.0,
-    token_place=False,
-    cluster_after=0.0,
-    pretrained=False,
-    activation_checkpointing=False,
-)
+NETWORK = replace(NANO, backbone="tcformer")
 IMAGES = ImagenetOptions(
     drop_path=0.1,
     num_classes=2,

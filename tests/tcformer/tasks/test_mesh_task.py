@@ -19,11 +19,11 @@ from tcformer.data.mesh.dataset import MeshAugmentation
 from tcformer.data.mesh.files import load_bodies
 from tcformer.errors import UserError
 from tcformer.metrics import mpjpe, pa_mpjpe
-from tcformer.models import NetworkOptions
 from tcformer.models.heads import MeshPrediction
 from tcformer.synthetic import GenerateMesh, generate_mesh
 from tcformer.tasks.mesh.options import MeshEvaluation, MeshGroup, MeshLoss, MeshOptions, MeshSource, MeshTest
 from tcformer.tasks.mesh.task import MeshTask, mesh_losses
+from tests.tcformer.networks import NETWORK
 
 TRAIN = MeshSource(annotations="dataset_extras/generated_train.npz", images="generated")
 TEST = MeshTest(name="generated", annotations="3DPW/sequenceFiles/test", images="3DPW/imageFiles", protocol="3dpw")
@@ -35,16 +35,6 @@ OPTIONS = MeshOptions(
     validation=TEST,
     augmentation=MeshAugmentation(flip_probability=0.5, noise=0.4, rotation=30.0, scale=0.25, rotation_probability=0.4),
     loss=SPIN,
-)
-NETWORK = NetworkOptions(
-    backbone="tcformer_nano",
-    token_reduction="ctm",
-    local_parts=(4, 2, 1),
-    place_weight=0.0,
-    token_place=False,
-    cluster_after=0.0,
-    pretrained=False,
-    activation_checkpointing=False,
 )
 
 

@@ -12,21 +12,12 @@ from tcformer.data import WholebodyAugmentation, collate
 from tcformer.errors import UserError
 from tcformer.heatmaps import Codec
 from tcformer.heatmaps.names import CodecName
-from tcformer.models import NetworkOptions
 from tcformer.tasks.wholebody.options import WholebodyEvaluation, WholebodyOptions
 from tcformer.tasks.wholebody.task import WholebodyTask
+from tests.tcformer.networks import NETWORK as NANO
 from tests.tcformer.tasks.options import options_are_strict
 
-NETWORK = NetworkOptions(
-    backbone="tcformer",
-    token_reduction="ctm",
-    local_parts=(4, 2, 1),
-    place_weight=0.0,
-    token_place=False,
-    cluster_after=0.0,
-    pretrained=False,
-    activation_checkpointing=False,
-)
+NETWORK = replace(NANO, backbone="tcformer")
 POSE = WholebodyOptions(
     keypoints="all",
     neck="auto",
