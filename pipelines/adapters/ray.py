@@ -33,6 +33,7 @@ from tcformer.errors import UserError
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
     from ray.train.torch import TorchConfig
+    from ray.train.v2._internal.execution.callback import ControllerCallback
 
     from pipelines.training.job import Job
     from pipelines.training.link import Link
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 TrainingFunction = Callable[["Job", "Link"], None]
 POLL_SECONDS = 0.5
 BEAT_SECONDS = 1.0  # between a worker's signs of life
+END_SECONDS = 10.0  # for Ray's own processes to end
 STOP_SECONDS = 60.0  # for the checkpoint, after which a training that was asked to stop ends without one
 SHARED = "TCFORMER_SHARED_RAY"  # "1": RAY_ADDRESS is a Ray of this machine that shared_ray started
 
@@ -148,42 +150,43 @@ def run_training(
     failure: Failed | None = None
     failed_at = asked_at = 0.0
     stopped = False
-    fit.start()
-    while True:
-        running = fit.is_alive()  # asked first: what the workers sent before their end is then taken below
-        events, workers = ray.get(mailbox.take.remote())
-        for event in events:
-            if isinstance(event, Failed):
-                failure, failed_at = failure or event, failed_at if failure else time.monotonic()
-                continue
-            if isinstance(event, Started):
-                failure = None  # what the survivors of a lost worker reported is settled by the restart
-            stopped = stopped or isinstance(event, Stopped)
-            on_event(event)
-        if not running or (failure and watch.failure_is_final(failure.rank, time.monotonic() - failed_at, workers)):
-            break
-        reason = watch.stall(workers)
-        if reason and not failure:
-            raise UserError(
-                f"training {job.name} stalls: {reason}. Look at that process and its machine; the same command resumes "
-                "from the last checkpoint. The limit is cluster.stall_timeout"
-            )
-        if interrupts.first is not None and not asked_at:
-            asked_at = time.monotonic()
-            on_event(Note("stopping after the present step, with a checkpoint; once more to stop at once"))
-            mailbox.stop.remote()
-        if asked_at and time.monotonic() - asked_at > STOP_SECONDS:
-            on_event(Note(f"no checkpoint within {STOP_SECONDS:.0f} s: stopping without one"))
-            break
-        fit.join(POLL_SECONDS)
-    if failure and not fit.error:  # else Ray gave up restarting; the exceptions are those of the lost worker's peers
+    with fit.going_on():
+        while True:
+            running = fit.is_alive()  # asked first: what the workers sent before their end is then taken below
+            events, workers = ray.get(mailbox.take.remote())
+            for event in events:
+                if isinstance(event, Failed):
+                    failure, failed_at = failure or event, failed_at if failure else time.monotonic()
+                    continue
+                if isinstance(event, Started):
+                    failure = None  # what the survivors of a lost worker reported is settled by the restart
+                stopped = stopped or isinstance(event, Stopped)
+                on_event(event)
+            if not running or (failure and watch.failure_is_final(failure.rank, time.monotonic() - failed_at, workers)):
+                break
+            reason = watch.stall(workers)
+            if reason and not failure:
+                raise UserError(
+                    f"training {job.name} stalls: {reason}. Look at that process and its machine; the same command "
+                    "resumes from the last checkpoint. The limit is cluster.stall_timeout"
+                )
+            if interrupts.first is not None and not asked_at:
+                asked_at = time.monotonic()
+                on_event(Note("stopping after the present step, with a checkpoint; once more to stop at once"))
+                mailbox.stop.remote()
+            if asked_at and time.monotonic() - asked_at > STOP_SECONDS:
+                on_event(Note(f"no checkpoint within {STOP_SECONDS:.0f} s: stopping without one"))
+                break
+            fit.join(POLL_SECONDS)
+        error = fit.error  # before it is ended by us
+    if failure and not error:  # else Ray gave up restarting; the exceptions are those of the lost worker's peers
         if failure.from_user:
             raise UserError(failure.message)
         raise RuntimeError(f"training {job.name} failed on rank {failure.rank}:\n{failure.traceback}")
     if interrupts.first is not None and (stopped or running):
         raise Interrupted(interrupts.first)
-    if fit.error:
-        raise fit.error
+    if error:
+        raise error
 
 
 class _Fit(threading.Thread):
@@ -199,6 +202,22 @@ class _Fit(threading.Thread):
         super().__init__(name="ray-train", daemon=True)
         self._worker, self._job, self._cluster, self._mailbox, self._gpus = worker, job, cluster, mailbox, gpus
         self.error: Exception | None = None
+
+    @contextmanager
+    def going_on(self) -> Iterator[None]:
+        """Start, and see to it that nothing calls Ray after the body.
+
+        Ray ends the process (status 1) if a thread is still in one of its calls when `ray.shutdown` comes.
+        """
+        import ray
+
+        self.start()
+        try:
+            yield
+        finally:
+            if self.is_alive() and (controller := ray.get(self._mailbox.controller.remote())):
+                ray.kill(controller)  # and with it the workers, which it owns
+                self.join(END_SECONDS)
 
     def run(self) -> None:
         import ray.train
@@ -219,6 +238,7 @@ class _Fit(threading.Thread):
                 name=f"{job.name}-{uuid.uuid4().hex[:8]}",
                 storage_path=f"{job.store}/ray",
                 failure_config=ray.train.FailureConfig(max_failures=cluster.max_failures),
+                callbacks=[_introduce_controller(self._mailbox)],
             ),
         )
         try:
@@ -230,6 +250,19 @@ class _Fit(threading.Thread):
             )
         except Exception as error:
             self.error = error
+
+
+def _introduce_controller(mailbox: "ActorHandle") -> "ControllerCallback":
+    """Have Ray Train's controller, an actor without a name, give the mailbox its handle."""
+    import ray
+    from ray.train.v2._internal.execution.callback import ControllerCallback
+    from ray.train.v2._internal.execution.context import TrainRunContext
+
+    class IntroduceController(ControllerCallback):
+        def after_controller_start(self, train_run_context: TrainRunContext) -> None:
+            mailbox.set_controller.remote(ray.get_runtime_context().current_actor)
+
+    return IntroduceController()
 
 
 def _torch_config(backend: str, loopback: bool) -> "TorchConfig":
