@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tcformer.extras import name_extras
 from tcformer.files import give_numba_a_cache
 from tcformer.lazy import lazy_exports
 
@@ -54,4 +55,5 @@ __all__ = [
 
 __getattr__ = lazy_exports(__name__, _MODULES)
 
+name_extras()
 give_numba_a_cache(Path(__file__).parent / "synthetic")

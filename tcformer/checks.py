@@ -5,7 +5,6 @@ Every fault is a `UserError` that says where it is, what was expected and what w
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 from collections.abc import Callable
@@ -19,6 +18,8 @@ from tcformer.errors import UserError
 
 #: What to do about a wrong value in a downloaded file.
 REPAIR: Final = "correct it or download the file again"
+#: Most numbers of an array that a file does not store as one, but as lists or as a sparse matrix.
+MOST_ENTRIES: Final = 10**7
 
 
 def read_json(path: Path, hint: str, object_hook: Callable[[dict[str, Any]], object] | None = None) -> Any:
@@ -77,14 +78,51 @@ def is_count(value: object, least: int) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**63
 
 
+def array_of(values: object) -> NDArray:
+    """An array as it is; one of a number or nested lists; an empty array of objects for anything else.
+
+    Of texts, or of a list that a pickle names many times, NumPy alone can make an array that is much larger than the
+    file: every text takes as much room as the longest one.
+    """
+    if isinstance(values, np.ndarray):
+        return values
+    try:
+        if _count_entries(values, {}) <= MOST_ENTRIES:
+            return np.asarray(values)
+    except (ValueError, OverflowError):  # texts, lists of different lengths, huge numbers
+        pass
+    return np.empty(0, object)
+
+
+def _count_entries(values: object, known: dict[int, int], levels: int = 16) -> int:
+    """Number of entries of nested lists.
+
+    Args:
+        values: the lists.
+        known: the numbers of the lists that are counted already, by their ids.
+        levels: how deeply they may be nested.
+
+    Raises:
+        ValueError: they contain something else than numbers and arrays of numbers, or are nested too deeply.
+    """
+    if isinstance(values, np.ndarray) and values.dtype.kind in "fiubc":
+        return values.size
+    if isinstance(values, str | bytes | dict | np.ndarray) or levels == 0:
+        raise ValueError
+    if not isinstance(values, list | tuple):
+        return 1
+    if id(values) not in known:
+        only_numbers = set(map(type, values)) <= {int, float}
+        known[id(values)] = (
+            len(values) if only_numbers else sum(_count_entries(value, known, levels - 1) for value in values)
+        )
+    return known[id(values)]
+
+
 def numbers_of_list(values: object) -> NDArray[np.float64] | None:
     """A JSON list of numbers, or of equally long lists of them, as float64; None if it is anything else."""
-    if isinstance(values, list):
-        with contextlib.suppress(ValueError, OverflowError):  # nested lists of different lengths, huge numbers
-            array = np.array(values)
-            if array.dtype.kind in "if":
-                return array.astype(np.float64)
-    return None
+    array = array_of(values) if isinstance(values, list) else None
+    return array.astype(np.float64) if array is not None and array.dtype.kind in "if" else None
 
 
 def number_array(where: str, values: object, shape: tuple[int | None, ...], finite: bool = True) -> NDArray[np.float64]:
@@ -103,10 +141,7 @@ def number_array(where: str, values: object, shape: tuple[int | None, ...], fini
         array, kinds, found = values, "fiub", f"{values.dtype} of shape {values.shape}"
     else:
         kinds, found = "fi", "nothing" if values is None else f"{values!r:.60}"
-        try:
-            array = np.array(values)
-        except (ValueError, OverflowError):  # lists of different lengths, huge numbers
-            array = np.empty(0, object)
+        array = array_of(values)
     fits = array.ndim == len(shape) and all(n in (None, m) for n, m in zip(shape, array.shape, strict=True))
     good = array.dtype.kind in kinds and fits
     if good and not (finite and not np.isfinite(array).all()):

@@ -1,13 +1,22 @@
-"""An installation that is not editable has every file that the code reads."""
+"""An installation that is not editable has every file that the code reads, and names the extra that it lacks."""
 
+import json
 import shutil
 import subprocess
 import sys
 import tarfile
+import venv
 import zipfile
+from contextlib import suppress
+from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.tcformer.data.test_foreign_data import record
+from tests.tcformer.data.test_wholebody_data import content, person
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("kernels", "tcformer", "pipelines", "stages")
@@ -62,3 +71,78 @@ def test_source_distribution_has_all_files_of_the_packages(tmp_path: Path) -> No
 def test_every_package_declares_its_types(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         assert {f"{package}/py.typed" for package in PACKAGES} <= set(archive.namelist())
+
+
+def site_packages(folder: Path, wheel: Path, extras: set[str]) -> Path:
+    """An environment with the wheel and the packages that it needs, as links to this environment's; returns its Python.
+
+    Args:
+        folder: of the environment.
+        wheel: is unpacked into it.
+        extras: of the wheel that are installed.
+    """
+    venv.create(folder, with_pip=False, symlinks=True)
+    place = next(folder.glob("lib/python*/site-packages"))
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(place)
+    [own] = Distribution.discover(path=[str(place)])
+    waiting = [(canonicalize_name(own.name), frozenset(extras), own.requires or [])]
+    seen = set()
+    while waiting:
+        name, chosen, needed = waiting.pop()
+        for requirement in map(Requirement, needed):
+            if requirement.marker and not any(requirement.marker.evaluate({"extra": e}) for e in {"", *chosen}):
+                continue
+            wanted = (canonicalize_name(requirement.name), frozenset(requirement.extras))
+            if wanted in seen:
+                continue
+            seen.add(wanted)
+            found = own if wanted[0] == name == canonicalize_name(own.name) else distribution(requirement.name)
+            waiting.append((*wanted, found.requires or []))
+            for top in {file.parts[0] for file in found.files or []} - {"..", "__pycache__"}:
+                with suppress(FileExistsError):  # several packages share some folders
+                    (place / top).symlink_to(found.locate_file(top))
+    return folder / "bin" / "python"
+
+
+PROGRAM = """
+import json, sys
+from pathlib import Path
+import torch
+import tcformer
+from tcformer.metrics import evaluate_wholebody
+
+model = tcformer.create_model("tcformer_nano", task="imagenet", num_classes=3)
+assert model(torch.zeros(1, 3, 64, 64)).shape == (1, 3)
+place = Path(sys.argv[1])
+
+def save_and_load():
+    tcformer.save_model(model, place / "model.safetensors")
+    return tcformer.load_model(place / "model.safetensors").config["variant"]
+
+def evaluate():
+    return evaluate_wholebody(place / "annotations.json", place / "results.json")["body"]["AP"]
+
+for call in (save_and_load, evaluate):
+    try:
+        print(call())
+    except ModuleNotFoundError as error:
+        print(error)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("extras", [set(), {"data"}], ids=["alone", "data"])
+def test_an_installation_elsewhere_works_or_names_the_extra(wheel: Path, extras: set[str], tmp_path: Path) -> None:
+    (tmp_path / "annotations.json").write_text(json.dumps(content(person(1))))
+    (tmp_path / "results.json").write_text(json.dumps([record()]))
+    python = site_packages(tmp_path / "venv", wheel, extras)
+    done = subprocess.run([python, "-I", "-c", PROGRAM, tmp_path], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    if extras:
+        assert lines[0] == "tcformer_nano" and float(lines[1]) == pytest.approx(1)
+    else:
+        assert len(lines) == 2 and all("expected the extra 'data' of tcformer" in line for line in lines)
+    command = subprocess.run([python, "-I", "-m", "stages.cli"], cwd=tmp_path, capture_output=True, text=True)
+    assert command.returncode == 1 and "install tcformer with the extra 'pipeline'" in command.stderr

@@ -1,6 +1,5 @@
 """A prepared dataset: its manifest, and how workers get its files."""
 
-import json
 import tarfile
 import tempfile
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 
 from pipelines.adapters.storage import Store
 from pipelines.datasets.location import DataLocation
+from tcformer.checks import read_json
 from tcformer.errors import UserError
 
 MANIFEST = "manifest.json"
@@ -33,9 +33,11 @@ class Prepared:
         path = folder / MANIFEST
         if not path.is_file():
             raise UserError(f"{path}: no such file: expected a prepared dataset; run `dvc repro prepare` first")
-        manifest = json.loads(path.read_text())
-        root = manifest["root"]
-        return cls(Path(root) if root else folder, manifest["sha256"], bool(root))
+        manifest = read_json(path, "run `dvc repro prepare` first")
+        root, sha256 = (manifest.get(name) if isinstance(manifest, dict) else None for name in ("root", "sha256"))
+        if not isinstance(sha256, str) or not isinstance(root, str | None):
+            raise UserError(f"{path}: expected 'root' and 'sha256' of a prepared dataset; run `dvc repro -f prepare`")
+        return cls(Path(root) if root else folder, sha256, bool(root))
 
     def location_for_workers(self, storage: str | None) -> DataLocation:
         """Where workers find the files, see `pipelines.datasets.location.fetch_dataset`.

@@ -138,7 +138,7 @@ def checksum(root: Path, path: Path, progress: Progress) -> str:
         size, modified, known = json.loads(_checksum_file(root, path).read_text())
         if [size, modified] == _size_and_time(path):
             return str(known)
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError, RecursionError):
         pass  # no known checksum
     return md5_of_file(path, progress)
 

@@ -49,8 +49,7 @@ def stored_trainings(root: Store) -> Iterator[StoredTraining]:
         if match:
             store = Store(f"{root.root}/{name}")
             steps = checkpoint.steps(store)
-            text = store.read(_INPUTS)
-            about = json.loads(text) if text else {}
+            about = _inputs(store.read(_INPUTS))
             yield StoredTraining(
                 name,
                 match["stage"],
@@ -59,6 +58,16 @@ def stored_trainings(root: Store) -> Iterator[StoredTraining]:
                 about.get("recipe"),
                 about.get("inputs"),
             )
+
+
+def _inputs(text: bytes | None) -> dict[str, Any]:
+    """What `write_inputs` wrote; nothing if it was never written, or is damaged."""
+    try:
+        about = json.loads(text or b"{}")
+    except (ValueError, RecursionError):
+        return {}
+    known = isinstance(about, dict) and isinstance(about.get("recipe"), str) and isinstance(about.get("inputs"), dict)
+    return about if known else {}
 
 
 def unfinished_with_other_inputs(root: Store, name: str, recipe: str, inputs: Mapping[str, Any]) -> str | None:

@@ -117,12 +117,13 @@ class BoxFile:
             self.image_ids[names[image["id"]]] = image["id"]
         for index, record in enumerate(_list(content["annotations"], f"{self.path}: annotations")):
             where = f"annotation {index} (counted from 0)"
-            if not isinstance(record, dict) or record.get("image_id") not in names:
+            image_id = record.get("image_id") if isinstance(record, dict) else None
+            if not isinstance(record, dict) or not is_count(image_id, 0) or image_id not in names:
                 raise UserError(f"{self.path}: {where}: expected an object with the 'image_id' of an image; {_FORMATS}")
             box = record.get("bbox")
             is_empty = isinstance(box, list) and len(box) == 4 and 0 in box[2:]
             if record.get("category_id", 1) == 1 and not record.get("iscrowd") and not is_empty:
-                self._add(names[record["image_id"]], box, where, number=record.get("id", 0))
+                self._add(names[image_id], box, where, number=record.get("id", 0))
 
     def _read_wflw(self) -> None:
         from tcformer.data.face.dataset import face_crops, load_faces

@@ -43,6 +43,8 @@ def score_wholebody(results: Path, annotations: Path) -> tuple[dict[str, Any], l
     from tcformer.tasks.wholebody.measures import keypoint_table
 
     people, records = load_people(annotations), read_json(results, _HINT)
+    if not isinstance(records, list):
+        raise UserError(f"{results}: expected a list of results, found {records!r:.60}; give a result file")
     measures: dict[str, Any] = evaluate_wholebody(people, records)
     tables = [Table("Average precision and recall", ("part", *STATS), group_rows(measures, STATS))]
     if records and all(is_count(record.get("annotation_id"), 1) for record in records):

@@ -49,7 +49,7 @@ def _provenance(path: Path) -> dict[str, Any] | None:
     file = path.with_name(_PROVENANCE)
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
 

@@ -22,7 +22,7 @@ def read_json_object(path: Path) -> dict[str, Any] | None:
         return None
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: the file is not JSON ({error}); run the stage that writes it again") from error
     if not isinstance(values, dict):
         found = type(values).__name__
@@ -37,11 +37,15 @@ def read_history(path: Path) -> dict[str, tuple[float | None, ...]] | None:
         Column name -> its values, None for empty fields; None if the file does not exist.
 
     Raises:
-        UserError: a row has the wrong number of fields, or a field is not a number.
+        UserError: the file is no text, a row has the wrong number of fields, or a field is not a number.
     """
     if not path.exists():
         return None
-    return parse_history(path.read_text(encoding="utf-8"), str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: the file cannot be read as text ({error}); train again") from error
+    return parse_history(text, str(path))
 
 
 def parse_history(text: str, name: str) -> dict[str, tuple[float | None, ...]]:

@@ -119,7 +119,7 @@ def read_record(path: Path = RECORD) -> SeedRecord | None:
         if any(len(values) != len(seeds) for values in figures.values()):
             raise ValueError("the numbers of seeds and values differ")
         return SeedRecord(Conditions(**content["conditions"]), content["date"], seeds, figures)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise UserError(
             f"{path}: cannot be read ({error}): expected what `python -m stages.experiments seeds run` writes; restore "
             "the file"

@@ -77,7 +77,7 @@ def fault(store: Store, name: str, cache: Path, files: Collection[str] = ()) -> 
         for file in files:
             if file not in digests:
                 return f"it contains no {file}, so another program wrote it"
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError, IsADirectoryError, NotADirectoryError):
         return "its manifest is damaged"
     except FileNotFoundError as error:
         return f"{Path(str(error)).name} is missing"

@@ -14,7 +14,6 @@ apart.
 
 from __future__ import annotations
 
-import json
 import math
 import pickle
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from numpy.typing import NDArray
 
 from tcformer.body.joints import NUM_JOINTS, NUM_SHAPES
 from tcformer.body.unpickle import load_pickle
-from tcformer.checks import number_array, read_npz
+from tcformer.checks import MOST_ENTRIES, array_of, is_count, number_array, read_json, read_npz
 from tcformer.errors import UserError
 
 Gender = Literal["neutral", "male", "female"]
@@ -38,7 +37,6 @@ Float32 = NDArray[np.float32]
 _LEFT_ROWS: Final = (1, 2, 3, 11, 12, 13)
 _RIGHT_ROWS: Final = (4, 5, 6, 14, 15, 16)
 
-_MOST_ENTRIES: Final = 10**8  # of a joint regressor that is stored as a sparse matrix
 _ROOT_PARENT: Final = 2**32 - 1  # the value in SMPL's files for the parent of the first joint
 
 
@@ -120,7 +118,7 @@ def load_smpl(path: Path | str) -> SmplArrays:
             f"{path}: field 'kintree_table': expected parents before their children; download the file again"
         )
     faces = fields["f"].astype(np.int64)
-    if faces.min() < 0 or faces.max() >= vertices:
+    if not ((faces >= 0) & (faces < vertices)).all():
         raise UserError(f"{path}: field 'f': expected vertices 0 to {vertices - 1}; download the file again")
     return SmplArrays(
         v_template=fields["v_template"].astype(np.float32),
@@ -136,8 +134,8 @@ def load_smpl(path: Path | str) -> SmplArrays:
 def _dense(value: object) -> NDArray:
     """An array or a sparse matrix as an array; a matrix that is too large for a body model stays an object."""
     to_array = getattr(value, "toarray", None)
-    small = math.prod(getattr(value, "shape", ())) <= _MOST_ENTRIES
-    return np.asarray(to_array() if to_array and small else value)
+    small = math.prod(getattr(value, "shape", ())) <= MOST_ENTRIES
+    return array_of(to_array() if to_array and small else value)
 
 
 def _published(arrays: SmplArrays) -> dict[str, NDArray]:
@@ -205,12 +203,13 @@ def load_regressors(folder: Path, model: SmplArrays) -> Regressors:
             raise UserError(f"{path}: no such file; get it with SPIN's data (github.com/nkolot/SPIN)") from error
         except Exception as error:
             raise UserError(f"{path}: cannot be read as .npy ({error}); download the file again") from error
-        if array.shape != (rows, vertices):
+        shape = getattr(array, "shape", "an archive")  # of a renamed .npz
+        if shape != (rows, vertices):
             raise UserError(
-                f"{path}: expected {rows} x {vertices} numbers for this body model, found {array.shape}; "
+                f"{path}: expected {rows} x {vertices} numbers for this body model, found {shape}; "
                 f"use the file of this body model"
             )
-        regressors.append(np.ascontiguousarray(array, np.float32))
+        regressors.append(np.ascontiguousarray(number_array(str(path), array, (rows, vertices)), np.float32))
     check_sides(regressors[0], model.v_template, str(folder / "J_regressor_h36m.npy"))
     return Regressors(*regressors)
 
@@ -250,10 +249,9 @@ def load_vertex_ids(folder: Path, model: SmplArrays) -> dict[str, int]:
         from smplx.vertex_ids import vertex_ids
 
         return dict(vertex_ids["smplh"])
-    try:
-        numbers = {str(name): int(number) for name, number in json.loads(path.read_text()).items()}
-    except (ValueError, AttributeError, TypeError) as error:
-        raise UserError(f"{path}: expected an object of vertex numbers ({error}); write it again") from error
-    if not all(0 <= number < vertices for number in numbers.values()):
+    numbers = read_json(path, "use the file of this body model")
+    if not isinstance(numbers, dict) or not all(is_count(number, 0) for number in numbers.values()):
+        raise UserError(f"{path}: expected an object of vertex numbers, found {numbers!r:.60}; write it again")
+    if not all(number < vertices for number in numbers.values()):
         raise UserError(f"{path}: expected vertex numbers below {vertices}; use the file of this body model")
     return numbers

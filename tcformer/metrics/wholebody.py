@@ -61,7 +61,8 @@ def evaluate_wholebody(gt: Annotations, results: Results) -> dict[str, dict[str,
     """
     people = gt if isinstance(gt, People) else load_people(gt)
     records = _load(results)
-    points = [checked_points(record, index, people.images) for index, record in enumerate(records)]
+    source = _name_of(results)
+    points = [checked_points(record, index, people.images, source) for index, record in enumerate(records)]
     measures = {part: _evaluate_part(part, people, records, points) for part in _EVALUATED}
     return {**measures, "hand": _mean_of_hands(measures["lefthand"], measures["righthand"])}
 
@@ -71,10 +72,15 @@ def _mean_of_hands(left: dict[str, float | None], right: dict[str, float | None]
     return {name: None if a is None or b is None else (a + b) / 2 for name, (a, b) in pairs.items()}
 
 
+def _name_of(source: Results) -> str:
+    """What messages call the results."""
+    return str(source) if isinstance(source, str | Path) else "results"
+
+
 def _load(source: Results) -> Sequence[Mapping[str, Any]]:
     records = read_json(Path(source), "give the path of a result file") if isinstance(source, str | Path) else source
     if not isinstance(records, Sequence) or isinstance(records, str | bytes):
-        raise UserError(f"results: expected a list of records, found {type(records).__name__}; write a list")
+        raise UserError(f"{_name_of(source)}: expected a list of records, found {type(records).__name__}; write a list")
     return records
 
 
@@ -159,20 +165,21 @@ def wholebody_oks(gt: Annotations, results: Results) -> float | None:
     people = gt if isinstance(gt, People) else load_people(gt)
     image_of = dict(zip(people.annotation_id.tolist(), people.image_id.tolist()))
     predicted: dict[int, NDArray[np.float64]] = {}
+    source = _name_of(results)
     for index, record in enumerate(_load(results)):
-        points = checked_points(record, index, people.images)
+        points = checked_points(record, index, people.images, source)
         number = record.get("annotation_id", 0)
         if is_count(number, 0) and number == 0:
             continue  # the prediction of a detection
         if not is_count(number, 1) or image_of.get(number) != record["image_id"] or number in predicted:
             raise UserError(
-                f"results: record {index} (counted from 0): field 'annotation_id': expected the id of an annotated "
+                f"{source}: record {index} (counted from 0): field 'annotation_id': expected the id of an annotated "
                 f"person on image {record['image_id']}, each once, found {number!r:.60}; predict in the boxes of these "
                 "annotations"
             )
         predicted[number] = points
     if not predicted:
-        raise UserError("results: no record has an annotation_id; predict in ground-truth boxes")
+        raise UserError(f"{source}: no record has an annotation_id; predict in ground-truth boxes")
     labelled = people.keypoints[..., 2] > 0
     rows = np.flatnonzero(~people.crowd & labelled.any(1))
     values = [

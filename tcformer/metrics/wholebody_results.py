@@ -107,18 +107,19 @@ def make_result(
 SCORE_FIELDS: Final = {part: "score" if part == "body" else f"{part}_score" for part in (*PARTS, "wholebody")}
 
 
-def checked_points(record: object, index: int, images: Container[int]) -> NDArray[np.float64]:
+def checked_points(record: object, index: int, images: Container[int], source: str) -> NDArray[np.float64]:
     """The (133, 3) triplets of a result of a file, after checking all fields that the evaluation reads.
 
     Args:
         record: the result.
         index: its place in the file, for the message.
         images: ids of the annotated images.
+        source: the file, for the message.
 
     Raises:
         UserError: a field is missing or has another form, or the result is of another image or category.
     """
-    where = f"results: record {index} (counted from 0)"
+    where = f"{source}: record {index} (counted from 0)"
     if not isinstance(record, Mapping):
         raise UserError(f"{where}: expected an object, found {record!r:.60}; write it in the COCO-WholeBody format")
     for field in ("image_id", "score", *PART_FIELDS.values()):

@@ -1,9 +1,13 @@
-"""A stage whose output nobody reads any more ends silently."""
+"""How a stage ends: its reader, its parent or a connection has gone, or a signal came."""
 
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
 
+import psutil
 import pytest
 
 
@@ -40,3 +44,33 @@ def test_a_signal_inside_c_code_stops_a_stage_without_a_traceback(reason: str, s
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, text=True)
     assert done.returncode == status and ("Traceback" in done.stderr) == (status == 1), done.stderr
     assert status == 1 or done.stderr == "stopped\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux sends the signal")
+def test_a_stage_whose_parent_was_killed_stops_by_itself(tmp_path: Path) -> None:
+    """DVC, killed: its stage would write on, beside that of the next `dvc repro`."""
+    stage = (
+        "import os, time\n"
+        "from pathlib import Path\n"
+        "from pipelines.process import stage_main\n"
+        "def main():\n"
+        f"    Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid()))\n"
+        "    time.sleep(60)\n"
+        "stage_main(main)"
+    )
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {stage!r}])"
+    with (tmp_path / "printed").open("w") as printed:
+        parent = subprocess.Popen([sys.executable, "-c", code], stderr=printed)
+        wait_for(lambda: (tmp_path / "pid").is_file() and (tmp_path / "pid").read_text() != "")
+        child = psutil.Process(int((tmp_path / "pid").read_text()))
+        parent.kill()
+        parent.wait()
+    wait_for(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+    assert (tmp_path / "printed").read_text() == "stopped\n"
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

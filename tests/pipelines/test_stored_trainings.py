@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -104,6 +105,31 @@ def test_an_unfinished_training_with_other_parameters_is_reported(
     with pytest.raises(Launched):  # its inputs are stored now, but it has no checkpoint
         driver.run(plan_for(parameters(root, finetune__face__training__epochs=7), root), params, root / "out")
     assert second.key not in capsys.readouterr().out
+
+
+def test_a_finished_training_is_complete_unless_a_fresh_one_is_asked_for(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    launched, written = [], []
+    params = parameters(root)
+    plan = plan_for(params, root)
+    store = store_training(root, plan.key, plan.inputs)
+
+    def finish(*arguments: object) -> None:
+        launched.append(arguments)
+        store.write(f"{checkpoint.FINAL}/network.safetensors", b"weights")
+        checkpoint.commit(store, checkpoint.FINAL, {"network.safetensors": hashlib.sha256(b"weights").hexdigest()})
+
+    monkeypatch.setattr(driver, "_launch", finish)
+    monkeypatch.setattr(
+        driver, "write_outputs", lambda finished, out, about: (out.mkdir(exist_ok=True), written.append(out))
+    )
+    for fresh, said, times in ((False, "resuming", 1), (False, "already trained", 1), (True, "", 2)):
+        driver.run(plan, params, root / "out", fresh)
+        printed = capsys.readouterr().out
+        assert said in printed and ("already trained" in printed) == (said == "already trained")
+        assert len(launched) == times
+    assert written == [root / "out"] * 3
 
 
 def test_a_batch_that_does_not_divide_is_refused_before_anything_starts(root: Path) -> None:

@@ -5,7 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tcformer.checks import check_finite_rows, is_below_folder, number_array, numbers_of_list, read_json, read_npz
+from tcformer.checks import (
+    array_of,
+    check_finite_rows,
+    is_below_folder,
+    number_array,
+    numbers_of_list,
+    read_json,
+    read_npz,
+)
 from tcformer.errors import UserError
 
 
@@ -71,3 +79,14 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=np.array([{}]))
     with pytest.raises(UserError, match=r"a\.npz: cannot be read as \.npz of plain arrays"):
         read_npz(tmp_path / "a.npz", "make it")
+
+
+def test_lists_that_would_be_large_arrays() -> None:
+    """Each is small in a file whose lists can be shared, or whose texts differ in length."""
+    assert array_of([[1, 2], (3, 4.5), np.array([5, 6])]).tolist() == [[1, 2], [3, 4.5], [5, 6]]
+    numbers = np.arange(3)
+    assert array_of(numbers) is numbers and array_of(2.5).shape == ()
+    shared = [[[0.0] * 1000] * 1000] * 1000
+    texts = ["a" * 10**6] * 10**5
+    for large in (shared, texts, [np.array(["a" * 10**6])] * 10**5, {"a": 1}, "a", [[1], [2, 3]]):
+        assert array_of(large).dtype == object

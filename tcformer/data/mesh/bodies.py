@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -80,7 +81,7 @@ def genders(texts: Sequence[object], count: int, where: Callable[[int], str] = s
         if index is None:
             raise UserError(
                 f"{where(row)}: expected a gender, one of {', '.join(GENDERS)} or their first letters, found "
-                f"{text!r:.40}; {REPAIR}"
+                f"{reprlib.repr(text)}; {REPAIR}"
             )
         found[row] = index
     return found

@@ -8,7 +8,6 @@ are selected as in SPIN's pw3d.py. EFT: pseudo ground truth of COCO, MPII, LSPET
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from tcformer.body.joints import NUM_JOINTS, NUM_OPENPOSE, NUM_SHAPES, OPENPOSE_18
 from tcformer.body.rotations import to_axis_angle, to_matrix
 from tcformer.body.unpickle import load_pickle
-from tcformer.checks import REPAIR, check_finite_rows, number_array, read_json, read_npz
+from tcformer.checks import REPAIR, array_of, check_finite_rows, number_array, read_json, read_npz
 from tcformer.data.mesh.bodies import (
     NUM_KEYPOINTS,
     NUM_POINTS_3D,
@@ -188,9 +187,7 @@ class _Sequence:
         self.camera = self._numbers("cam_poses", cameras, (None, 4, 4))
 
     def _numbers(self, field: str, values: object, shape: tuple[int | None, ...]) -> NDArray[np.float64]:
-        with contextlib.suppress(ValueError):  # lists of different lengths, which `number_array` reports
-            values = np.asarray(values)
-        return number_array(f"{self.path}: field '{field}'", values, shape, finite=False)
+        return number_array(f"{self.path}: field '{field}'", array_of(values), shape, finite=False)
 
     def _check_finite(self, field: str, values: NDArray[np.float64], frames: NDArray[np.int64]) -> None:
         """Raise UserError if a value of the given frames is not finite. Values of other frames are not used."""

@@ -22,6 +22,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from tcformer.checks import REPAIR, array_of, number_array
 from tcformer.data.mesh.bodies import NUM_POINTS_3D, boxes_around
 from tcformer.errors import UserError
 from tcformer.files import atomic_write
@@ -111,16 +112,22 @@ def _annotations(path: Path) -> tuple[list[NDArray[np.float64]], list[NDArray[np
         content = loadmat(path, variable_names=["annot2", "annot3"])
     except Exception as error:  # scipy raises many types for a broken file
         raise UserError(f"{path}: cannot be read as MPI-INF-3DHP's annotations ({error}); download it again") from error
-    found = []
+    found: list[list[NDArray[np.float64]]] = []
     for name, size in (("annot2", 2), ("annot3", 3)):
-        cells = content.get(name, np.empty((0, 1), object)).reshape(-1)
-        good = len(cells) == _CAMERAS_OF_A_SEQUENCE and cells.dtype == object
-        if not good or any(cell.ndim != 2 or cell.shape[1] != size * _NUM_JOINTS for cell in cells):
-            raise UserError(
-                f"{path}: field '{name}': expected {_CAMERAS_OF_A_SEQUENCE} cells of {size * _NUM_JOINTS} numbers a "
-                f"frame; download it again"
-            )
-        found.append([cell.astype(np.float64).reshape(-1, _NUM_JOINTS, size)[:, _USED_JOINTS] for cell in cells])
+        cells = content.get(name)
+        if not isinstance(cells, np.ndarray) or cells.dtype != object or cells.size != _CAMERAS_OF_A_SEQUENCE:
+            raise UserError(f"{path}: field '{name}': expected {_CAMERAS_OF_A_SEQUENCE} cells; {REPAIR}")
+        found.append(
+            [
+                number_array(
+                    f"{path}: field '{name}', camera {camera}",
+                    array_of(cell),
+                    (None if name == "annot2" else len(found[0][camera]), size * _NUM_JOINTS),
+                    finite=False,
+                ).reshape(-1, _NUM_JOINTS, size)[:, _USED_JOINTS]
+                for camera, cell in enumerate(cells.reshape(-1))
+            ]
+        )
     return found[0], found[1]
 
 
@@ -130,7 +137,8 @@ def _length(video: Path, frames: Path) -> int:
         import cv2
 
         return int(cv2.VideoCapture(str(video)).get(cv2.CAP_PROP_FRAME_COUNT))
-    numbers = [int(path.stem.removeprefix("frame_")) for path in frames.glob("frame_*.jpg")]
+    found = (re.fullmatch(r"frame_(\d{1,9})\.jpg", path.name, re.ASCII) for path in frames.glob("frame_*.jpg"))
+    numbers = [int(match[1]) for match in found if match]
     if not numbers:
         raise UserError(
             f"{frames}: no frame_%06d.jpg, and {video} is missing; expected one of the two; download MPI-INF-3DHP's "

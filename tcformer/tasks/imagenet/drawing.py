@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from functools import cache
 from pathlib import Path
@@ -11,9 +10,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from tcformer.checks import read_json
 from tcformer.data.imagenet.dataset import find_classes
 from tcformer.data.images import denormalise
 from tcformer.draw import Example, Partition
+from tcformer.errors import UserError
 from tcformer.tasks.drawing import Drawn
 from tcformer.tasks.imagenet.task import ImagenetTask
 
@@ -40,12 +41,19 @@ def class_titles(root: Path, num_classes: int) -> tuple[str, ...]:
     """
     classes, file = find_classes(root, num_classes), root / _TITLES
     if file.is_file():
-        known = dict(json.loads(file.read_text(encoding="utf-8")).values())
+        pairs = read_json(file, "run the prepare stage")
+        if not isinstance(pairs, dict) or not all(_is_pair_of_texts(pair) for pair in pairs.values()):
+            raise UserError(f'{file}: expected {{"0": ["<folder>", "<title>"], ...}}; run the prepare stage again')
+        known = dict(pairs.values())
     elif any(_WNID.fullmatch(name) for name in classes):
         known = wordnet_titles()
     else:
         known = {}
     return tuple(known.get(name, name).replace("_", " ") for name in classes)
+
+
+def _is_pair_of_texts(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(text, str) for text in value)
 
 
 def wordnet_titles() -> dict[str, str]:

@@ -127,8 +127,11 @@ def _titles(file: Path | None, count: int) -> list[str]:
         return [f"class {index}" for index in range(count)]
     if file.suffix == ".json":  # Keras' imagenet_class_index.json and classes.json of generated datasets
         content = read_json(file, "give a file with the names of the classes")
-        entries = content.values() if isinstance(content, dict) else content
-        titles_read = [entry[-1] if isinstance(entry, list) and entry else entry for entry in entries or []]
+        entries = list(content.values()) if isinstance(content, dict) else content
+        titles_read = [
+            entry[-1] if isinstance(entry, list) and entry else entry
+            for entry in (entries if isinstance(entries, list) else [])
+        ]
     else:
         try:
             titles_read = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
