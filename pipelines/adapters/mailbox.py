@@ -2,8 +2,12 @@
 
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pipelines.training.events import Event
+
+if TYPE_CHECKING:
+    from ray.actor import ActorHandle
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,15 @@ class Mailbox:
         self._heard: dict[int, _Heard] = {}
         self._asked: dict[int, int] = {}  # rank -> the last step that it asked about
         self._stop: int | None = None
+        self._controller: ActorHandle | None = None
+
+    def set_controller(self, controller: "ActorHandle") -> None:
+        """Keep the handle of the actor that starts and watches the workers."""
+        self._controller = controller
+
+    def controller(self) -> "ActorHandle | None":
+        """The actor that starts and watches the workers; None: it has not started."""
+        return self._controller
 
     def send(self, event: Event) -> None:
         """Add an event."""

@@ -85,7 +85,8 @@ def test_a_signal_takes_a_checkpoint(
     assert "with a checkpoint" in printed and "Traceback" not in printed, printed
     assert time.monotonic() - asked < 20
     with sqlite3.connect(faces.folder / "mlflow.db") as database:
-        assert database.execute("select status from runs").fetchall() == [("KILLED",)]
+        query = "select status from runs order by start_time"
+        assert database.execute(query).fetchall() == [("FINISHED",), ("KILLED",)]
     printed = faces.run(*STAGE, **shared_ray)
     assert "resumed after step" in printed
     assert (weights.read_bytes(), weights.with_name("training.csv").read_bytes()) == undisturbed
