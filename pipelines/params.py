@@ -338,13 +338,13 @@ def _line(section: CommentedMap, key: object, other: int) -> int:
 
 def _explain(path: Path, tree: CommentedMap, fault: Any) -> str:
     keys, node, line, known = [], tree, 1, True
-    for key in fault["loc"]:
+    for place, key in enumerate(fault["loc"], start=1):
         if isinstance(node, CommentedMap) and key in node:
             line = _line(node, key, line)
             node = node[key]
         elif isinstance(node, list) and isinstance(key, int) and key < len(node):
             node = node[key]
-        elif fault["type"] != "missing":
+        elif fault["type"] != "missing" or place < len(fault["loc"]):
             continue  # a union's branch name, not a key of the file
         keys.append(str(key))
     name = ".".join(keys)
