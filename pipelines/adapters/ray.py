@@ -256,7 +256,7 @@ def _run_group(
                     on_event(Note(f"there is room for {larger} workers: stopping to go on with them"))
                     mailbox.stop.remote()
                     grows = True
-            if not running or (failure and watch.failure_is_final(failure.rank, time.monotonic() - failed_at, workers)):
+            if not running or (failure and watch.failure_is_final(time.monotonic() - failed_at, workers)):
                 break
             reason = watch.stall(workers)
             if reason and not failure:

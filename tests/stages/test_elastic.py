@@ -42,7 +42,12 @@ class TwoNodes:
 
     def __init__(self, workplace: Workplace, folder: Path) -> None:
         (folder / "token").write_text("0123456789abcdef" * 4)
-        self.environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder / "token")}
+        self.environment = {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # loopback only
+            "GLOO_SOCKET_IFNAME": "lo",
+        }
         code = folder / "cluster.py"
         code.write_text(CLUSTER)
         variables = {
