@@ -288,9 +288,8 @@ def _end_with(error: Exception) -> _End:
     """How a group ended whose run in Ray Train raised an error; raises it if no other group would go on."""
     import ray.train
     from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError
-    from ray.train.v2.api.exceptions import PreemptionError
 
-    if isinstance(error, PreemptionError):
+    if isinstance(error, ray.train.PreemptionError):
         return _End("announced")
     if isinstance(error, ray.train.WorkerGroupError):
         announced = any(getattr(failure, "preempted", False) for failure in error.worker_failures.values())
@@ -300,6 +299,10 @@ def _end_with(error: Exception) -> _End:
         return _End("not started")
     if isinstance(cause, WorkerGroupStartupFailedError):  # a node was lost while it started
         return _End("lost", _last_line(error))
+    if cause:
+        raise UserError(
+            f"Ray could not run the workers: {_last_line(error)}; the same command resumes from the last checkpoint"
+        ) from error
     raise error
 
 

@@ -174,6 +174,25 @@ def test_what_one_machine_does_not_have_is_not_waited_for(cluster: Cluster, monk
         adapter.run_training(lambda job, link: None, None, two, [2], lambda event: None, Interrupts())  # type: ignore[arg-type]
 
 
+def test_what_ray_says_of_a_group_that_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TRAIN_V2_ENABLED", "1")
+    import ray.train
+    from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+
+    class Drained(Exception):
+        preempted = True
+
+    died, drained = ray.exceptions.ActorDiedError(), Drained()
+    lost = ray.train.WorkerGroupError("rank 1:\nThe actor died.\n", {1: died})
+    assert adapter._end_with(lost) == adapter._End("lost", "The actor died.")
+    assert adapter._end_with(ray.train.WorkerGroupError("x", {0: died, 1: drained})).how == "announced"
+    assert adapter._end_with(ray.train.ControllerError(WorkerGroupStartupTimeoutError(2))).how == "not started"
+    with pytest.raises(UserError, match="Ray could not run the workers: no such bucket; the same command resumes"):
+        adapter._end_with(ray.train.ControllerError(ValueError("no such bucket")))
+    with pytest.raises(KeyError):
+        adapter._end_with(KeyError("x"))
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
