@@ -63,7 +63,7 @@ def evaluate(task: str, weights: Path, data_root: Path, params: Params, out: Pat
         `keypoints.json` by part, "tokens" a few numbers of `tokens.json`; both are absent if they were not measured.
     """
     spec, evaluation = trained_task(task, weights), params.active.evaluation_options_of(task)
-    options, shards = params.active.evaluation_of(task), params.cluster.workers
+    options, shards = params.active.evaluation_of(task), params.cluster.most_workers
     whole = spec.build(data_root, evaluation)
     whole.test_set()  # faults of the data are reported before Ray starts
     if options.tokens:

@@ -177,16 +177,51 @@ else:  # made from the table of tasks, so that no task is listed here
     )
 
 
+class WorkerRange(Strict):
+    """A number of training processes that follows the cluster's nodes."""
+
+    min: int = pydantic.Field(ge=1)
+    max: int = pydantic.Field(ge=1)
+
+    @pydantic.model_validator(mode="after")
+    def _is_ordered(self) -> "WorkerRange":
+        if self.min > self.max:
+            raise ValueError("min is larger than max; swap them")
+        return self
+
+
+def _form_of_workers(value: object) -> str:
+    return "range" if isinstance(value, dict | WorkerRange) else "number"
+
+
+#: A fixed number of training processes, or the fewest and the most. A tag chooses, so that a fault has one message.
+Workers = Annotated[
+    Annotated[int, pydantic.Field(ge=1), pydantic.Tag("number")] | Annotated[WorkerRange, pydantic.Tag("range")],
+    pydantic.Discriminator(_form_of_workers),
+]
+
+
 class Cluster(Strict):
     """Where things run. Never a result: no stage depends on it."""
 
     address: str | None  # of a running Ray; null: the environment's RAY_ADDRESS, else a Ray on this machine
-    workers: int = pydantic.Field(ge=1)  # training processes; one GPU each where there are GPUs
+    workers: Workers  # training processes; one GPU each where there are GPUs
     cpus_per_worker: int = pydantic.Field(ge=1)
     loader_processes: int = pydantic.Field(ge=0)  # that decode and augment, for each worker
     max_failures: int = pydantic.Field(ge=0)  # lost workers that a training survives
     stall_timeout: float = pydantic.Field(gt=0)  # seconds without a worker's sign of life or progress that end it
+    wait_limit: float = pydantic.Field(gt=0)  # minutes that a training waits for a missing node
     storage: UserPath | None  # folder or s3:// address that driver and workers reach; null: this machine's disk
+
+    @property
+    def fewest_workers(self) -> int:
+        """The smallest number of workers with which a training goes on."""
+        return self.workers.min if isinstance(self.workers, WorkerRange) else self.workers
+
+    @property
+    def most_workers(self) -> int:
+        """The number of workers that a training has on a cluster with room for all."""
+        return self.workers.max if isinstance(self.workers, WorkerRange) else self.workers
 
 
 class Tracking(Strict):
@@ -303,13 +338,13 @@ def _line(section: CommentedMap, key: object, other: int) -> int:
 
 def _explain(path: Path, tree: CommentedMap, fault: Any) -> str:
     keys, node, line, known = [], tree, 1, True
-    for key in fault["loc"]:
+    for place, key in enumerate(fault["loc"], start=1):
         if isinstance(node, CommentedMap) and key in node:
             line = _line(node, key, line)
             node = node[key]
         elif isinstance(node, list) and isinstance(key, int) and key < len(node):
             node = node[key]
-        elif fault["type"] != "missing":
+        elif fault["type"] != "missing" or place < len(fault["loc"]):
             continue  # a union's branch name, not a key of the file
         keys.append(str(key))
     name = ".".join(keys)

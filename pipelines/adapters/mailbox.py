@@ -16,14 +16,12 @@ class WorkerState:
 
     Attributes:
         silent: seconds since it was last heard.
-        age: seconds since it began, perhaps in place of a lost one.
         place: what it did then.
         since: seconds for which it has done that.
         node: address of its machine.
     """
 
     silent: float
-    age: float
     place: str
     since: float
     node: str
@@ -31,7 +29,6 @@ class WorkerState:
 
 @dataclass
 class _Heard:
-    began: float
     at: float
     place: str
     place_since: float
@@ -39,7 +36,7 @@ class _Heard:
 
 
 class Mailbox:
-    """Keeps what workers send until the driver takes it, and brings all workers to a stop before the same step."""
+    """Keeps what a group of workers sends until the driver takes it, and stops them all before the same step."""
 
     def __init__(self) -> None:
         self._events: list[Event] = []
@@ -61,10 +58,9 @@ class Mailbox:
         self._events.append(event)
 
     def hello(self, rank: int, node: str) -> None:
-        """A worker begins, perhaps in place of a lost one."""
+        """A worker begins."""
         now = time.monotonic()
-        self._heard[rank] = _Heard(now, now, "starting", now, node)
-        self._asked.pop(rank, None)
+        self._heard[rank] = _Heard(now, "starting", now, node)
 
     def beat(self, rank: int, place: str) -> None:
         """A worker is alive. One that is stopped or hangs in the kernel does not call this."""
@@ -91,7 +87,7 @@ class Mailbox:
         """All events since the last call, in the order in which they came, and the state of each worker by rank."""
         now = time.monotonic()
         states = {
-            rank: WorkerState(now - heard.at, now - heard.began, heard.place, now - heard.place_since, heard.node)
+            rank: WorkerState(now - heard.at, heard.place, now - heard.place_since, heard.node)
             for rank, heard in sorted(self._heard.items())
         }
         events, self._events = self._events, []

@@ -8,11 +8,13 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from pipelines.adapters.elastic import Look, Node, Places
 from pipelines.adapters.mailbox import Mailbox
 from pipelines.adapters.ray_environment import (
     folder_for_ray,
@@ -27,7 +29,7 @@ from pipelines.params import Cluster
 from pipelines.process import Interrupted, Interrupts, runs_locally, signal_handlers_kept
 from pipelines.progress import Progress
 from pipelines.provenance import ROOT
-from pipelines.training.events import Event, Failed, Note, Started, Stopped
+from pipelines.training.events import CheckpointSaved, Event, Failed, Note, Stopped
 from tcformer.errors import UserError
 
 if TYPE_CHECKING:
@@ -91,7 +93,7 @@ def session(cluster: Cluster, environment: Mapping[str, str] | None = None) -> I
             raise not_joined(address, error) from None
     else:
         # More workers than cores are slow but allowed.
-        cores = max(os.cpu_count() or 1, cluster.workers * cluster.cpus_per_worker)
+        cores = max(os.cpu_count() or 1, cluster.fewest_workers * cluster.cpus_per_worker)
         place = str(folder_for_ray())
         quiet |= {"num_cpus": cores, "include_dashboard": False, "_temp_dir": place, "runtime_env": runtime_env or None}
         start = partial(ray.init, "local", **quiet)
@@ -120,36 +122,126 @@ def uses_gpus() -> bool:
 
 
 def run_training(
-    worker: TrainingFunction, job: "Job", cluster: Cluster, on_event: Callable[[Event], None], interrupts: Interrupts
+    worker: TrainingFunction,
+    job: "Job",
+    cluster: Cluster,
+    counts: Sequence[int],
+    on_event: Callable[[Event], None],
+    interrupts: Interrupts,
 ) -> None:
     """Run `worker(job, link)` on every training process and pass its events to `on_event`, in order, as they come.
 
     A lost worker (killed, out of memory, its node gone) restarts the group up to `cluster.max_failures` times; the
-    worker function resumes from its newest checkpoint. An exception in our code is not retried: it ends the training
-    after seconds, even if the other workers wait for the one that raised it. When `interrupts` notes a signal, all
-    workers take a checkpoint and stop before the same step.
+    worker function resumes from its newest checkpoint. Each group has the largest of the given numbers of workers that
+    the cluster has room for. If a node comes, the group stops after its next checkpoint, and a larger one goes on. An
+    exception in our code is not retried: it ends the training after seconds, even if the other workers wait for the
+    one that raised it. When `interrupts` notes a signal, all workers take a checkpoint and stop before the same step.
+
+    Args:
+        worker: what each training process does.
+        job: what to train.
+        cluster: where.
+        counts: numbers of workers that can share the batch, ascending.
+        on_event: receives the events.
+        interrupts: notes signals.
 
     Raises:
-        UserError: raised in a worker, a worker hangs, or not enough CPUs or GPUs for the workers.
+        UserError: raised in a worker, a worker hangs or is lost too often, or not enough CPUs or GPUs for the workers.
         RuntimeError: any other exception in a worker, with its traceback.
         Interrupted: a signal stopped the training.
     """
+    gpus = uses_gpus()
+    need = {"CPU": cluster.cpus_per_worker, **({"GPU": 1} if gpus else {})}
+
+    def say(text: str) -> None:
+        on_event(Note(text))
+
+    places = Places(counts, need, _look_at_cluster, say, cluster.wait_limit)
+    held, _ = places.held()
+    if held < counts[0] and _on_this_machine(cluster):  # no other node will come
+        kind = "GPU" if gpus else "CPU"
+        raise UserError(
+            f"cluster.workers asks for {counts[0] * need[kind]} {kind}s, which Ray does not have: lower "
+            "cluster.workers in params.yaml or join a larger cluster"
+        )
+    failures, before = 0, 0
+    while True:
+        count = places.choose(interrupts)
+        if count < counts[-1] and before and count != before:
+            lost = places.lost()
+            say(f"goes on with {count} of {counts[-1]} workers{lost and '; '}{lost}")
+        before = count
+        end = _run_group(worker, job, cluster, count, places, on_event, interrupts)
+        if end.how == "finished":
+            return
+        if end.how == "lost":
+            failures += 1
+            if failures > cluster.max_failures:
+                raise UserError(
+                    f"training {job.name} lost its workers more than cluster.max_failures = {cluster.max_failures} "
+                    f"times; the same command resumes it from the last checkpoint. The last failure: {end.reason}"
+                )
+            say(f"a worker was lost, failure {failures} of at most {cluster.max_failures}: restarting")
+        elif end.how == "not started":
+            say(f"no room for {count} workers, because something else uses it: trying again")
+
+
+@dataclass(frozen=True)
+class _End:
+    """How a group of workers ended: the training is finished, or another group goes on.
+
+    Attributes:
+        how: it grows to more workers; or it lost a worker, without its fault if its node announced its end; or Ray had
+            no room for it.
+        reason: of a loss, in Ray's words.
+    """
+
+    how: Literal["finished", "grows", "lost", "announced", "not started"]
+    reason: str = ""
+
+
+def _look_at_cluster() -> Look:
     import ray
 
-    gpus = uses_gpus()
-    have, kind = ray.cluster_resources(), "GPU" if gpus else "CPU"
-    need = cluster.workers if gpus else cluster.workers * cluster.cpus_per_worker
-    if have.get(kind, 0) < need:
-        raise UserError(
-            f"cluster.workers asks for {need} {kind}s, Ray has {have.get(kind, 0):g}: lower cluster.workers in "
-            "params.yaml or join a larger cluster"
-        )
-    mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
-    fit = _Fit(worker, job, cluster, mailbox, gpus)
+    nodes = [
+        Node(node["NodeID"], node["NodeManagerAddress"], node["Resources"]) for node in ray.nodes() if node["Alive"]
+    ]
+    return Look(nodes, ray.available_resources())
+
+
+def _start_mailbox() -> "ActorHandle":
+    """A mailbox on the node of this process: elsewhere it would be lost with its node."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote()
+
+
+def _run_group(
+    worker: TrainingFunction,
+    job: "Job",
+    cluster: Cluster,
+    count: int,
+    places: Places,
+    on_event: Callable[[Event], None],
+    interrupts: Interrupts,
+) -> _End:
+    """Run one group of `count` workers until the training is finished, or until another group has to go on.
+
+    Its mailbox is its own, so that what workers of an earlier group still send reaches nobody.
+
+    Raises:
+        UserError, RuntimeError, Interrupted: see `run_training`.
+    """
+    import ray
+
+    mailbox = _start_mailbox()
+    fit = _Fit(worker, job, cluster, mailbox, count, gpus="GPU" in places.need)
     watch = Watch(cluster.stall_timeout, lambda text: on_event(Note(text)))
     failure: Failed | None = None
     failed_at = asked_at = 0.0
-    stopped = False
+    stopped = grows = False
     with fit.going_on():
         while True:
             running = fit.is_alive()  # asked first: what the workers sent before their end is then taken below
@@ -158,11 +250,13 @@ def run_training(
                 if isinstance(event, Failed):
                     failure, failed_at = failure or event, failed_at if failure else time.monotonic()
                     continue
-                if isinstance(event, Started):
-                    failure = None  # what the survivors of a lost worker reported is settled by the restart
                 stopped = stopped or isinstance(event, Stopped)
                 on_event(event)
-            if not running or (failure and watch.failure_is_final(failure.rank, time.monotonic() - failed_at, workers)):
+                if isinstance(event, CheckpointSaved) and not grows and (larger := places.larger(count)):
+                    on_event(Note(f"there is room for {larger} workers: stopping to go on with them"))
+                    mailbox.stop.remote()
+                    grows = True
+            if not running or (failure and watch.failure_is_final(time.monotonic() - failed_at, workers)):
                 break
             reason = watch.stall(workers)
             if reason and not failure:
@@ -179,14 +273,37 @@ def run_training(
                 break
             fit.join(POLL_SECONDS)
         error = fit.error  # before it is ended by us
-    if failure and not error:  # else Ray gave up restarting; the exceptions are those of the lost worker's peers
+    if failure and not error:  # else the exceptions are those of a lost worker's peers
         if failure.from_user:
             raise UserError(failure.message)
         raise RuntimeError(f"training {job.name} failed on rank {failure.rank}:\n{failure.traceback}")
     if interrupts.first is not None and (stopped or running):
         raise Interrupted(interrupts.first)
     if error:
-        raise error
+        return _end_with(error)
+    return _End("grows" if stopped else "finished")
+
+
+def _end_with(error: Exception) -> _End:
+    """How a group ended whose run in Ray Train raised an error; raises it if no other group would go on."""
+    import ray.train
+    from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError
+
+    if isinstance(error, ray.train.PreemptionError):
+        return _End("announced")
+    if isinstance(error, ray.train.WorkerGroupError):
+        announced = any(getattr(failure, "preempted", False) for failure in error.worker_failures.values())
+        return _End("announced" if announced else "lost", _last_line(error))
+    cause = error.controller_failure if isinstance(error, ray.train.ControllerError) else None
+    if isinstance(cause, WorkerGroupStartupTimeoutError):
+        return _End("not started")
+    if isinstance(cause, WorkerGroupStartupFailedError):  # a node was lost while it started
+        return _End("lost", _last_line(error))
+    if cause:
+        raise UserError(
+            f"Ray could not run the workers: {_last_line(error)}; the same command resumes from the last checkpoint"
+        ) from error
+    raise error
 
 
 class _Fit(threading.Thread):
@@ -197,10 +314,11 @@ class _Fit(threading.Thread):
     """
 
     def __init__(
-        self, worker: TrainingFunction, job: "Job", cluster: Cluster, mailbox: "ActorHandle", gpus: bool
+        self, worker: TrainingFunction, job: "Job", cluster: Cluster, mailbox: "ActorHandle", count: int, gpus: bool
     ) -> None:
         super().__init__(name="ray-train", daemon=True)
-        self._worker, self._job, self._cluster, self._mailbox, self._gpus = worker, job, cluster, mailbox, gpus
+        self._worker, self._job, self._cluster, self._mailbox = worker, job, cluster, mailbox
+        self._count, self._gpus = count, gpus
         self.error: Exception | None = None
 
     @contextmanager
@@ -228,7 +346,7 @@ class _Fit(threading.Thread):
             _run_worker,
             train_loop_config={"worker": self._worker, "job": job, "mailbox": self._mailbox},
             scaling_config=ray.train.ScalingConfig(
-                num_workers=cluster.workers,
+                num_workers=self._count,
                 use_gpu=self._gpus,
                 resources_per_worker={"CPU": cluster.cpus_per_worker, **({"GPU": 1} if self._gpus else {})},
             ),
@@ -237,17 +355,13 @@ class _Fit(threading.Thread):
                 # A name of its own for each attempt: Ray resumes runs by name, ours resume from our own checkpoints.
                 name=f"{job.name}-{uuid.uuid4().hex[:8]}",
                 storage_path=f"{job.store}/ray",
-                failure_config=ray.train.FailureConfig(max_failures=cluster.max_failures),
+                # Another group goes on, perhaps with another number of workers: see `run_training`.
+                failure_config=ray.train.FailureConfig(0, controller_failure_limit=0, max_preemption_failures=0),
                 callbacks=[_introduce_controller(self._mailbox)],
             ),
         )
         try:
             trainer.fit()
-        except ray.train.TrainingFailedError as error:
-            self.error = UserError(
-                f"training {job.name} lost its workers more than cluster.max_failures = {cluster.max_failures} times; "
-                f"the same command resumes it from the last checkpoint. The last failure: {_last_line(error)}"
-            )
         except Exception as error:
             self.error = error
 

@@ -21,6 +21,10 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a quota, a lim
 _EXPECTED = "expected a folder, or an address s3://bucket/folder or gs://bucket/folder"
 
 
+class DiskFull(UserError):
+    """There is no space for a file: another attempt would not help."""
+
+
 class Store:
     """Files below one root, named by relative POSIX paths ("keys").
 
@@ -124,7 +128,7 @@ class Store:
                 return self._files.open_output_stream(path)
 
     def require_space(self, size: int, what: str) -> None:
-        """Raise UserError if the disk of a local store has less than `size` bytes free for `what`."""
+        """Raise DiskFull if the disk of a local store has less than `size` bytes free for `what`."""
         if self.local and size > _free_bytes(Path(self._path)):
             raise _disk_full(Path(self._path), size, what)
 
@@ -188,7 +192,7 @@ class Store:
 
 @contextlib.contextmanager
 def room_for(folder: Path, size: int, what: str) -> Iterator[None]:
-    """Turn the failure of the body to write `size` bytes in `folder` because of a full disk into a UserError."""
+    """Turn the failure of the body to write `size` bytes in `folder` because of a full disk into DiskFull."""
     try:
         yield
     except OSError as error:
@@ -197,8 +201,8 @@ def room_for(folder: Path, size: int, what: str) -> Iterator[None]:
         raise _disk_full(folder, size, what) from error
 
 
-def _disk_full(folder: Path, size: int, what: str) -> UserError:
-    return UserError(
+def _disk_full(folder: Path, size: int, what: str) -> DiskFull:
+    return DiskFull(
         f"{folder}: there is no space for {what}: it needs {size} bytes, and the disk has {_free_bytes(folder)} bytes "
         "free; free some space, or raise the quota or the limit of a file's size. Earlier checkpoints are unchanged, "
         "and the same command resumes from the last one"

@@ -6,7 +6,7 @@ from pipelines.adapters.mailbox import WorkerState
 
 NOTICE_SECONDS = 15.0  # of silence after which the person at the terminal is told
 ALIVE_SECONDS = 4.0  # workers are heard every second: one that is not heard for so long is lost or stopped
-FAILURE_SECONDS = 5.0  # after a worker's exception, in which Ray may find that it lost a worker, and restarts
+FAILURE_SECONDS = 5.0  # after a worker's exception, in which Ray may find that it lost a worker
 
 
 class Watch:
@@ -21,15 +21,13 @@ class Watch:
         self._limit, self._say = limit, say
         self._told: set[int] = set()
 
-    def failure_is_final(self, rank: int, seconds: float, workers: dict[int, WorkerState]) -> bool:
-        """Whether an exception that `rank` raised `seconds` ago ends the training.
+    def failure_is_final(self, seconds: float, workers: dict[int, WorkerState]) -> bool:
+        """Whether an exception that a worker raised `seconds` ago ends the training.
 
-        The other workers then wait for that rank for ever. If a worker was lost instead (killed, its node gone), it is
-        silent, the exceptions are those of its peers, and Ray starts all again: then the rank is younger than its
-        exception.
+        The other workers then wait for that one for ever. If a worker was lost instead (killed, its node gone), it is
+        silent, the exceptions are those of its peers, and Ray ends the group.
         """
-        alive = all(state.silent < ALIVE_SECONDS for state in workers.values())
-        return seconds > FAILURE_SECONDS and alive and workers[rank].age > seconds
+        return seconds > FAILURE_SECONDS and all(state.silent < ALIVE_SECONDS for state in workers.values())
 
     def stall(self, workers: dict[int, WorkerState]) -> str | None:
         """Why the training is given up; None while it is not."""

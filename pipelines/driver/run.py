@@ -29,7 +29,7 @@ from pipelines.training.job import Job
 from pipelines.training.link import Link
 from pipelines.training.loop import train
 from pipelines.training.outputs import write_outputs
-from pipelines.training.sampling import BatchPlan
+from pipelines.training.sampling import BatchPlan, usable_workers
 from tcformer.files import sha256_of_json
 from tcformer.tasks import TASKS
 
@@ -166,8 +166,10 @@ def _launch(plan: TrainingPlan, cluster: Cluster, store: Store, tracked: Run) ->
     # Before any worker starts: the datasets check annotations and files, and the batch must divide among the workers.
     data = task.train_set()
     task.val_set()
-    workers, group = 1 if runs_locally() else cluster.workers, getattr(data, "samples_per_group", 1)
-    BatchPlan.divide(plan.training.global_batch, plan.training.micro_batch, workers, group)
+    fewest, most = (1, 1) if runs_locally() else (cluster.fewest_workers, cluster.most_workers)
+    training, group = plan.training, getattr(data, "samples_per_group", 1)
+    counts = usable_workers(training.global_batch, fewest, most, group)
+    BatchPlan.divide(training.global_batch, training.micro_batch, counts[0], group)
     if store.local:
         require_writable(Path(store.root), "checkpoints")
         weights = sum(parameter.numel() for parameter in task.build_model().parameters())
@@ -194,7 +196,7 @@ def _launch(plan: TrainingPlan, cluster: Cluster, store: Store, tracked: Run) ->
             train_locally(job, on_event)
         else:
             with session(cluster, environment_for(plan.instruction_sets)), noted_interrupts() as interrupts:
-                run_training(_train_with_deepspeed, job, cluster, on_event, interrupts)
+                run_training(_train_with_deepspeed, job, cluster, counts, on_event, interrupts)
     finally:
         progress.close()
 

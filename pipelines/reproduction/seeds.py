@@ -52,7 +52,7 @@ def run_seeds(seeds: Iterable[int], repository: Path, record: Path = RECORD) -> 
     for seed in sorted(dict.fromkeys(seeds)):
         copy = _copy(seed, commit, repository)
         params = load_params(copy / "params.yaml")
-        conditions = Conditions(commit, cpu()["model"], params.cluster.workers, params.instruction_sets)
+        conditions = Conditions(commit, cpu()["model"], params.cluster.most_workers, params.instruction_sets)
         if finished is None:
             finished = read_record(record)
             if finished is None or finished.conditions != conditions:

@@ -5,14 +5,14 @@ with the SHA-256 of each file is written last and atomically. A folder is a vali
 exists and every hash matches. The files are safetensors and JSON: opening them executes nothing.
 """
 
+import hashlib
 import json
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from pipelines.adapters.storage import Store
-from tcformer.errors import UserError
+from pipelines.adapters.storage import DiskFull, Store
 from tcformer.files import sha256_of_file
 
 KEPT = 2
@@ -34,28 +34,33 @@ def folder_name(step: int) -> str:
     return f"step-{step:08d}"
 
 
-def upload(store: Store, name: str, folder: Path) -> dict[str, str]:
-    """Upload every file below `folder` to the checkpoint `name`; returns their SHA-256 by name, for `commit`.
+def save(store: Store, name: str, files: Iterable[tuple[str, bytes]], size: int) -> None:
+    """Write the files of the checkpoint `name`, and last its manifest, which makes it valid.
+
+    Args:
+        store: of the training.
+        name: of the folder.
+        files: names, POSIX paths, and contents.
+        size: bytes of all of them.
 
     Raises:
-        UserError: the disk of the store is full; nothing is left of this checkpoint, and the others are unchanged.
+        DiskFull: the disk of the store is full; nothing is left of this checkpoint, and the others are unchanged.
+        UserError: the store cannot be written; the folder is incomplete.
     """
+    store.require_space(size, f"the checkpoint {name}")
     digests = {}
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    store.require_space(sum(path.stat().st_size for path in files), f"the checkpoint {name}")
-    for path in files:
-        key = path.relative_to(folder).as_posix()
-        digests[key] = sha256_of_file(path)
-        try:
-            store.put(path, f"{name}/{key}")
-        except UserError:
-            store.delete(name)
-            raise
-    return digests
+    try:
+        for file, content in files:
+            digests[file] = hashlib.sha256(content).hexdigest()
+            store.write(f"{name}/{file}", content)
+        commit(store, name, digests)
+    except DiskFull:
+        store.delete(name)
+        raise
 
 
 def commit(store: Store, name: str, digests: dict[str, str]) -> None:
-    """Make the uploaded files a valid checkpoint, by writing the manifest."""
+    """Make the files in the folder `name` a valid checkpoint, by writing the manifest."""
     store.write(f"{name}/{MANIFEST}", json.dumps(digests, indent=1, sort_keys=True).encode())
 
 
@@ -109,10 +114,16 @@ def newest(store: Store, cache: Path, warn: Callable[[str], None], files: Collec
     return None
 
 
-def prune(store: Store) -> None:
-    """Remove all but the last two checkpoints. It is called after a commit, so that a valid one remains."""
-    for name in steps(store)[:-KEPT]:
-        store.delete(name)
+def tidy(store: Store, name: str) -> None:
+    """Remove what the valid checkpoint `name` makes superfluous: all but the last two, or all but the final weights."""
+    for other in [other for other in store.folders() if other != name] if name == FINAL else steps(store)[:-KEPT]:
+        store.delete(other)
+
+
+def last_complete(store: Store) -> str:
+    """Name of the newest checkpoint that has a manifest; "none" if there is none."""
+    names = reversed(steps(store))
+    return next((name for name in names if store.read(f"{name}/{MANIFEST}") is not None), "none")
 
 
 def steps(store: Store) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from tcformer.models import Network, save_model
+from tcformer.models import Network
 
 FILE = "ema.safetensors"
 
@@ -47,10 +47,6 @@ class WeightAverage:
                 average.copy_(value)
         get_ema_multi_avg_fn(decay)(averages, values, step)
 
-    def save(self, folder: Path) -> None:
-        """Write the average to `folder`."""
-        save_model(self.module, folder / FILE)
-
     def load(self, folder: Path) -> None:
-        """Read what `save` wrote."""
+        """Read the average from the files of a checkpoint."""
         self.module.load_state_dict(load_file(folder / FILE))

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pipelines.adapters.storage import Store, room_for
+from pipelines.adapters.storage import Store
 from pipelines.datasets.location import fetch_dataset
 from pipelines.layout import WEIGHTS
 from pipelines.params import spec_to_json
@@ -43,8 +43,10 @@ from pipelines.training.loading import BrokenImages, training_batches, validatio
 from pipelines.training.meter import LossMeter
 from pipelines.training.sampling import BatchPlan, SampleOrder, steps_in
 from pipelines.training.state import MOMENTS, POSITION, OptimizerState, first_not_finite
+from pipelines.training.writer import CheckpointWriter, Snapshot
 from tcformer.errors import UserError, listed
 from tcformer.models import Network, load_initial, save_model
+from tcformer.models.weights import file_metadata
 from tcformer.tasks import Dataset, Task, ValidationMeasure
 
 HISTORY, BROKEN, SKIPPED, METER = "history.json", "broken_images.json", "skipped_steps.json", "meter.json"
@@ -76,6 +78,7 @@ class Worker:
     link: Link
     rank: int
     meter: LossMeter
+    writer: CheckpointWriter  # of rank 0; those of the other workers have nothing to do
     history: list[dict[str, float]] = field(default_factory=list)
     broken: BrokenImages = field(default_factory=BrokenImages)  # found by all workers up to the last row
     skipped: SkippedSteps = field(default_factory=SkippedSteps)
@@ -117,9 +120,10 @@ def train(job: Job, start_engine: StartEngine, link: Link) -> None:
     with tempfile.TemporaryDirectory(prefix="tcformer-") as folder:
         scratch = Path(folder)
         worker = _start(job, start_engine, link, scratch)
-        first = _resume(worker)
-        if _train_steps(worker, first):
-            _finish(worker)
+        with worker.writer:
+            first = _resume(worker)
+            if _train_steps(worker, first):
+                _finish(worker)
 
 
 def _train_steps(worker: Worker, first: int) -> bool:
@@ -141,8 +145,10 @@ def _train_steps(worker: Worker, first: int) -> bool:
             if step > first:
                 _share_broken_images(worker, found)
                 _save(worker, step)
+            _wait_for_checkpoint(worker)
             worker.send(Stopped(step))
             return False
+        worker.writer.poll()
         inject_fault(worker.store, worker.rank, step)
         seed_step(training.seed, step, worker.rank)
         engine.module.train()
@@ -175,7 +181,7 @@ def _train_steps(worker: Worker, first: int) -> bool:
         # A row before every checkpoint: a resumed training then writes the same rows.
         if (done % training.log_every == 0 or done == steps or saves) and not meter.is_empty:
             means = meter.mean_over_workers()
-            _require_finite("the loss", means["loss"], done, worker.store)
+            _require_finite("the loss", means["loss"], done, worker)
             _share_broken_images(worker, found)
             speed = meter.images_per_second(batch.global_batch, done)
             counts = {"replaced_images": worker.broken.replaced, "skipped_steps": worker.skipped.total}
@@ -210,7 +216,8 @@ def _start(job: Job, start_engine: StartEngine, link: Link, scratch: Path) -> Wo
     model = model.to(device)
     average = WeightAverage(model, training.ema_decay) if training.ema_decay is not None else None
     engine = start_engine(model, options)
-    return Worker(job, task, data, engine, average, options, store, scratch, link, rank, LossMeter(device))
+    meter, writer = LossMeter(device), CheckpointWriter(store, link.send)
+    return Worker(job, task, data, engine, average, options, store, scratch, link, rank, meter, writer)
 
 
 def _resume(worker: Worker) -> int:
@@ -253,34 +260,39 @@ def _resume(worker: Worker) -> int:
 
 
 def _save(worker: Worker, step: int) -> None:
-    """Take a checkpoint after `step` steps: rank 0 writes all files, which do not depend on the number of workers."""
+    """Take a checkpoint after `step` steps: rank 0 copies the state of all workers and writes it while they go on.
+
+    The files do not depend on the number of workers.
+    """
     worker.link.at(f"saving the checkpoint of step {step}")
     _average_buffers(worker)
     meters: list[dict[str, float]] = [{} for _ in range(worker.options.batch.workers)]
     torch.distributed.all_gather_object(meters, worker.meter.state())
     optimizer = worker.engine.optimizer_state()
 
-    def write() -> None:
+    def begin() -> None:
         _require_finite_state(worker, optimizer, step)
-        with tempfile.TemporaryDirectory(prefix="tcformer-") as scratch:
-            folder = Path(scratch)
-            size = sum(value.nbytes for value in (worker.engine.module.state_dict() | optimizer.moments).values())
-            with room_for(folder, size, f"the files of the checkpoint of step {step}"):
-                save_model(worker.engine.module, folder / NETWORK)
-                optimizer.save(folder)
-                _write_history(worker, folder)
-                meter = {"accumulation": worker.options.batch.accumulation, "workers": meters}
-                (folder / METER).write_text(json.dumps(meter))
-                if worker.average:
-                    worker.average.save(folder)
-                if (worker.scratch / BEST).is_file():
-                    shutil.copyfile(worker.scratch / BEST, folder / BEST)
-            name = checkpoint.folder_name(step)
-            checkpoint.commit(worker.store, name, checkpoint.upload(worker.store, name, folder))
-        checkpoint.prune(worker.store)
-        worker.send(CheckpointSaved(step))
+        worker.link.at(f"copying the checkpoint of step {step}, once the one before is written")
+        snapshot = Snapshot(others=_history_files(worker))
+        module = worker.engine.module
+        snapshot.add(NETWORK, module.state_dict(), file_metadata(module))
+        snapshot.add(MOMENTS, optimizer.moments)
+        snapshot.others[POSITION] = optimizer.position
+        meter = {"accumulation": worker.options.batch.accumulation, "workers": meters}
+        snapshot.others[METER] = json.dumps(meter).encode()
+        if worker.average:
+            snapshot.add(AVERAGE, worker.average.module.state_dict(), file_metadata(worker.average.module))
+        if (worker.scratch / BEST).is_file():
+            snapshot.others[BEST] = (worker.scratch / BEST).read_bytes()
+        worker.writer.start(checkpoint.folder_name(step), snapshot, CheckpointSaved(step))
 
-    _on_rank_0(worker, write)
+    _on_rank_0(worker, begin)
+
+
+def _wait_for_checkpoint(worker: Worker) -> None:
+    """Wait on every worker until rank 0 has written the last checkpoint."""
+    worker.link.at("waiting until the last checkpoint is written")
+    _on_rank_0(worker, worker.writer.wait)
 
 
 def _on_rank_0(worker: Worker, action: Callable[[], None]) -> None:
@@ -308,14 +320,17 @@ def _require_finite_state(worker: Worker, optimizer: OptimizerState, step: int) 
         if name is not None:
             raise UserError(
                 f"the {what} contain NaN or infinity after step {step} ({name}), so no checkpoint is written: lower "
-                f"the learning rate or clip gradients (training.optimizer); {_last_checkpoint(worker.store)}"
+                f"the learning rate or clip gradients (training.optimizer); {_last_checkpoint(worker)}"
             )
 
 
-def _write_history(worker: Worker, folder: Path) -> None:
-    (folder / HISTORY).write_text(json.dumps(worker.history))
-    (folder / BROKEN).write_text(json.dumps(asdict(worker.broken), sort_keys=True))
-    (folder / SKIPPED).write_text(json.dumps(asdict(worker.skipped)))
+def _history_files(worker: Worker) -> dict[str, bytes]:
+    """What is kept of the steps so far, as files of a checkpoint."""
+    return {
+        HISTORY: json.dumps(worker.history).encode(),
+        BROKEN: json.dumps(asdict(worker.broken), sort_keys=True).encode(),
+        SKIPPED: json.dumps(asdict(worker.skipped)).encode(),
+    }
 
 
 def best_validation(history: list[dict[str, float]], measure: ValidationMeasure) -> dict[str, float]:
@@ -329,31 +344,28 @@ def _best(worker: Worker) -> dict[str, float]:
     return best_validation(worker.history, worker.task.validation_measure)
 
 
-def _save_weights(worker: Worker, path: Path, step: int) -> None:
-    metadata = {"options": spec_to_json(worker.job.task), "training": worker.job.key, "step": str(step)}
-    save_model(worker.network, path, metadata)
+def _metadata(worker: Worker, step: int) -> dict[str, str]:
+    """What a weights file says of its training."""
+    return {"options": spec_to_json(worker.job.task), "training": worker.job.key, "step": str(step)}
 
 
 def _finish(worker: Worker) -> None:
     """Rank 0 writes the final weights and the history as the store's last, complete entry."""
     _average_buffers(worker)
     _on_rank_0(worker, lambda: _write_final(worker))
+    _wait_for_checkpoint(worker)
 
 
 def _write_final(worker: Worker) -> None:
-    folder = worker.scratch / FINAL
-    folder.mkdir()
+    snapshot = Snapshot(others=_history_files(worker))
     if worker.job.training.keep == "best":
         best, name = _best(worker), f"val_{worker.task.validation_measure.name}"
         worker.send(Note(f"keeps the weights of step {best['step']}: the best {name}, {best[name]:.4g}"))
-        shutil.copyfile(worker.scratch / BEST, folder / WEIGHTS)
+        snapshot.others[WEIGHTS] = (worker.scratch / BEST).read_bytes()
     else:
-        _save_weights(worker, folder / WEIGHTS, worker.options.steps)
-    _write_history(worker, folder)
-    checkpoint.commit(worker.store, FINAL, checkpoint.upload(worker.store, FINAL, folder))
-    for name in worker.store.folders():
-        if name != FINAL:
-            worker.store.delete(name)
+        metadata = file_metadata(worker.network, _metadata(worker, worker.options.steps))
+        snapshot.add(WEIGHTS, worker.network.state_dict(), metadata)
+    worker.writer.start(FINAL, snapshot)
 
 
 def _validates(done: int, options: EngineOptions, every: int) -> bool:
@@ -366,7 +378,7 @@ def _validate(worker: Worker, step: int) -> None:
     """Log the measures of the network after `step` steps; rank 0 keeps its weights if they are the best ones so far."""
     worker.log(step, _validation_means(worker, step))
     if worker.rank == 0 and worker.job.training.keep == "best" and _best(worker)["step"] == step:
-        _save_weights(worker, worker.scratch / BEST, step)
+        save_model(worker.network, worker.scratch / BEST, _metadata(worker, step))
 
 
 @torch.no_grad()
@@ -395,7 +407,7 @@ def _validation_means(worker: Worker, step: int) -> dict[str, float]:
     count = total.pop("count", 0.0)
     means = {f"val_{name.removesuffix('_sum')}": value / max(count, 1.0) for name, value in total.items()}
     for name, mean in means.items():
-        _require_finite(name, mean, step, worker.store)
+        _require_finite(name, mean, step, worker)
     return means
 
 
@@ -435,16 +447,21 @@ def _share_broken_images(worker: Worker, found: BrokenImages) -> None:
         worker.broken.check(getattr(worker.data, "num_images", len(worker.data)))
 
 
-def _require_finite(name: str, value: float, step: int, store: Store) -> None:
+def _require_finite(name: str, value: float, step: int, worker: Worker) -> None:
     if not np.isfinite(value):
         raise UserError(
             f"{name} is {value} at step {step}: lower the learning rate or clip gradients (training.optimizer); "
-            f"{_last_checkpoint(store)}"
+            f"{_last_checkpoint(worker)}"
         )
 
 
-def _last_checkpoint(store: Store) -> str:
-    return f"the last checkpoint is {next(reversed(checkpoint.steps(store)), 'none')}"
+def _last_checkpoint(worker: Worker) -> str:
+    """Which checkpoint a training that ends now can resume from."""
+    worker.writer.settle()
+    try:
+        return f"the last checkpoint is {checkpoint.last_complete(worker.store)}"
+    except (UserError, OSError):  # the store is away; that must not hide the reason of the end
+        return "the last checkpoint is unknown, because the store cannot be read"
 
 
 def _running_statistics(network: Network) -> list[Tensor]:
@@ -481,5 +498,5 @@ def _count_skipped_step(worker: Worker, step: int, losses: list[Tensor]) -> None
         return
     raise UserError(
         f"{reason}, and {MOST_SKIPPED - 1} steps before it were skipped: lower the learning rate or clip gradients "
-        f"(training.optimizer), or check these samples; {_last_checkpoint(worker.store)}"
+        f"(training.optimizer), or check these samples; {_last_checkpoint(worker)}"
     )

@@ -58,6 +58,30 @@ class BatchPlan:
             yield range(start, start + self.micro_batch)
 
 
+def usable_workers(global_batch: int, fewest: int, most: int, group: int = 1) -> list[int]:
+    """Numbers of workers that can share a global batch, in ascending order.
+
+    Args:
+        global_batch: samples of an optimiser step, over all workers.
+        fewest: smallest number to consider.
+        most: largest number to consider.
+        group: see `BatchPlan.divide`.
+
+    Raises:
+        UserError: there is none.
+    """
+    counts = [workers for workers in range(fewest, most + 1) if global_batch % (workers * group) == 0]
+    if not counts and fewest == most:
+        BatchPlan.divide(global_batch, global_batch, fewest, group)  # raises
+    if not counts:
+        pairs = f" in groups of {group}" if group > 1 else ""
+        raise UserError(
+            f"training.global_batch = {global_batch} cannot be shared{pairs} by any number of workers from {fewest} to "
+            f"{most}: choose another batch, or a larger range of cluster.workers"
+        )
+    return counts
+
+
 def steps_in(epochs: int, samples: int, global_batch: int) -> int:
     """Optimiser steps of a training, at least one unless there are no epochs.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 MOMENTS, POSITION = "optimizer.safetensors", "optimizer.json"
@@ -33,14 +33,14 @@ class OptimizerState:
     steps: dict[str, int]
     schedule: dict[str, Any]
 
-    def save(self, folder: Path) -> None:
-        """Write the state to files in `folder`."""
-        save_file({name: value.detach().cpu().contiguous() for name, value in self.moments.items()}, folder / MOMENTS)
-        (folder / POSITION).write_text(json.dumps({"steps": self.steps, "schedule": self.schedule}))
+    @property
+    def position(self) -> bytes:
+        """Content of the file `POSITION`: everything but the moments, which are in `MOMENTS`."""
+        return json.dumps({"steps": self.steps, "schedule": self.schedule}).encode()
 
     @classmethod
     def load(cls, folder: Path) -> "OptimizerState":
-        """Read what `save` wrote; the tensors are on the CPU."""
+        """Read the two files of a checkpoint; the tensors are on the CPU."""
         return cls(load_file(folder / MOMENTS), **json.loads((folder / POSITION).read_text()))
 
 

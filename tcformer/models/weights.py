@@ -41,10 +41,15 @@ def save_model(model: Network, path: str | Path, metadata: dict[str, str] | None
     from safetensors.torch import save
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    about = {"config": model.config, "metadata": metadata or {}}
-    data = save(tensors, {_KEY: json.dumps(about, sort_keys=True)})
+    data = save(tensors, file_metadata(model, metadata))
     with atomic_write(Path(path)) as part:
         part.write_bytes(data)
+
+
+def file_metadata(model: Network, metadata: dict[str, str] | None = None) -> dict[str, str]:
+    """The metadata of the safetensors file that `save_model` writes; see there for the arguments."""
+    about = {"config": model.config, "metadata": metadata or {}}
+    return {_KEY: json.dumps(about, sort_keys=True)}
 
 
 def read_about(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:

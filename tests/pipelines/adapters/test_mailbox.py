@@ -37,19 +37,6 @@ def test_all_workers_stop_before_the_same_step() -> None:
             assert all(any(answer) for answer in both), order
 
 
-def test_a_restarted_group_stops_too() -> None:
-    mailbox = Mailbox()
-    for rank in (0, 1):
-        mailbox.hello(rank, "here")
-        assert not mailbox.stops_before(rank, 7)
-    mailbox.hello(1, "there")
-    mailbox.hello(0, "here")
-    assert not mailbox.stops_before(0, 4)
-    mailbox.stop()
-    assert not mailbox.stops_before(1, 4), "rank 0 has begun this step"
-    assert mailbox.stops_before(1, 5) and mailbox.stops_before(0, 5)
-
-
 def test_the_state_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
     monkeypatch.setattr("pipelines.adapters.mailbox.time.monotonic", lambda: clock[0])
@@ -59,7 +46,7 @@ def test_the_state_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     clock[0] += 3
     mailbox.beat(0, "step 1")
     clock[0] += 2
-    assert mailbox.take()[1] == {0: WorkerState(silent=2.0, age=5.0, place="step 1", since=5.0, node="here")}
+    assert mailbox.take()[1] == {0: WorkerState(silent=2.0, place="step 1", since=5.0, node="here")}
 
 
 def test_it_imports_nothing_heavy() -> None:

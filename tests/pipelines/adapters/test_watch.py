@@ -6,17 +6,15 @@ from pipelines.adapters.mailbox import WorkerState
 from pipelines.adapters.watch import Watch
 
 
-def worker(silent: float = 0.5, since: float = 1.0, place: str = "step 3", age: float = 100.0) -> WorkerState:
-    return WorkerState(silent=silent, age=age, place=place, since=since, node="10.0.0.1")
+def worker(silent: float = 0.5, since: float = 1.0, place: str = "step 3") -> WorkerState:
+    return WorkerState(silent=silent, place=place, since=since, node="10.0.0.1")
 
 
 def test_an_exception_is_final_if_all_workers_live() -> None:
     watch = Watch(limit=60.0, say=lambda text: None)
-    assert not watch.failure_is_final(0, 2.0, {0: worker(), 1: worker()})
-    assert watch.failure_is_final(0, 6.0, {0: worker(), 1: worker()})
-    assert not watch.failure_is_final(0, 6.0, {0: worker(), 1: worker(silent=6.5)}), "rank 1 was lost; Ray restarts"
-    restarted = {0: worker(age=2.0), 1: worker(age=1.0)}
-    assert not watch.failure_is_final(0, 20.0, restarted), "both began anew since; they load their checkpoint"
+    assert not watch.failure_is_final(2.0, {0: worker(), 1: worker()})
+    assert watch.failure_is_final(6.0, {0: worker(), 1: worker()})
+    assert not watch.failure_is_final(6.0, {0: worker(), 1: worker(silent=6.5)}), "rank 1 was lost; Ray ends the group"
 
 
 def test_a_silent_worker_is_named_and_then_given_up() -> None:

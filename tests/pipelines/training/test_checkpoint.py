@@ -12,20 +12,16 @@ from pipelines.training import checkpoint
 from tcformer.errors import UserError
 
 
-def write(store: Store, folder: Path, step: int) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "weights").write_bytes(bytes(range(200)) + step.to_bytes(4, "big"))
-    (folder / "state").mkdir(exist_ok=True)
-    (folder / "state" / "optimiser").write_bytes(b"moments" * step)
-    name = checkpoint.folder_name(step)
-    checkpoint.commit(store, name, checkpoint.upload(store, name, folder))
+def write(store: Store, step: int) -> None:
+    files = {"weights": bytes(range(200)) + step.to_bytes(4, "big"), "state/optimiser": b"moments" * step}
+    checkpoint.save(store, checkpoint.folder_name(step), files.items(), size=1000)
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     found = Store(str(tmp_path / "store"))
     for step in (1, 2):
-        write(found, tmp_path / "work", step)
+        write(found, step)
     return found
 
 
@@ -47,7 +43,7 @@ def test_any_damage_falls_back_to_the_one_before(data: st.DataObject, tmp_path_f
     tmp_path = tmp_path_factory.mktemp("damage")
     store = Store(str(tmp_path / "store"))
     for step in (1, 2):
-        write(store, tmp_path / "work", step)
+        write(store, step)
     last = tmp_path / "store" / checkpoint.folder_name(2)
     files = sorted(path for path in last.rglob("*") if path.is_file())
     victim = data.draw(st.sampled_from(files))
@@ -79,9 +75,18 @@ def test_a_checkpoint_without_manifest_is_none(store: Store, tmp_path: Path) -> 
 
 def test_pruning_keeps_the_last_two(store: Store, tmp_path: Path) -> None:
     for step in (3, 4):
-        write(store, tmp_path / "work", step)
-    checkpoint.prune(store)
+        write(store, step)
+    checkpoint.tidy(store, checkpoint.folder_name(4))
     assert store.folders() == [checkpoint.folder_name(3), checkpoint.folder_name(4)]
+    checkpoint.save(store, checkpoint.FINAL, [("weights", b"")], size=0)
+    checkpoint.tidy(store, checkpoint.FINAL)
+    assert store.folders() == [checkpoint.FINAL]
+
+
+def test_the_last_complete_checkpoint_has_a_manifest(store: Store, tmp_path: Path) -> None:
+    store.write("step-00000003/weights", b"half")
+    assert checkpoint.last_complete(store) == "step-00000002"
+    assert checkpoint.last_complete(Store(str(tmp_path / "empty"))) == "none"
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipelines.training.loading import training_batches, validation_batches
-from pipelines.training.sampling import BatchPlan, SampleOrder, steps_in
+from pipelines.training.sampling import BatchPlan, SampleOrder, steps_in, usable_workers
 from tcformer.errors import UserError
 
 
@@ -82,6 +82,21 @@ def test_a_batch_that_does_not_divide_is_refused() -> None:
 def test_no_sample_at_all_is_refused() -> None:
     with pytest.raises(UserError, match="training set is empty"):
         SampleOrder(0, 1)
+
+
+@pytest.mark.parametrize(
+    ("fewest", "most", "group", "expected"),
+    [(1, 8, 1, [1, 2, 3, 4, 6, 8]), (2, 8, 2, [2, 3, 4, 6]), (5, 7, 1, [6]), (8, 8, 1, [8])],
+)
+def test_numbers_of_workers_that_share_a_batch(fewest: int, most: int, group: int, expected: list[int]) -> None:
+    assert usable_workers(24, fewest, most, group) == expected
+
+
+def test_a_range_without_any_usable_number_is_refused() -> None:
+    with pytest.raises(UserError, match=r"global_batch = 24 cannot be shared by any number of workers from 9 to 11"):
+        usable_workers(24, 9, 11)
+    with pytest.raises(UserError, match=r"global_batch = 24 cannot be shared by 5 workers: choose a multiple of 5"):
+        usable_workers(24, 5, 5)
 
 
 def test_a_training_has_at_least_one_step() -> None:

@@ -239,13 +239,11 @@ def test_a_full_disk_ends_the_training_and_keeps_the_checkpoint_before(
 
 
 def test_a_file_that_does_not_fit_is_removed(tmp_path: Path, restored_limit: None) -> None:
-    store, source = Store(str(tmp_path / "store")), tmp_path / "source"
+    store = Store(str(tmp_path / "store"))
     store.write("step-00000001/network", b"old")
-    source.mkdir()
-    (source / "a").write_bytes(b"small")
-    (source / "network").write_bytes(bytes(5000))
+    files = {"a": b"small", "network": bytes(5000)}
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     with pytest.raises(UserError, match="no space for step-00000002/network: it needs 5000 bytes"):
-        checkpoint.upload(store, "step-00000002", source)
+        checkpoint.save(store, "step-00000002", files.items(), size=5005)
     assert store.folders() == ["step-00000001"] and store.read("step-00000001/network") == b"old"
