@@ -44,6 +44,15 @@ class Mailbox:
         self._asked: dict[int, int] = {}  # rank -> the last step that it asked about
         self._stop: int | None = None
         self._controller: ActorHandle | None = None
+        self._meeting: str | None = None
+
+    def meet(self, address: str) -> None:
+        """Rank 0 tells where the workers meet."""
+        self._meeting = address
+
+    def meeting(self) -> str | None:
+        """Where the workers meet; None: not known yet."""
+        return self._meeting
 
     def set_controller(self, controller: "ActorHandle") -> None:
         """Keep the handle of the actor that starts and watches the workers."""

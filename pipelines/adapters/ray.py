@@ -34,7 +34,8 @@ from tcformer.errors import UserError
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
-    from ray.train.torch import TorchConfig
+    from ray.train import TrainContext
+    from ray.train.backend import BackendConfig
     from ray.train.v2._internal.execution.callback import ControllerCallback
 
     from pipelines.training.job import Job
@@ -339,18 +340,24 @@ class _Fit(threading.Thread):
 
     def run(self) -> None:
         import ray.train
-        from ray.train.torch import TorchTrainer
+        from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
         job, cluster = self._job, self._cluster
-        trainer = TorchTrainer(
+        trainer = DataParallelTrainer(
             _run_worker,
-            train_loop_config={"worker": self._worker, "job": job, "mailbox": self._mailbox},
+            train_loop_config={
+                "worker": self._worker,
+                "job": job,
+                "mailbox": self._mailbox,
+                "backend": "nccl" if self._gpus else "gloo",
+                "loopback": _on_this_machine(cluster),
+            },
             scaling_config=ray.train.ScalingConfig(
                 num_workers=self._count,
                 use_gpu=self._gpus,
                 resources_per_worker={"CPU": cluster.cpus_per_worker, **({"GPU": 1} if self._gpus else {})},
             ),
-            torch_config=_torch_config("nccl" if self._gpus else "gloo", _on_this_machine(cluster)),
+            backend_config=_backend_config(),
             run_config=ray.train.RunConfig(
                 # A name of its own for each attempt: Ray resumes runs by name, ours resume from our own checkpoints.
                 name=f"{job.name}-{uuid.uuid4().hex[:8]}",
@@ -379,40 +386,20 @@ def _introduce_controller(mailbox: "ActorHandle") -> "ControllerCallback":
     return IntroduceController()
 
 
-def _torch_config(backend: str, loopback: bool) -> "TorchConfig":
-    """How the workers form a group of PyTorch.
+def _backend_config() -> "BackendConfig":
+    """Ray Train starts processes that see all GPUs of their machine. They form the group themselves, so that Ray's
+    controller need not import PyTorch, and nothing listens on other addresses than it must."""
+    from ray.train.backend import Backend, BackendConfig
 
-    Args:
-        backend: "gloo" or "nccl".
-        loopback: whether they are all on this machine, so that nothing listens on the network.
-    """
-    import ray
-    from ray.train._internal.base_worker_group import BaseWorkerGroup
-    from ray.train.torch import TorchConfig
-    from ray.train.torch import config as of_ray
+    class SeesAllGpus(Backend):
+        share_cuda_visible_devices = True
 
-    from pipelines.adapters import rendezvous
-
-    if not loopback:
-        return TorchConfig(backend=backend)
-
-    class LoopbackBackend(of_ray._TorchBackend):
-        def on_start(self, worker_group: BaseWorkerGroup, backend_config: TorchConfig) -> None:
-            """As Ray's, but for the address at which the workers meet: Ray's store listens on every interface."""
-            address = worker_group.execute_single(0, rendezvous.listen)
-            worker_group.execute(rendezvous.register)
-            worker_group.execute(of_ray._set_torch_distributed_env_vars)
-            ranks = len(worker_group)
-            join = of_ray._setup_torch_process_group
-            arguments = {"backend": backend, "world_size": ranks, "init_method": address}
-            ray.get([worker_group.execute_single_async(i, join, world_rank=i, **arguments) for i in range(ranks)])
-
-    class LoopbackConfig(TorchConfig):
+    class Config(BackendConfig):
         @property
-        def backend_cls(self) -> type[LoopbackBackend]:
-            return LoopbackBackend
+        def backend_cls(self) -> type[SeesAllGpus]:
+            return SeesAllGpus
 
-    return LoopbackConfig(backend=backend)
+    return Config()
 
 
 def _last_line(error: Exception) -> str:
@@ -456,15 +443,47 @@ def _run_worker(config: dict[str, Any]) -> None:
     import ray.train
     import torch
 
-    rank = ray.train.get_context().get_world_rank()
-    mailbox = config["mailbox"]
+    context, mailbox = ray.train.get_context(), config["mailbox"]
+    rank = context.get_world_rank()
     try:
-        config["worker"](config["job"], _MailboxLink(mailbox, rank))
+        link = _MailboxLink(mailbox, rank)
+        link.at("meeting the other workers")
+        _join_group(config, context, mailbox)
+        config["worker"](config["job"], link)
     except Exception as error:
         failed = Failed(rank, str(error), isinstance(error, UserError), traceback.format_exc())
         ray.get(mailbox.send.remote(failed))
         time.sleep(1)  # the cause's event arrives before those of the ranks that now lose their peer
-        torch.distributed.destroy_process_group()
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+def _join_group(config: dict[str, Any], context: "TrainContext", mailbox: "ActorHandle") -> None:
+    """Form the process group of the workers; each computes on the GPU that Ray gave it."""
+    import ray
+    import ray.train.torch
+    import torch
+
+    from pipelines.adapters.rendezvous import LOOPBACK, join_group
+
+    def address() -> str:
+        while not (known := ray.get(mailbox.meeting.remote())):
+            time.sleep(0.05)
+        return str(known)
+
+    os.environ["LOCAL_RANK"] = str(context.get_local_rank())  # read by DeepSpeed
+    if config["backend"] == "nccl":
+        torch.cuda.set_device(ray.train.torch.get_device())
+    host = LOOPBACK if config["loopback"] else ray.util.get_node_ip_address()
+    join_group(
+        config["backend"],
+        context.get_world_rank(),
+        context.get_world_size(),
+        host,
+        lambda place: ray.get(mailbox.meet.remote(place)),
+        address,
+    )
 
 
 def parallel_map(

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import multiprocessing
-from datetime import timedelta
 from multiprocessing.connection import Connection
 
 import psutil
 import torch
 import torch.distributed
 
-from pipelines.adapters import rendezvous
+from pipelines.adapters.rendezvous import LOOPBACK, join_group
 
 
 def work(rank: int, link: Connection) -> None:
-    rendezvous.register()
-    if rank == 0:
-        link.send(rendezvous.listen())
-    address = link.recv()
-    torch.distributed.init_process_group(
-        "gloo", init_method=address, rank=rank, world_size=2, timeout=timedelta(seconds=60)
-    )
+    join_group("gloo", rank, 2, LOOPBACK, link.send, link.recv)
     total = torch.tensor([rank + 1])
     torch.distributed.all_reduce(total)
     link.send(int(total))
@@ -45,7 +38,7 @@ def test_two_ranks_meet_and_the_store_is_on_loopback() -> None:
         for connection in psutil.Process(processes[0].pid).net_connections(kind="tcp")
         if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
     ]
-    assert address.startswith("loopback://127.0.0.1:") and listening == ["127.0.0.1"]
+    assert address.startswith("127.0.0.1:") and listening == ["127.0.0.1"]
     for link in links:
         link.send("end")
     for process in processes:
