@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
+import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ruamel.yaml import YAML
@@ -62,60 +61,80 @@ def add_sections(params_file: Path, recipe: str, files: OwnFiles | None) -> list
     """
     if _TASK in getattr(load_params(params_file), recipe).tasks:
         raise UserError(
-            f"{params_file}: {recipe}.finetune.{_TASK} exists already: expected a recipe without it; edit its sections, "
-            f"or remove {recipe}.data.{_TASK}, finetune.{_TASK}, evaluate.{_TASK} and visualize.{_TASK} first"
+            f"{params_file}: {recipe}.finetune.{_TASK} exists already: expected a recipe without it; edit its "
+            f"sections, or remove {recipe}.data.{_TASK}, finetune.{_TASK}, evaluate.{_TASK} and visualize.{_TASK} first"
         )
-    yaml = YAML()
-    sections = yaml.load(_TEMPLATE.read_text(encoding="utf-8"))
-    notes = _generated(sections) if files is None else _name_files(sections, files)
+    values, notes = _generated() if files is None else _named(files)
     text = params_file.read_text(encoding="utf-8")
-    lines = text.splitlines(keepends=True)
-    tree = yaml.load(text)[recipe]
-    places = {name: tree[name].lc.key(next(iter(tree[name])))[0] for name in sections}  # of the first task
+    lines, tree = text.splitlines(keepends=True), YAML().load(text)[recipe]
+    sections = _sections(values)
+    places = {name: tree[name].lc.key(next(iter(tree[name])))[0] for name in sections}  # of the first task's section
     for name, line in sorted(places.items(), key=lambda place: -place[1]):
-        written = io.StringIO()
-        yaml.dump(sections[name], written)
-        lines[line:line] = [f"    {each}" for each in written.getvalue().splitlines(keepends=True) if each.strip()]
+        lines[line:line] = [f"  {each}" for each in sections[name]]
     with atomic_write(params_file) as part:
         part.write_text("".join(lines), encoding="utf-8")
     load_params(params_file)
     return notes
 
 
-def _generated(sections: dict[str, Any]) -> list[str]:
-    data = sections["data"][_TASK]
-    data["source"] = "generated"
+def _sections(values: Mapping[str, object]) -> dict[str, list[str]]:
+    """The lines of the template below each of its sections, with values for its variables."""
+    written = {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}
+    sections: dict[str, list[str]] = {}
+    for line in _TEMPLATE.read_text(encoding="utf-8").splitlines(keepends=True):
+        if line.startswith(" "):
+            sections[next(reversed(sections))].append(string.Template(line).substitute(written))
+        elif not line.startswith("#"):
+            sections[line.strip().rstrip(":")] = []
+    return sections
+
+
+def _generated() -> tuple[dict[str, object], list[str]]:
     options = {"seed": 5, "train_images": 200, "val_images": 40, "image_size": [192, 192], "people": [1, 1]}
     options |= {"figure_height": [0.75, 0.95], "yaw_deg": 25.0, "back_view_fraction": 0.0, "camera_pitch_deg": 3.0}
     options |= {"pose_variety": 0.9, "crop_fraction": 0.0, "occluder_fraction": 0.0, "crowd_fraction": 0.0}
     options |= {"clutter": 0.25, "photo_fraction": 0.2, "light_range": [0.9, 1.1], "supersampling": 2}
-    data["generate"] = options | {"jpeg_quality": 92}
-    return ["200 generated people to train on, 40 to validate on, with 14 keypoints"]
+    values = _values("generated", None, options | {"jpeg_quality": 92}, ["train.json", "val.json", "train", "val"])
+    return values, ["200 generated people to train on, 40 to validate on, with 14 keypoints"]
 
 
-def _name_files(sections: dict[str, Any], files: OwnFiles) -> list[str]:
-    notes, points = [], None
-    for path, images in ((files.train, files.train_images), (files.val, files.val_images)):
-        annotated = load_annotated(path, images, files.category, files.points)
-        points = points or annotated.points
-        notes.append(f"{path}: {_counts(annotated)}")
-    assert points is not None
-    notes += describe_points(points)
-    named = [files.train, files.val, files.train_images, files.val_images]
-    every = [path.resolve() for path in (*named, *([files.points] if files.points else []))]
+def _named(files: OwnFiles) -> tuple[dict[str, object], list[str]]:
+    train = load_annotated(files.train, files.train_images, files.category, files.points)
+    val = load_annotated(files.val, files.val_images, files.category, files.points)
+    notes = [f"{files.train}: {_counts(train)}", f"{files.val}: {_counts(val)}", *describe_points(train.points)]
+    named = [files.train, files.val, files.train_images, files.val_images, *([files.points] if files.points else [])]
+    every = [path.resolve() for path in named]
     root = Path(os.path.commonpath([path if path.is_dir() else path.parent for path in every]))
     places = [path.relative_to(root).as_posix() for path in every]
-    sections["data"][_TASK]["root"] = str(root)
-    task = sections["finetune"][_TASK]["task"]
-    task["train"].update(annotations=places[0], images=places[2])
-    task["val"].update(annotations=places[1], images=places[3])
-    task["category"] = files.category
-    task["points"] = places[4] if files.points else None
-    if points.flip is None:
-        task["augmentation"]["flip_probability"] = 0.0
-        sections["evaluate"][_TASK]["options"]["flip_test"] = False
+    mirrors = train.points.flip is not None
+    if not mirrors:
         notes.append("flip_probability: 0 and flip_test: false, because there are no left/right pairs")
-    return notes
+    return _values("official", str(root), None, places, files.category, mirrors), notes
+
+
+def _values(
+    source: str,
+    root: str | None,
+    generate: Mapping[str, object] | None,
+    places: Sequence[str],
+    category: str | None = None,
+    mirrors: bool = True,
+) -> dict[str, object]:
+    """The template's variables; `places` are annotations and images of training and validation, and of the points."""
+    train, val, train_images, val_images, points = [*places, None][:5]
+    return {
+        "source": source,
+        "root": root,
+        "generate": generate,
+        "train": train,
+        "val": val,
+        "train_images": train_images,
+        "val_images": val_images,
+        "category": category,
+        "points": points,
+        "flip_probability": 0.5 if mirrors else 0.0,
+        "flip_test": mirrors,
+    }
 
 
 def _counts(annotated: Annotated) -> str:
