@@ -120,8 +120,8 @@ def _checked_numbers(fields: Sequence[str]) -> list[float] | str:
     """The 206 numbers of a line, or what is wrong with it. A line of 197 fields gets the landmarks' box and no flag."""
     if len(fields) not in (_FIELDS, _SHORT_FIELDS):
         return (
-            f"expected {_FIELDS} fields (98 x y, 4 of the box, 6 flags, image name), or {_SHORT_FIELDS} without box and "
-            f"flags, found {len(fields)}"
+            f"expected {_FIELDS} fields (98 x y, 4 of the box, 6 flags, image name), or {_SHORT_FIELDS} without box "
+            f"and flags, found {len(fields)}"
         )
     values: list[float] = []
     for index, text in enumerate(fields[:-1]):

@@ -92,6 +92,11 @@ class PointSet:
                 found[left], found[right] = 0, 1
         return tuple(found)
 
+    @property
+    def mask_lines(self) -> tuple[Pair, ...]:
+        """The skeleton, if its lines run within the object; those of a face are its outlines."""
+        return () if self.category == "face" else self.skeleton
+
     @cached_property
     def group_of(self) -> tuple[str, ...]:
         """For each point the name of its group; "other" for a point in none, "points" if there are no groups."""

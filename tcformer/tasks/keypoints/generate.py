@@ -77,7 +77,7 @@ def _chosen(points: NDArray[np.float64]) -> NDArray[np.float64]:
     """The 14 points (N, 14, 3) of the 133: limbs, the middle of the shoulders as neck, nose."""
     limbs = points[:, [NAMES.index(name) for name in _LIMBS]]
     shoulders = points[:, [NAMES.index("left_shoulder"), NAMES.index("right_shoulder")]]
-    seen: NDArray[np.bool_] = (shoulders[..., 2] > 0).all(axis=1)
+    seen = shoulders[..., 2].min(1) > 0
     neck = np.where(seen[:, None], shoulders.mean(1), 0.0)
     neck[:, 2] = np.where(seen, 2.0, 0.0)
     chosen = np.concatenate([limbs, neck[:, None], points[:, [NAMES.index("nose")]]], 1)

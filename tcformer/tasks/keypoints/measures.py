@@ -6,11 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tcformer.data.keypoints.annotations import Annotated
-from tcformer.data.keypoints.points import PointSet
-from tcformer.draw.canvas import extent, mask_hull, mask_line
+from tcformer.draw.canvas import skeleton_mask
 from tcformer.metrics.keypoints import predicted_points, reference_lengths
 from tcformer.metrics.points import ALL, PointTable, PointTables, image_point_table
 from tcformer.metrics.tokens import Region
@@ -18,7 +16,6 @@ from tcformer.tables import Metrics, measured
 from tcformer.tasks.keypoints.task import KeypointsTask
 
 _SET = "test"
-_LINE_WIDTH = 0.12  # of the lines of the skeleton in a mask, as a share of the object's size
 
 
 def headline(metrics: Metrics) -> dict[str, float]:
@@ -56,10 +53,10 @@ def keypoint_table(annotated: Annotated, predictions: Sequence[Mapping[str, Any]
 
 
 def region(task: KeypointsTask, sample: dict[str, Any]) -> Region | None:
-    """See `tcformer.tasks.registry.TaskEntry.region`; the mask is the hull of the points with the skeleton's lines."""
+    """See `tcformer.tasks.registry.TaskEntry.region`; the mask is that of `skeleton_mask`."""
     points, labelled = sample["points"], sample["weights"] > 0
     placed = np.concatenate([points, labelled[:, None]], 1)
-    mask = object_mask(task.points, placed, sample["image"].shape[1:])
+    mask = skeleton_mask(placed, sample["image"].shape[1:], task.points.mask_lines)
     twins = {
         group: np.array([pair for pair in task.points.flip or () if task.points.group_of[pair[0]] == group]).reshape(
             -1, 2
@@ -67,23 +64,3 @@ def region(task: KeypointsTask, sample: dict[str, Any]) -> Region | None:
         for group in dict.fromkeys(task.points.group_of)
     }
     return Region(mask, points, labelled, twins)
-
-
-def object_mask(points: PointSet, placed: NDArray[np.floating], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """An approximate silhouette: thick lines of the skeleton, or the convex hull of the points without a skeleton.
-
-    Args:
-        points: which points they are.
-        placed: (K, 3) x, y in pixels, and above 0 if labelled.
-        size: height and width of the mask, pixels.
-    """
-    mask = np.zeros(size, np.uint8)
-    seen, found = placed[:, 2] > 0, np.asarray(placed, np.float64)
-    lines = [(a, b) for a, b in points.skeleton if seen[a] and seen[b]]
-    if not lines or points.category == "face":
-        mask_hull(mask, found[seen], 0.0)
-        return mask.astype(bool)
-    width = _LINE_WIDTH * extent(found[seen])
-    for a, b in lines:
-        mask_line(mask, found[a], found[b], width)
-    return mask.astype(bool)

@@ -77,9 +77,9 @@ class KeypointsTask:
         found, expected = self._load(files), self.points.names
         if (names := found.points.names) != expected:
             raise UserError(
-                f"{self.root / files.annotations}: {len(names)} keypoints ({', '.join(names[:4])}, ...): expected those "
-                f"of {self.options.val.annotations}, {len(expected)} ({', '.join(expected[:4])}, ...), in the same "
-                "order; use files with the same category"
+                f"{self.root / files.annotations}: {len(names)} keypoints ({', '.join(names[:4])}, ...): expected "
+                f"those of {self.options.val.annotations}, {len(expected)} ({', '.join(expected[:4])}, ...), in the "
+                "same order; use files with the same category"
             )
         return found
 
