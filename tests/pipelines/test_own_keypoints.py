@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,14 @@ from pipelines.provenance import stage_code
 from pipelines.report.content import gather
 from pipelines.report.markdown import to_markdown
 from stages.cli import cli
+from stages.keypoints import keypoints
+from tcformer.data.keypoints.annotations import load_annotated
 from tcformer.errors import UserError
 from tcformer.models import create_model, save_model
 from tests import own_points
 
 ROOT = Path(__file__).resolve().parents[2]
+TEMPLATE = ROOT / "pipelines/datasets/own_keypoints.yaml"
 TEXT = (ROOT / "params.yaml").read_text(encoding="utf-8")
 
 
@@ -145,8 +149,6 @@ def test_the_commands(files: OwnFiles, tmp_path: Path) -> None:
 
 
 def test_info_names_the_points(tmp_path: Path, files: OwnFiles) -> None:
-    from tcformer.data.keypoints.annotations import load_annotated
-
     points = load_annotated(files.train, files.train_images).points.to_json()
     model = create_model("tcformer_nano", "keypoints", num_keypoints=5, points=points)
     save_model(model, tmp_path / "model.safetensors")
@@ -176,3 +178,26 @@ def test_a_training_depends_on_the_code_that_it_shares() -> None:
     code = stage_code("finetune@keypoints")
     assert {"tcformer/data/keypoints", "tcformer/data/wholebody", "tcformer/metrics/wholebody.py"} < set(code)
     assert "tcformer/data/keypoints" not in stage_code("finetune@wholebody")
+
+
+def test_the_examples_of_the_page_are_right(tmp_path: Path) -> None:
+    page = (ROOT / "docs/own-keypoints.md").read_text(encoding="utf-8")
+    [content] = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    [description] = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "train.json").write_text(content)
+    (tmp_path / "points.yaml").write_text(description)
+    found = load_annotated(tmp_path / "train.json", tmp_path, None, tmp_path / "points.yaml")
+    assert len(found.crops()) == 1 and found.points.normalise == (0, 1) and found.points.sigmas[0] == 0.04
+    named = re.findall(r"^\| `(\w+)\.keypoints\.([\w.]+)` \|", page, re.MULTILINE)
+    text = TEMPLATE.read_text(encoding="utf-8")
+    assert len(named) == 7 and all(re.search(rf"\b{name.split('.')[-1]}:", text) for _, name in named)
+    commands = re.findall(r"tcformer keypoints ([\w-]+)(.*)", page)
+    assert {name for name, _ in commands} == {"init", "split", "from-pts"}
+    for name, arguments in commands:
+        known = {option for parameter in keypoints.commands[name].params for option in parameter.opts}
+        assert set(re.findall(r"(?<= )--?[a-z-]+", arguments.partition("#")[0])) <= known, name
+    # The messages that the page shows.
+    (tmp_path / "points.yaml").write_text("flip: [[left eer, right ear]]")
+    with pytest.raises(UserError, match="did you mean 'left ear'") as caught:
+        load_annotated(tmp_path / "train.json", tmp_path, None, tmp_path / "points.yaml")
+    assert str(caught.value).partition(": ")[2] in page

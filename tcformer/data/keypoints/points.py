@@ -365,8 +365,11 @@ IBUG68: Final = PointSet(
         *_contour(60, 67, closed=True),
     ),
     flip=tuple(
-        (b - _FACE.start, a - _FACE.start) for a, b in FLIP_PAIRS if _FACE.start <= a < _FACE.stop
-    ),  # left first
+        # The lower lips run from the person's left to the right, all other contours the other way.
+        (a - _FACE.start, b - _FACE.start) if a - _FACE.start in (55, 56, 65) else (b - _FACE.start, a - _FACE.start)
+        for a, b in FLIP_PAIRS
+        if _FACE.start <= a < _FACE.stop
+    ),
     sigmas=tuple(SIGMAS[_FACE].tolist()),
     groups={
         "jaw": tuple(range(17)),

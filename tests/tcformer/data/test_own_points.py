@@ -130,5 +130,7 @@ def test_the_68_points_of_300w_are_those_of_wholebody_faces() -> None:
     flip = IBUG68.mirrored()
     assert (flip[flip] == np.arange(68)).all() and flip[0] == 16 and flip[8] == 8 and flip[36] == 45
     assert IBUG68.sides[0] == 1 and IBUG68.sides[16] == 0, "point 1 is on the person's right"
+    assert (IBUG68.sides[48], IBUG68.sides[54], IBUG68.sides[59], IBUG68.sides[55]) == (1, 0, 1, 0), "mouth"
+    assert (IBUG68.sides[36], IBUG68.sides[45], IBUG68.sides[67], IBUG68.sides[65]) == (1, 0, 1, 0)
     assert IBUG68.sigmas == tuple(SIGMAS[23:91])
     assert sorted(point for group in IBUG68.groups.values() for point in group) == list(range(68))
