@@ -14,6 +14,7 @@ from pipelines.datasets.prepare import prepare
 from pipelines.layout import PARAMS, Layout
 from pipelines.own_keypoints import OwnFiles, add_sections, split
 from pipelines.params import Params, load_params, spec_from_json, spec_to_json
+from pipelines.prediction.box_files import BoxFile
 from pipelines.prediction.weights import as_text, describe
 from pipelines.provenance import stage_code
 from pipelines.report.content import gather
@@ -146,6 +147,14 @@ def test_the_commands(files: OwnFiles, tmp_path: Path) -> None:
     assert CliRunner().invoke(cli, ["keypoints", "init"]).exit_code == 2
     for command in ("init", "split", "from-pts"):
         assert "tcformer keypoints" in run(command, "--help")
+
+
+def test_boxes_of_own_annotations_are_those_of_the_category_with_points(files: OwnFiles, tmp_path: Path) -> None:
+    tree = own_points.content()
+    for number, annotation in enumerate(tree["annotations"]):
+        annotation["bbox"] = [number, 2, 30, 40]
+    boxes = BoxFile(own_points.write(tmp_path, "boxes.json", tree))
+    assert boxes.of(Path("0 a.jpg")).xywh.tolist() == [[1, 2, 30, 40]], "not that of the dog"
 
 
 def test_info_names_the_points(tmp_path: Path, files: OwnFiles) -> None:
