@@ -13,7 +13,7 @@ from pipelines.trained import model_from_bytes, trained_task
 from pipelines.training.instruction_sets import check_instruction_sets, environment_for
 from pipelines.training.loading import validation_batches
 from tcformer.metrics.points import Skipped
-from tcformer.tasks import TASKS, TaskSpec
+from tcformer.tasks import ALL_TASKS, TaskSpec
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def evaluate(task: str, weights: Path, data_root: Path, params: Params, out: Pat
         [tokens] = parallel_map(TokenMeasurement.measure, [measurement], gpus=uses_gpus(), title=f"tokens@{task}")
     predictions = [prediction for part in parts for prediction in part]
     metrics = whole.evaluate(predictions)
-    keypoints = TASKS[task].keypoints(whole, predictions)
+    keypoints = ALL_TASKS[task].keypoints(whole, predictions)
     if isinstance(keypoints, Skipped):
         by_keypoint = keypoints.to_json()
     else:
@@ -89,5 +89,5 @@ def evaluate(task: str, weights: Path, data_root: Path, params: Params, out: Pat
     for name, content_of_file in (("metrics", metrics), ("keypoints", by_keypoint), ("tokens", tokens)):
         (out / f"{name}.json").write_text(json.dumps(content_of_file, indent=1))
     (out / "predictions.json").write_text(json.dumps(predictions))
-    write_parts(out / "parts.csv", TASKS[task].parts(metrics))
+    write_parts(out / "parts.csv", ALL_TASKS[task].parts(metrics))
     return metrics

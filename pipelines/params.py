@@ -22,7 +22,7 @@ from ruamel.yaml.scalarbool import ScalarBoolean
 
 from tcformer.errors import UserError
 from tcformer.models import NetworkOptions
-from tcformer.tasks import FINETUNED, PRETRAINING, TASKS, TaskEntry, TaskSpec
+from tcformer.tasks import ALL_TASKS, FINETUNED, OWN_TASKS, PRETRAINING, TaskEntry, TaskSpec
 
 Options = TypeVar("Options")  # the dataclass that a task defines
 InstructionSets = Literal["native", "avx2"]
@@ -113,14 +113,20 @@ class RecipeBase(Strict):
 
     network: NetworkOptions
 
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks that have sections; those of the user's own datasets may have none."""
+        finetuned = _section(self, "finetune")
+        return [task for task in ALL_TASKS if task not in OWN_TASKS or getattr(finetuned, task) is not None]
+
     def data_of(self, task: str) -> DataSource[Any]:
         """The section `data.<task>`."""
-        section: DataSource[Any] = _section(self, "data", task)
+        section: DataSource[Any] = _task_section(self, "data", task)
         return section
 
     def training_of(self, task: str) -> TrainingStage[Any]:
         """The section `pretrain` or `finetune.<task>`."""
-        section: TrainingStage[Any] = _section(self, *training_section(task).split("."))
+        section: TrainingStage[Any] = _task_section(self, *training_section(task).split("."))
         return section
 
     def spec_of(self, task: str) -> TaskSpec:
@@ -129,7 +135,7 @@ class RecipeBase(Strict):
 
     def evaluation_of(self, task: str) -> Evaluation:
         """The section `evaluate.<task>`."""
-        section: Evaluation = _section(self, "evaluate", task)
+        section: Evaluation = _task_section(self, "evaluate", task)
         return section
 
     def evaluation_options_of(self, task: str) -> Any:
@@ -138,7 +144,7 @@ class RecipeBase(Strict):
 
     def drawing_of(self, task: str) -> Drawing:
         """The section `visualize.<task>`."""
-        section: Drawing = _section(self, "visualize", task)
+        section: Drawing = _task_section(self, "visualize", task)
         return section
 
 
@@ -146,6 +152,21 @@ def _section(tree: Any, *names: str) -> Any:
     for name in names:
         tree = getattr(tree, name)
     return tree
+
+
+def _task_section(recipe: RecipeBase, *names: str) -> Any:
+    """A section of a task.
+
+    Raises:
+        UserError: it is one of the user's own datasets, and the recipe has no such section.
+    """
+    section = _section(recipe, *names)
+    if section is None:
+        raise UserError(
+            f"params.yaml: the recipe has no section {'.'.join(names)}: expected data, finetune, evaluate and "
+            f"visualize of {names[-1]}; add them with `tcformer {names[-1]} init` (docs/own-keypoints.md)"
+        )
+    return section
 
 
 def training_section(task: str) -> str:
@@ -161,19 +182,21 @@ else:  # made from the table of tasks, so that no task is listed here
         return EvaluationWithOptions[entry.evaluation] if entry.evaluation else Evaluation
 
     def _by_task(name: str, sections: dict[str, type[Strict]]) -> type[Strict]:
-        return pydantic.create_model(name, __base__=Strict, **{task: (kind, ...) for task, kind in sections.items()})
+        found = {task: (kind | None, None) if task in OWN_TASKS else (kind, ...) for task, kind in sections.items()}
+        return pydantic.create_model(name, __base__=Strict, **found)
 
-    _data = {name: DataSource[entry.generate_options] for name, entry in TASKS.items()}
-    _trainings = {name: TrainingStage[entry.options] for name, entry in TASKS.items()}
+    _data = {name: DataSource[entry.generate_options] for name, entry in ALL_TASKS.items()}
+    _trainings = {name: TrainingStage[entry.options] for name, entry in ALL_TASKS.items()}
+    _finetuned = {name: _trainings[name] for name in (*FINETUNED, *OWN_TASKS)}
     Recipe = pydantic.create_model(
         "Recipe",
         __doc__="Everything that determines a recipe's results.",
         __base__=RecipeBase,
         data=(_by_task("Data", _data), ...),
         pretrain=(_trainings[PRETRAINING], ...),
-        finetune=(_by_task("Finetune", {name: _trainings[name] for name in FINETUNED}), ...),
-        evaluate=(_by_task("Evaluate", {name: _evaluation_section(entry) for name, entry in TASKS.items()}), ...),
-        visualize=(_by_task("Visualize", dict.fromkeys(TASKS, Drawing)), ...),
+        finetune=(_by_task("Finetune", _finetuned), ...),
+        evaluate=(_by_task("Evaluate", {name: _evaluation_section(entry) for name, entry in ALL_TASKS.items()}), ...),
+        visualize=(_by_task("Visualize", dict.fromkeys(ALL_TASKS, Drawing)), ...),
     )
 
 
@@ -392,7 +415,7 @@ def spec_from_json(task: str, text: str) -> TaskSpec:
     try:
         tree = json.loads(text)
         network = pydantic.TypeAdapter(NetworkOptions).validate_json(json.dumps(tree.pop("network")))
-        options = pydantic.TypeAdapter(TASKS[task].options).validate_json(json.dumps(tree))
+        options = pydantic.TypeAdapter(ALL_TASKS[task].options).validate_json(json.dumps(tree))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:  # also pydantic's
         raise UserError(
             f"the weights were trained with options that this version does not know ({str(error).splitlines()[0]}); "

@@ -10,6 +10,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from tcformer.files import sha256_of_file, sha256_of_json
+from tcformer.tasks import OWN_TASKS
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("torch", "numpy", "ray", "deepspeed", "mlflow", "dvc", "pycocotools", "triton", "timm", "safetensors")
@@ -41,7 +42,10 @@ def stage_code(stage: str, root: Path = ROOT) -> list[str]:
     name, _, item = stage.partition("@")
     entry = YAML(typ="safe").load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"][name]
     deps = entry.get("do", entry)["deps"]
-    named = [re.sub(r"\$\{(key|item\.task)\}", item, dep) for dep in deps]
+    # A task that dvc.yaml does not run depends on the same places, and on those of tasks with which it shares code.
+    tasks = [item, *(OWN_TASKS[item].shares if item in OWN_TASKS else ())]
+    places = [re.sub(r"\$\{(key|item\.task)\}", task, dep) for task in tasks for dep in deps]
+    named = list(dict.fromkeys(places))
     return [dep for dep in named if dep.split("/")[0] in CODE]
 
 

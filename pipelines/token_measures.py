@@ -23,7 +23,7 @@ from tcformer.metrics.points import ALL, Skipped
 from tcformer.metrics.tokens import Region, Shares, adjusted_rand_index, on_grid, shares, twins_in_one_token
 from tcformer.models import Network, Tokens
 from tcformer.models.backbone import NUM_STAGES, Backbone
-from tcformer.tasks import TASKS, Batch, Task, TaskSpec
+from tcformer.tasks import ALL_TASKS, Batch, Task, TaskSpec
 
 Partitions = list[NDArray[np.int64]]  # of each stage: (images, cells), the token of each cell of the first stage's grid
 
@@ -58,7 +58,7 @@ class TokenMeasurement:
         task = self.task.build(self.data_root)
         data = task.val_set()
         samples = [data.sample(index, None) for index in evenly_spread(len(data), self.images)]
-        regions = [TASKS[self.task.name].region(task, sample) for sample in samples]
+        regions = [ALL_TASKS[self.task.name].region(task, sample) for sample in samples]
         size = self.training.micro_batch
         batches = [
             {name: value.to(device) for name, value in collate(samples[start : start + size]).items()}

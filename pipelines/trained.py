@@ -12,7 +12,7 @@ from pipelines.layout import Layout
 from pipelines.params import Params, spec_from_json
 from tcformer.errors import UserError
 from tcformer.models import read_about
-from tcformer.tasks import TASKS, TaskSpec
+from tcformer.tasks import ALL_TASKS, TaskSpec
 
 if TYPE_CHECKING:
     from tcformer.models import Network
@@ -97,4 +97,4 @@ def dataset_used(data: Prepared, name: str, context: str) -> DatasetUsed:
 
 def headlines_of(task: str, metrics: dict[str, Any]) -> dict[str, float | None]:
     """The few measures of an evaluation that the report begins with, by their short names: "body/AP", "face/NME"."""
-    return {found.short: found.value for found in TASKS[task].part("report").headlines(metrics) if found.short}
+    return {found.short: found.value for found in ALL_TASKS[task].part("report").headlines(metrics) if found.short}

@@ -19,7 +19,7 @@ from tcformer.data.batch import collate, evenly_spread
 from tcformer.errors import UserError
 from tcformer.models import load_model
 from tcformer.models.heads import MeshPrediction
-from tcformer.tasks import TASKS
+from tcformer.tasks import ALL_TASKS
 from tcformer.tasks.drawing import Drawn, first_output, partitions_of
 
 _MOST_SCORED = 256  # pictures among which the best and the worst are sought
@@ -104,7 +104,7 @@ class _Viewer:
     """
 
     def __init__(self, task: str, weights: Path, data_root: Path, scale: int) -> None:
-        self._entry, self._scale = TASKS[task], scale
+        self._entry, self._scale = ALL_TASKS[task], scale
         self._task = trained_task(task, weights).build(data_root)
         self._data = self._task.val_set()
         self.model = load_model(weights).eval()

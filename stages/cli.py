@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import click
 
 from pipelines.process import stage_main
+from stages.keypoints import keypoints
 
 # Each command imports what it needs when it runs, so that `--help` appears at once.
 
@@ -192,6 +193,9 @@ def experiments(arguments: tuple[str, ...]) -> None:
     from stages.experiments import main
 
     main(arguments)
+
+
+cli.add_command(keypoints)
 
 
 def run() -> int:

@@ -11,13 +11,13 @@ from pipelines.datasets.prepare import prepare
 from pipelines.layout import PARAMS, Layout
 from pipelines.params import load_params
 from pipelines.process import LOCAL_HELP, stage_main, work_locally
-from tcformer.tasks import TASKS
+from tcformer.tasks import ALL_TASKS
 
 
 def main() -> int:
     """Run the stage."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("task", choices=tuple(TASKS), nargs="?")
+    parser.add_argument("task", choices=tuple(ALL_TASKS), nargs="?")
     parser.add_argument("--check", action="store_true", help="only report what is present, missing or wrong")
     parser.add_argument("--local", action="store_true", help=LOCAL_HELP)
     arguments = parser.parse_args()
@@ -27,7 +27,7 @@ def main() -> int:
         parser.error("expected a task; only --check works without one")
     params = load_params(PARAMS)
     if arguments.check:
-        return 0 if report_checks([arguments.task] if arguments.task else list(TASKS), params) else 1
+        return 0 if report_checks([arguments.task] if arguments.task else params.active.tasks, params) else 1
     prepare(arguments.task, params, Layout(params.recipe).data(arguments.task))
     return 0
 

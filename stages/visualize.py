@@ -7,12 +7,12 @@ from pipelines.trained import record_results
 from pipelines.training.instruction_sets import use_instruction_sets
 from pipelines.visualization import draw_examples
 from stages.common import begin, data_root
-from tcformer.tasks import TASKS
+from tcformer.tasks import ALL_TASKS
 
 
 def main() -> None:
     """Run the stage."""
-    start = begin(__doc__, tuple(TASKS))
+    start = begin(__doc__, tuple(ALL_TASKS))
     use_instruction_sets(start.params.instruction_sets)
     task, params, layout = start.task, start.params, start.layout
     drawing = params.active.drawing_of(task)

@@ -18,7 +18,7 @@ from tcformer.inference.boxes import Boxes
 from tcformer.inference.pictures import as_picture, read_picture
 from tcformer.inference.recognise import LoadedWeights, load_any_weights
 from tcformer.tasks.drawing import View, first_output, partitions_of
-from tcformer.tasks.registry import TASKS
+from tcformer.tasks.registry import ALL_TASKS
 
 #: Pixels (H, W, 3) uint8 RGB, a file, or what `Predictor.read` returned for it.
 Image: TypeAlias = NDArray[np.uint8] | Path | str | ReducedImage
@@ -232,7 +232,7 @@ def choose_device(name: str | torch.device | None) -> torch.device:
 
 def _task_predictor(task: str) -> type[TaskPredictor]:
     """The predictor of a task; that of tokens alone, if networks of the task predict nothing for any picture."""
-    if task not in TASKS or find_spec(f"tcformer.tasks.{task}.predict") is None:
+    if task not in ALL_TASKS or find_spec(f"tcformer.tasks.{task}.predict") is None:
         return TaskPredictor
-    predictor: type[TaskPredictor] = TASKS[task].part("predict").PREDICTOR
+    predictor: type[TaskPredictor] = ALL_TASKS[task].part("predict").PREDICTOR
     return predictor

@@ -15,7 +15,7 @@ from pipelines.layout import PARAMS
 from pipelines.params import Params
 from tcformer.errors import UserError
 from tcformer.files import atomic_write, sha256_of_file, sha256_of_json
-from tcformer.tasks import TASKS
+from tcformer.tasks import ALL_TASKS
 
 _IMAGES_PER_RAY_TASK = 16
 
@@ -69,4 +69,4 @@ def _generate(task: str, params: Params, out: Path) -> None:
     _make_empty(out)  # images of an earlier, larger dataset must not remain in this one
     with session(params.cluster):
         each = partial(parallel_map, chunk=_IMAGES_PER_RAY_TASK, title=f"prepare@{task}")
-        TASKS[task].part("generate").generate(out, options, map=each)
+        ALL_TASKS[task].part("generate").generate(out, options, map=each)

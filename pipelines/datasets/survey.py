@@ -19,7 +19,7 @@ from tcformer.data.official import (
     Source,
 )
 from tcformer.errors import UserError
-from tcformer.tasks import TASKS
+from tcformer.tasks import ALL_TASKS
 
 _MOST_LISTED = 10
 
@@ -73,7 +73,7 @@ def find_downloads(task: str, params: Params) -> Downloads:
     """
     recipe = params.active
     key = f"{params.recipe}.data.{task}"
-    official: OfficialDataset | None = TASKS[task].part("official").OFFICIAL
+    official: OfficialDataset | None = ALL_TASKS[task].part("official").OFFICIAL
     if official is None:
         raise UserError(
             f"{place_of(f'{key}.source', PARAMS)}: {key}.source is official, but the task {task} has no official "

@@ -9,7 +9,7 @@ from pipelines.driver.stored import StoredTraining, differences, stored_training
 from pipelines.layout import Layout
 from pipelines.params import Params
 from tcformer.errors import UserError
-from tcformer.tasks import PRETRAINING, TASKS
+from tcformer.tasks import ALL_TASKS, PRETRAINING
 
 
 def list_trainings(params: Params) -> None:
@@ -55,7 +55,7 @@ def clean_trainings(params: Params) -> None:
 def _judged(root: Store, params: Params) -> Iterator[tuple[StoredTraining, str, bool]]:
     """Each stored training, a reason, and whether by that reason it is an old one."""
     plans, unknown = {}, {}
-    for task in TASKS:
+    for task in ALL_TASKS:
         stage = "pretrain" if task == PRETRAINING else f"finetune-{task}"
         try:
             plans[stage] = plan_of(task, params)

@@ -31,7 +31,7 @@ from pipelines.training.loop import train
 from pipelines.training.outputs import write_outputs
 from pipelines.training.sampling import BatchPlan, usable_workers
 from tcformer.files import sha256_of_json
-from tcformer.tasks import TASKS
+from tcformer.tasks import ALL_TASKS
 
 
 def train_task(task: str, params: Params, fresh: bool = False) -> None:
@@ -46,7 +46,7 @@ def train_task(task: str, params: Params, fresh: bool = False) -> None:
     plan = plan_of(task, params)
     run(plan, params, out, fresh)
     metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
-    measure = TASKS[task].part("task").TASK.validation_measure.name
+    measure = ALL_TASKS[task].part("task").TASK.validation_measure.name
     write_headline(Layout(params.recipe).headline(plan.file_name), {"validation": metrics[f"val_{measure}"]})
 
 

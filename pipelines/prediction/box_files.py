@@ -115,6 +115,7 @@ class BoxFile:
             name = image.get("file_name")
             names[image["id"]] = name if isinstance(name, str) else str(image["id"])
             self.image_ids[names[image["id"]]] = image["id"]
+        wanted = _category_with_keypoints(content.get("categories"))
         for index, record in enumerate(_list(content["annotations"], f"{self.path}: annotations")):
             where = f"annotation {index} (counted from 0)"
             image_id = record.get("image_id") if isinstance(record, dict) else None
@@ -122,7 +123,7 @@ class BoxFile:
                 raise UserError(f"{self.path}: {where}: expected an object with the 'image_id' of an image; {_FORMATS}")
             box = record.get("bbox")
             is_empty = isinstance(box, list) and len(box) == 4 and 0 in box[2:]
-            if record.get("category_id", 1) == 1 and not record.get("iscrowd") and not is_empty:
+            if record.get("category_id", wanted) == wanted and not record.get("iscrowd") and not is_empty:
                 self._add(names[image_id], box, where, number=record.get("id", 0))
 
     def _read_wflw(self) -> None:
@@ -135,6 +136,13 @@ class BoxFile:
     def image_id(self, picture: Path) -> int | None:
         """The number that the file gives to a picture; None if it gives none."""
         return self.image_ids.get(self._key(picture))
+
+
+def _category_with_keypoints(categories: object) -> int:
+    """The id of the only category with keypoints; 1, COCO's person, if there is none or several."""
+    listed = [c for c in categories if isinstance(c, dict)] if isinstance(categories, list) else []
+    found = [category["id"] for category in listed if category.get("keypoints") and is_count(category.get("id"), 0)]
+    return found[0] if len(found) == 1 else 1
 
 
 def _list(value: object, where: str) -> list[Any]:

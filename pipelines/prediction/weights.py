@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from tcformer.data.keypoints.points import points_from_json
 from tcformer.errors import UserError
 from tcformer.files import sha256_of_file
 from tcformer.inference import LoadedWeights, load_any_weights
@@ -34,6 +36,9 @@ def describe(path: Path) -> dict[str, Any]:
         "parameters": count_parameters(weights.model),
         "network": config["options"],
     }
+    if isinstance(points := config["options"].get("points"), dict):
+        about["network"] = {name: value for name, value in config["options"].items() if name != "points"}
+        about["points"] = _points(points)
     if options is not None:
         about["training"] = {name: value for name, value in weights.trained.items() if name not in _NOT_SHOWN}
     if metadata:
@@ -43,6 +48,24 @@ def describe(path: Path) -> dict[str, Any]:
     if weights.notes:
         about["notes"] = weights.notes
     return about
+
+
+def _points(described: dict[str, Any]) -> dict[str, Any]:
+    """The points of a network, with names in place of indices."""
+    points = points_from_json(described)
+
+    def named(pairs: Iterable[tuple[int, int]]) -> str:
+        return ", ".join(f"{points.names[a]} - {points.names[b]}" for a, b in pairs)
+
+    return {
+        "category": points.category or "not known",
+        "names": ", ".join(points.names),
+        "skeleton": named(points.skeleton) or "none",
+        "left/right": "not known" if points.flip is None else named(points.flip) or "none",
+        "sigmas": list(points.sigmas),
+        "groups": {name: ", ".join(points.names[i] for i in group) for name, group in points.groups.items()} or "none",
+        "normalised by": "not known" if points.normalise is None else named([points.normalise]),
+    }
 
 
 def _provenance(path: Path) -> dict[str, Any] | None:

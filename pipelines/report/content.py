@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from pipelines.layout import Layout
 from pipelines.paper.comparison import MeasuredRun, paper_table, published
@@ -13,7 +13,7 @@ from pipelines.report.parts import Curve, Inspector, Part, Picture, Report, Sect
 from pipelines.report.read import history_series, read_history, read_json_object
 from pipelines.report.tables import mapping_table, settings_table, sizes_table, summary_table
 from tcformer.tables import Metrics
-from tcformer.tasks import TASKS
+from tcformer.tasks import ALL_TASKS, TASKS
 
 _EXTREMES = (
     "The pictures with the best and the worst predictions among up to 256 of the validation set, by the measure of the "
@@ -29,38 +29,39 @@ def gather(layout: Layout, params: Params, versions: Mapping[str, str]) -> Repor
         params: with which the stages ran.
         versions: of Python and the packages.
     """
+    tasks = params.active.tasks
     metrics, keypoints, tokens = (
-        {task: read_json_object(layout.run("evaluate", task) / f"{name}.json") for task in TASKS}
+        {task: read_json_object(layout.run("evaluate", task) / f"{name}.json") for task in tasks}
         for name in ("metrics", "keypoints", "tokens")
     )
     return Report(
         f"TCFormer, recipe {params.recipe}",
         (
             results_section(metrics),
-            drawings_section(layout),
-            inspector_section(layout),
-            curves_section(layout),
+            drawings_section(layout, tasks),
+            inspector_section(layout, tasks),
+            curves_section(layout, tasks),
             keypoints_section(keypoints),
             tokens_section(tokens),
             paper_section(metrics, params),
             Section("Settings", (settings_table(params),), folded=True),
-            provenance_section(layout, versions),
+            provenance_section(layout, versions, tasks),
         ),
     )
 
 
 def results_section(metrics: Mapping[str, Metrics | None]) -> Section:
     """All headlines in one table, then each task's tables; `metrics` by task, None where it was not evaluated."""
-    reports = [(task.part("report"), metrics[name]) for name, task in TASKS.items()]
+    reports = [(ALL_TASKS[name].part("report"), found) for name, found in metrics.items()]
     summary = summary_table(headline for report, found in reports for headline in report.headlines(found))
     return Section("Results", (summary, *(table for report, found in reports for table in report.tables(found))))
 
 
-def drawings_section(layout: Layout) -> Section:
+def drawings_section(layout: Layout, tasks: Iterable[str] = TASKS) -> Section:
     """For each task the drawn tokens and predictions, and the sizes of the tokens where they were measured."""
     parts: list[Part] = []
-    for task, entry in TASKS.items():
-        report, folder = entry.part("report"), layout.run("visualize", task)
+    for task in tasks:
+        report, folder = ALL_TASKS[task].part("report"), layout.run("visualize", task)
         caption = (
             "From left: the crop; the tokens of stages 1 to 4, each filled with its mean colour; how many grid cells "
             f"each token of the last stage covers; {report.DRAWN}."
@@ -78,26 +79,26 @@ def drawings_section(layout: Layout) -> Section:
     return Section("What the network sees", tuple(parts))
 
 
-def inspector_section(layout: Layout) -> Section:
+def inspector_section(layout: Layout, tasks: Iterable[str] = TASKS) -> Section:
     """The drawn pictures, with their tokens to point at."""
     pictures = {}
-    for task, entry in TASKS.items():
+    for task in tasks:
         found = read_json_object(layout.run("visualize", task) / "inspector.json")
         if found is not None:
-            pictures[entry.part("report").TITLE] = found["pictures"]
+            pictures[ALL_TASKS[task].part("report").TITLE] = found["pictures"]
     return Section("Tokens one by one", (Inspector("Token inspector", pictures),))
 
 
-def curves_section(layout: Layout) -> Section:
+def curves_section(layout: Layout, tasks: Iterable[str] = TASKS) -> Section:
     """The losses of each training over its steps."""
     curves = []
-    for task, entry in TASKS.items():
+    for task in tasks:
         folder = layout.training(task)
         lines = (
             history_series(read_history(folder / "training.csv"), "loss", "training"),
             history_series(read_history(folder / "validation.csv"), "val_loss", "validation"),
         )
-        curves.append(Curve(f"{entry.part('report').TITLE}: loss", "step", "loss", lines))
+        curves.append(Curve(f"{ALL_TASKS[task].part('report').TITLE}: loss", "step", "loss", lines))
     return Section("Training", tuple(curves))
 
 
@@ -120,10 +121,10 @@ def paper_section(metrics: Mapping[str, Metrics | None], params: Params) -> Sect
     return Section("The paper's tables", tables, text, folded=params.recipe != "paper")
 
 
-def provenance_section(layout: Layout, versions: Mapping[str, str]) -> Section:
+def provenance_section(layout: Layout, versions: Mapping[str, str], tasks: Iterable[str] = TASKS) -> Section:
     """The fingerprint and the data of each training, and the versions of what ran it."""
     trainings = {}
-    for task in TASKS:
+    for task in tasks:
         folder = layout.training(task)
         provenance = read_json_object(folder / "provenance.json")
         if provenance is not None:

@@ -8,7 +8,7 @@ from typing import Any
 from pipelines.report.parts import BarGroup, Bars, Part, Section
 from tcformer.metrics.points import ALL
 from tcformer.tables import Cell, Table
-from tcformer.tasks import TASKS
+from tcformer.tasks import ALL_TASKS
 
 Files = Mapping[str, Mapping[str, Any] | None]  # by task; None where the evaluation has not run
 
@@ -42,7 +42,7 @@ def tokens_section(files: Files) -> Section:
 
 
 def _title(task: str) -> str:
-    title: str = TASKS[task].part("report").TITLE
+    title: str = ALL_TASKS[task].part("report").TITLE
     return title
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from pipelines.params import Params, Training
 from pipelines.report.numbers import cell_text, parameter_text, ratio_text
 from tcformer.tables import Cell, Headline, Table
-from tcformer.tasks import TASKS
+from tcformer.tasks import ALL_TASKS
 
 
 def summary_table(headlines: Iterable[Headline], title: str = "What was learned") -> Table:
@@ -55,14 +55,14 @@ _SETTINGS: dict[str, Callable[[Any, Training], object]] = {
 def settings_table(params: Params) -> Table:
     """The settings of each training by which people compare trainings; params.yaml has all."""
     recipe = params.active
-    trainings = {task: (recipe.spec_of(task).options, recipe.training_of(task).training) for task in TASKS}
+    trainings = {task: (recipe.spec_of(task).options, recipe.training_of(task).training) for task in recipe.tasks}
     rows = [(name, *(_setting(read(*training)) for training in trainings.values())) for name, read in _SETTINGS.items()]
     network = recipe.network
     note = (
         f"Backbone: {network.backbone}; tokens are reduced by {network.token_reduction}. params.yaml has all settings, "
         "and dvc params diff shows what differs between experiments."
     )
-    titles = (TASKS[task].part("report").TITLE for task in TASKS)
+    titles = (ALL_TASKS[task].part("report").TITLE for task in recipe.tasks)
     return Table("Settings of the trainings", ("setting", *titles), tuple(rows), note=note)
 
 

@@ -24,6 +24,7 @@ OUTLINE: Colour = (24, 24, 24)
 _SUPERSAMPLING = 2
 # OpenCV takes coordinates as integers with this number of fractional bits.
 _FRACTIONAL_BITS = 4
+_LINE_WIDTH = 0.12  # of the lines in a skeleton's mask, in lengths of the object
 
 
 def new_canvas(image: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
@@ -161,6 +162,27 @@ def mask_hull(mask: NDArray[np.uint8], points: NDArray[np.float64], margin: floa
     hull = cv2.convexHull(whole)
     cv2.fillConvexPoly(mask, hull, 1)
     cv2.polylines(mask, [hull], True, 1, max(1, round(2 * margin)))
+
+
+def skeleton_mask(
+    points: NDArray[np.floating], image_size: tuple[int, int], skeleton: Iterable[tuple[int, int]]
+) -> NDArray[np.bool_]:
+    """An approximate silhouette from keypoints: thick lines of a skeleton; without lines, the convex hull.
+
+    Args:
+        points: (K, 3) x, y in pixels, and above 0 if labelled.
+        image_size: height and width of the mask, pixels.
+        skeleton: pairs of points.
+    """
+    mask = np.zeros(image_size, np.uint8)
+    placed = np.asarray(points, np.float64)
+    seen = placed[:, 2] > 0
+    lines = [(a, b) for a, b in skeleton if seen[a] and seen[b]]
+    for a, b in lines:
+        mask_line(mask, placed[a], placed[b], _LINE_WIDTH * extent(placed[seen]))
+    if not lines:
+        mask_hull(mask, placed[seen], 0.0)
+    return mask.astype(bool)
 
 
 def _fixed_point(point: NDArray[np.float64]) -> tuple[int, int]:

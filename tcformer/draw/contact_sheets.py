@@ -1,6 +1,6 @@
 """Contact sheets: rows of pictures with column titles above and legends below."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,6 +62,8 @@ class Example:
     """Written above the row."""
     drawn: NDArray[np.uint8] | None = None
     """Instead of `points`: a picture of the prediction, such as a body, as large as the row's other pictures."""
+    painter: Callable[..., NDArray[np.uint8]] | None = None
+    """Draws `points` that are others than the above; it has the arguments of `keypoints`."""
 
 
 def token_sheet(
@@ -97,7 +99,7 @@ def token_sheet(
         row = [enlarge(example.image, scale)]
         row += _token_pictures(example, range(stages), largest, scale=scale, border=border)
         if example.points is not None:
-            draw_points = landmarks if len(example.points) == NUM_LANDMARKS else keypoints
+            draw_points = example.painter or (landmarks if len(example.points) == NUM_LANDMARKS else keypoints)
             row.append(
                 draw_points(example.image, example.points, truth=example.truth, scale=scale, threshold=threshold)
             )

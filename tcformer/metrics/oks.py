@@ -50,7 +50,11 @@ def oks_nms(
 
 
 def oks(
-    points: NDArray, reference: NDArray, area: ArrayLike, labelled: NDArray[np.bool_] | None = None
+    points: NDArray,
+    reference: NDArray,
+    area: ArrayLike,
+    labelled: NDArray[np.bool_] | None = None,
+    sigmas: NDArray[np.float64] = SIGMAS,
 ) -> NDArray[np.float64]:
     """Object keypoint similarity over the 133 points: the mean of exp(-d² / (2 area (2 sigma)²)).
 
@@ -59,12 +63,13 @@ def oks(
         reference: (133, 2) or (N, 133, 2) pixels.
         area: (N,) pixels².
         labelled: (N, 133) points that count, at least one a row; all if None.
+        sigmas: (K,) of other points than the 133; all shapes then have K for 133.
 
     Returns:
         (N,) in [0, 1].
     """
     squared = np.square(np.asarray(points, np.float64) - reference).sum(-1)  # (N, 133)
-    spread = 2 * np.square(2 * SIGMAS) * (np.asarray(area, np.float64)[:, None] + np.spacing(1))
+    spread = 2 * np.square(2 * sigmas) * (np.asarray(area, np.float64)[:, None] + np.spacing(1))
     similarity = np.exp(-squared / spread)
     if labelled is None:
         return similarity.mean(-1)

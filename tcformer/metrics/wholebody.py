@@ -92,8 +92,6 @@ def _body_area(points: NDArray[np.float64]) -> float:
 def _evaluate_part(
     part: str, people: People, records: Sequence[Mapping[str, Any]], points: list[NDArray[np.float64]]
 ) -> dict[str, float | None]:
-    from pycocotools.cocoeval import COCOeval
-
     rows = _EVALUATED[part]
     images = [{"id": image_id} for image_id in people.images]
     truth = [
@@ -122,9 +120,25 @@ def _evaluate_part(
         for index, (item, values) in enumerate(zip(records, points))
         if (values[rows, 2] > 0).any()
     ]
+    return coco_measures(images, truth, found, SIGMAS[rows])
+
+
+def coco_measures(
+    images: list[dict[str, Any]], truth: list[dict[str, Any]], found: list[dict[str, Any]], sigmas: NDArray[np.float64]
+) -> dict[str, float | None]:
+    """COCO's keypoint evaluation, see `STATS`.
+
+    Args:
+        images: records with an id.
+        truth: annotations with an id above 0 and category 1, see `_evaluate_part`.
+        found: results in the same form, with a score.
+        sigmas: (K,) of the points.
+    """
+    from pycocotools.cocoeval import COCOeval
+
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = COCOeval(_coco(images, truth), _coco(images, found), "keypoints")
-        evaluation.params.kpt_oks_sigmas = SIGMAS[rows]
+        evaluation.params.kpt_oks_sigmas = sigmas
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()

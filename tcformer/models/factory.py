@@ -38,6 +38,7 @@ _TASK_OPTIONS: dict[str, dict[str, Any]] = {
     "wholebody": {"num_keypoints": None, "keypoints": "all", "neck": "auto"},
     "face": {"num_keypoints": 98, "neck": "auto"},
     "mesh": {},
+    "keypoints": {"num_keypoints": 17, "points": None, "neck": "auto"},
     "features": {},
 }
 #: Options that affect only how a network is built or trained. They are not part of its config.
@@ -61,6 +62,7 @@ def create_model(variant: str, task: str, **options: Any) -> Network:
             "wholebody": heat maps (B, num_keypoints, H / 4, W / 4), sides rounded up;
             "face": the same for 98 landmarks;
             "mesh": a `MeshPrediction` of SMPL rotations (B, 24, 3, 3), shape (B, 10) and camera (B, 3);
+            "keypoints": the same for any points, as of a dataset of your own;
             "features": a list of the feature maps (B, C, h, w) of the stages, finest first.
         options: for every network `drop_path_rate` (default 0), the probability of dropping the residual branches of
             the last block in training. TCFormer: `token_reduction` (default "ctm", see `TOKEN_REDUCTIONS`),
@@ -69,8 +71,10 @@ def create_model(variant: str, task: str, **options: Any) -> Network:
             `patch_norm_eps` (default 1e-5; mmpose's weights need 1e-6, see `tcformer.models.patch_norm`). timm's
             backbones: `pretrained` (default False). imagenet: `num_classes` (default 1000). wholebody: `keypoints`
             (default "all" 133; "body", "foot", "face", "hand") or any `num_keypoints`. face: `num_keypoints`
-            (default 98). wholebody and face: `neck` (default "auto": MTA for TCFormer, the finest map for HRNet,
-            deconvolutions for other backbones; see `NECKS`).
+            (default 98). keypoints: `num_keypoints` (default 17) and `points`, what
+            `tcformer.data.keypoints.points.PointSet.to_json` returns, for the drawings and names of predictions
+            (default None: numbered points). wholebody, face and keypoints: `neck` (default "auto": MTA for TCFormer,
+            the finest map for HRNet, deconvolutions for other backbones; see `NECKS`).
 
     Returns:
         The network in training mode. `model.backbone(images)` returns the outputs of the four stages: `Tokens`, or the
@@ -110,6 +114,11 @@ def _complete(variant: str, task: str, options: dict[str, Any]) -> dict[str, Any
         _check_value(name, value)
     if "keypoints" in chosen:
         chosen["num_keypoints"] = chosen["num_keypoints"] or len(subset(chosen["keypoints"]))
+    if (points := chosen.get("points")) is not None and len(points.get("names", ())) != chosen["num_keypoints"]:
+        raise ValueError(
+            f"model option points: expected names of {chosen['num_keypoints']} points (num_keypoints), found "
+            f"{len(points.get('names', ()))}; give the same number"
+        )
     if not variant.startswith(PREFIX):
         _reduction(chosen)  # checks that the options fit together
     if "neck" in chosen:
@@ -118,7 +127,10 @@ def _complete(variant: str, task: str, options: dict[str, Any]) -> dict[str, Any
 
 
 def _check_value(name: str, value: Any) -> None:
-    if name == "keypoints":
+    if name == "points":
+        if value is not None and not isinstance(value, dict):
+            raise ValueError(f"model option points: expected a description of the points, found {value!r:.80}")
+    elif name == "keypoints":
         checks.check_name("set of keypoints", value, list(SUBSETS))
     elif name == "neck":
         checks.check_name("neck", value, checks.NECKS)

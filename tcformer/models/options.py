@@ -11,7 +11,7 @@ from typing import Any
 from tcformer.models.variants import VARIANTS
 from tcformer.parameters import parameters
 
-TASKS = ("imagenet", "wholebody", "face", "mesh", "features")
+TASKS = ("imagenet", "wholebody", "face", "mesh", "keypoints", "features")
 #: How the tokens of a stage are reduced to a quarter: clusters around density peaks; clusters around the most important
 #: tokens; a strided convolution on a fixed grid; clusters around density peaks within parts of the image; everything as
 #: with clusters, but these are the 2x2 blocks of the grid.

@@ -7,6 +7,7 @@ because the safetensors library writes several keys in an order that differs bet
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tcformer.models.timm_backbone import TimmBackbone
 
 _KEY = "tcformer"
 _BACKBONE = "backbone."
+_HEAD = "keypoint_head."
 _RELEASED_SUFFIXES = (".pth", ".pt", ".tar", ".ckpt", ".bin")
 _RELEASED_BEGINNINGS = (b"PK\x03\x04", b"\x80")  # of zip archives and pickles, in which torch.save writes
 _MOST_OUTPUTS_UNSEEN = 100_000  # of a head that is built before it is compared with the tensors
@@ -103,7 +105,10 @@ def load_backbone(model: Network, path: str | Path, say: Say = warn) -> None:
 
 
 def load_initial(model: Network, path: str | Path, say: Say = warn) -> str:
-    """Copy initial weights into `model`: of the whole network if the file contains the same one, else of the backbone.
+    """Copy initial weights into `model`: as much as the file has of the same network.
+
+    That is the whole network; or all but the head, for a network that predicts other keypoints with the same neck; or
+    the backbone.
 
     Args:
         model: from `create_model`.
@@ -111,18 +116,44 @@ def load_initial(model: Network, path: str | Path, say: Say = warn) -> str:
         say: see `load_released_weights`.
 
     Returns:
-        "network" or "backbone", whichever was copied.
+        What was copied: "network", "backbone and neck" or "backbone".
 
     Raises:
         UserError: see `load_backbone`.
     """
     weights, own = _read_any(model, path, say), model.state_dict()
-    if {n: t.shape for n, t in weights.tensors.items()} == {n: t.shape for n, t in own.items()}:
+    same_points = _same_points(model, path)
+    if same_points and _shapes(weights.tensors) == _shapes(own):
         load_strictly(model, weights.tensors, str(path))
         set_patch_norm_eps(model, weights.patch_norm_eps)
         return "network"
+    kept = {name: tensor for name, tensor in weights.tensors.items() if not name.startswith(_HEAD)}
+    new_head = {name: tensor for name, tensor in own.items() if name.startswith(_HEAD)}
+    if new_head and len(kept) < len(weights.tensors) and _shapes({**kept, **new_head}) == _shapes(own):
+        load_strictly(model, {**kept, **new_head}, str(path))
+        set_patch_norm_eps(model, weights.patch_norm_eps)
+        before = weights.tensors.get(f"{_HEAD}final_layer.bias")
+        count = "" if before is None else f"{before.numel()} "
+        say(f"the initial weights predict {count}other points: the head is new, backbone and neck are kept")
+        return "backbone and neck"
     _load_backbone(model, weights, path)
     return "backbone"
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def _same_points(model: Network, path: str | Path) -> bool:
+    """Whether the heat maps of a file are of the points of `model`, as far as file and model say."""
+    own = model.config["options"].get("points")
+    if own is None or is_released(Path(path)):
+        return True
+    config = read_about(path)[0]
+    other = config["options"].get("points")
+    if other is None:  # a network of another task, or one of numbered points
+        return bool(config["task"] == model.config["task"])
+    return bool(other.get("names") == own["names"])
 
 
 def _load_backbone(model: Network, weights: ReleasedWeights, path: str | Path) -> None:

@@ -39,9 +39,11 @@ class TaskEntry:
 
     Attributes:
         name: of the task, of its folder, and of its sections in params.yaml and dvc.yaml.
+        shares: tasks of whose code this one uses a part.
     """
 
     name: str
+    shares: tuple[str, ...] = ()
 
     def part(self, name: str) -> ModuleType:
         """Import one of the modules of `PARTS`."""
@@ -112,8 +114,14 @@ class TaskEntry:
 #: The task whose network all others start from.
 PRETRAINING = "imagenet"
 
-#: All tasks by name, in the order in which reports show them.
+#: The tasks of dvc.yaml by name, in the order in which reports show them.
 TASKS: dict[str, TaskEntry] = {name: TaskEntry(name) for name in (PRETRAINING, "wholebody", "face", "mesh")}
+
+#: Tasks for datasets of the user's own. Their sections in params.yaml are optional, and dvc.yaml does not run them.
+OWN_TASKS: dict[str, TaskEntry] = {"keypoints": TaskEntry("keypoints", shares=("wholebody",))}
+
+#: All tasks by name, those of `OWN_TASKS` last.
+ALL_TASKS: dict[str, TaskEntry] = {**TASKS, **OWN_TASKS}
 
 #: Names of the tasks that start from the pretrained backbone.
 FINETUNED: tuple[str, ...] = tuple(name for name in TASKS if name != PRETRAINING)
@@ -124,7 +132,7 @@ class TaskSpec:
     """Everything that defines a task except its data. It is sent to the workers.
 
     Attributes:
-        name: one of `TASKS`.
+        name: one of `ALL_TASKS`.
         options: an instance of the task's `options` dataclass.
         network: options of the backbone.
     """
@@ -141,5 +149,5 @@ class TaskSpec:
             evaluation: an instance of the task's `evaluation` dataclass; only needed to predict and to evaluate.
         """
         chosen = [] if evaluation is None else [evaluation]
-        task: Task = TASKS[self.name].part("task").TASK(self.options, self.network, data_root, *chosen)
+        task: Task = ALL_TASKS[self.name].part("task").TASK(self.options, self.network, data_root, *chosen)
         return task

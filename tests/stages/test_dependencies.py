@@ -8,7 +8,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipelines.provenance import CODE, stage_code
-from tcformer.tasks import FINETUNED, PRETRAINING, TASKS
+from tcformer.tasks import ALL_TASKS, FINETUNED, OWN_TASKS, PRETRAINING
 from tests.imports import ROOT, closure, file_of
 
 #: What a stage imports and what yet cannot change its result, each with the reason. A folder stands for all its files.
@@ -54,11 +54,11 @@ PARTS = {
     "visualize": ("options", "task", "drawing"),
 }
 STAGES = [
-    *(f"prepare@{task}" for task in TASKS),
+    *(f"prepare@{task}" for task in ALL_TASKS),
     "pretrain",
-    *(f"finetune@{task}" for task in FINETUNED),
-    *(f"evaluate@{task}" for task in TASKS),
-    *(f"visualize@{task}" for task in TASKS),
+    *(f"finetune@{task}" for task in (*FINETUNED, *OWN_TASKS)),
+    *(f"evaluate@{task}" for task in ALL_TASKS),
+    *(f"visualize@{task}" for task in ALL_TASKS),
     "report",
 ]
 
@@ -67,7 +67,7 @@ def imported_by(stage: str) -> set[str]:
     """Files of ours that a stage can import; `__init__.py` files name what packages offer and hold nothing else."""
     name, _, task = stage.partition("@")
     if name == "report":
-        parts = [f"tcformer.tasks.{task}.report" for task in TASKS]
+        parts = [f"tcformer.tasks.{task}.report" for task in ALL_TASKS]
     else:
         parts = [f"tcformer.tasks.{task or PRETRAINING}.{part}" for part in PARTS[name]]
     return {path for path in closure([f"stages.{name}", *parts]) if not path.endswith("__init__.py")}

@@ -8,6 +8,8 @@ Files below a data root:
 A line describes a face in 207 fields: 98 points x, y in pixels, the box x_min, y_min, x_max, y_max of a face detector,
 the six flags of `landmarks.ATTRIBUTES`, and the image name below WFLW_images. The box does not contain all landmarks,
 so the crops are made around the landmarks, as in HRNet and mmpose.
+
+The lists in WFLW_annotations/list_98pt_test, of the test set and of each subset, have no box and no flags: 197 fields.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ FaceSplit = Literal["train", "test"]
 _COORDINATES: Final = 2 * NUM_LANDMARKS
 _FLAGS: Final = slice(_COORDINATES + 4, _COORDINATES + 4 + len(ATTRIBUTES))
 _FIELDS: Final = _FLAGS.stop + 1
+_SHORT_FIELDS: Final = _COORDINATES + 1  # of the lists in list_98pt_test
 _BOX_NAMES: Final = ("x_min", "y_min", "x_max", "y_max")
 _MOST_PROBLEMS: Final = 10  # in an error message
 
@@ -55,8 +58,9 @@ class Faces:
         source: the list.
         names: (N,) image names below the image folder. Several faces may be on one image.
         points: (N, 98, 2) float64 x, y in pixels.
-        box: (N, 4) float64 x_min, y_min, x_max, y_max in pixels, of a face detector.
-        attributes: (N, 6) bool, in the order of `landmarks.ATTRIBUTES`.
+        box: (N, 4) float64 x_min, y_min, x_max, y_max in pixels, of a face detector; in a list without boxes those of
+            the landmarks.
+        attributes: (N, 6) bool, in the order of `landmarks.ATTRIBUTES`; all false in a list without flags.
     """
 
     source: Path
@@ -113,10 +117,13 @@ def load_faces(path: Path) -> Faces:
 
 
 def _checked_numbers(fields: Sequence[str]) -> list[float] | str:
-    """The 206 numbers of a line, or what is wrong with it."""
-    if len(fields) != _FIELDS:
-        return f"expected {_FIELDS} fields (98 x y, 4 of the box, 6 flags, image name), found {len(fields)}"
-    values = []
+    """The 206 numbers of a line, or what is wrong with it. A line of 197 fields gets the landmarks' box and no flag."""
+    if len(fields) not in (_FIELDS, _SHORT_FIELDS):
+        return (
+            f"expected {_FIELDS} fields (98 x y, 4 of the box, 6 flags, image name), or {_SHORT_FIELDS} without box "
+            f"and flags, found {len(fields)}"
+        )
+    values: list[float] = []
     for index, text in enumerate(fields[:-1]):
         try:
             value = float(text)
@@ -129,13 +136,16 @@ def _checked_numbers(fields: Sequence[str]) -> list[float] | str:
             return f"field {index + 1} ({_field_name(index)}): expected a finite number of pixels, found {text:.20}"
         values.append(value)
     if not is_below_folder(fields[-1]):
-        return f"field {_FIELDS} (image name): expected a path below the image folder, found {fields[-1]:.80}"
+        return f"field {len(fields)} (image name): expected a path below the image folder, found {fields[-1]:.80}"
     right, left = (values[2 * point : 2 * point + 2] for point in EYE_CORNERS)
     if right == left:
         return (
             f"fields {2 * EYE_CORNERS[0] + 1} and {2 * EYE_CORNERS[1] + 1} (outer eye corners, points "
             f"{EYE_CORNERS[0]} and {EYE_CORNERS[1]}): expected two places, found both at ({left[0]:g}, {left[1]:g})"
         )
+    if len(fields) == _SHORT_FIELDS:
+        xs, ys = values[::2], values[1::2]
+        values += [min(xs), min(ys), max(xs), max(ys), *[0.0] * len(ATTRIBUTES)]
     return values
 
 

@@ -64,7 +64,7 @@ class People:
         box: (N, 4) float64 x, y, width, height in pixels.
         area: (N,) float64 area of the person's segment, pixels².
         crowd: (N,) bool.
-        keypoints: (N, 133, 3) float64 x, y in pixels, visibility.
+        keypoints: (N, 133, 3) float64 x, y in pixels, visibility; (N, K, 3) in a dataset of other points.
     """
 
     images: Mapping[int, tuple[str, int, int]]
@@ -100,7 +100,7 @@ def load_people(source: Path | str | Mapping[str, Any]) -> People:
     images: dict[int, tuple[str, int, int]] = {}
     problems = []
     for image in content["images"]:
-        problem = _image_problem(image, images)
+        problem = image_problem(image, images)
         if problem:
             problems.append(problem)
         else:
@@ -143,7 +143,7 @@ def _compact(record: dict[str, Any]) -> dict[str, Any]:
     return record
 
 
-def _image_problem(image: object, images: Mapping[int, object]) -> str | None:
+def image_problem(image: object, images: Mapping[int, object]) -> str | None:
     """What is wrong with an image record, or None."""
     if not isinstance(image, dict) or not is_count(image.get("id"), 0):
         return f"image {image!r:.80}: field 'id': expected an integer of at least 0"
@@ -198,10 +198,10 @@ def _checked_points(annotation: object, images: Mapping[int, object], seen: set[
         )
     # COCO's training annotations contain empty boxes. They do no harm for a person without points.
     used = bool((points[PARTS["body"], 2] > 0).any())
-    return _box_problem(annotation.get("bbox"), where, allow_empty=not used) or points
+    return box_problem(annotation.get("bbox"), where, allow_empty=not used) or points
 
 
-def _box_problem(box: object, where: str, allow_empty: bool) -> str | None:
+def box_problem(box: object, where: str, allow_empty: bool) -> str | None:
     """What is wrong with a box, or None."""
     if not isinstance(box, list) or len(box) != 4 or not all(is_number(v) for v in box):
         return f"{where} 'bbox': expected 4 finite numbers (x, y, width, height), found {box!r:.80}"
@@ -220,7 +220,8 @@ class Crops:
         annotation_id: (N,) int64; 0 for a detection.
         box: (N, 4) float64 x, y, width, height in pixels.
         score: (N,) float32 confidence of the box; 1 for an annotation.
-        keypoints: (N, 133, 3) float32 x, y in pixels, visibility; None for detections.
+        keypoints: (N, 133, 3) float32 x, y in pixels, visibility; (N, K, 3) in a dataset of other points; None for
+            detections.
     """
 
     images: Mapping[int, tuple[str, int, int]]
@@ -234,17 +235,21 @@ class Crops:
         return len(self.image_id)
 
 
-def annotated_crops(people: People) -> Crops:
+def annotated_crops(people: People, used: slice = PARTS["body"]) -> Crops:
     """Select the persons, and compute the boxes, that mmpose 0.x trains and tests on.
 
     Crowds, persons without a labelled body point, persons without area and boxes outside the image are dropped. Boxes
     are clipped to the image as in mmpose, which makes them smaller by one pixel in width and height. Unlike in mmpose,
     a box over the left or upper border gets smaller as well; COCO has none.
+
+    Args:
+        people: the annotations.
+        used: the points of which a person must have a labelled one.
     """
     size = np.array([people.images[i][1:] for i in people.image_id], np.float64).reshape(-1, 2)
     corner = np.maximum(people.box[:, :2], 0)
     end = np.minimum(size - 1, people.box[:, :2] + np.maximum(people.box[:, 2:] - 1, 0))
-    labelled = (people.keypoints[:, PARTS["body"], 2] > 0).any(1)
+    labelled = (people.keypoints[:, used, 2] > 0).any(1)
     keep = ~people.crowd & labelled & (people.area > 0) & (end > corner).all(1)
     return Crops(
         images=people.images,
@@ -273,7 +278,7 @@ def detected_crops(path: Path, people: People, least_score: float) -> Crops:
         where = f"{path}: detection {index} (counted from 0): field"
         if not isinstance(detection, dict):
             raise UserError(f"{path}: detection {index} (counted from 0): expected an object; download the file again")
-        problem = _box_problem(detection.get("bbox"), where, allow_empty=True)
+        problem = box_problem(detection.get("bbox"), where, allow_empty=True)
         if not is_number(detection.get("score")):
             problem = f"{where} 'score': expected a finite number, found {detection.get('score')!r:.80}"
         if not is_count(detection.get("image_id"), 0):
@@ -324,8 +329,8 @@ class WholebodyDataset:
 
     A sample contains
         image: (3, height, width) float32, RGB normalised by the ImageNet mean and standard deviation
-        points: (133, 2) float32 x, y in pixels of `image`; 0 if not labelled
-        weights: (133,) float32, 1 if labelled, else 0
+        points: (133, 2), or (K, 2) for other points, float32 x, y in pixels of `image`; 0 if not labelled
+        weights: (133,) or (K,) float32, 1 if labelled, else 0
         centre, extent: (2,) float32, the crop in image pixels, after augmentation
         score: float, confidence of the box
         image_id, annotation_id, index: int
@@ -336,6 +341,8 @@ class WholebodyDataset:
         input_size: (height, width) of the network's input.
         padding: factor by which the crop is larger than the box.
         augmentation: is applied if `sample` gets a generator; None for no augmentation.
+        flip: (K,) for a dataset of other points: point i of a mirrored image is point `flip[i]` of the original. There
+            are no half-body crops of other points.
 
     Raises:
         UserError: images are missing.
@@ -348,12 +355,15 @@ class WholebodyDataset:
         input_size: tuple[int, int],
         padding: float,
         augmentation: WholebodyAugmentation | None = None,
+        flip: NDArray[np.int64] = FLIP,
     ) -> None:
         check_images(folder, (crops.images[int(i)][0] for i in np.unique(crops.image_id)))
         self.crops = crops
         self.folder = folder
         self.input_size = input_size
         self.augmentation = augmentation
+        self._flip = flip
+        self._upper = _IS_UPPER if flip is FLIP else np.zeros(len(flip), bool)
         self._centre, self._extent = centre_and_extent(crops.box, input_size, padding)
 
     def __len__(self) -> int:
@@ -372,21 +382,21 @@ class WholebodyDataset:
         name, *size = crops.images[image_id]
         image = read_image(self.folder / name)
         check_size((image.shape[1], image.shape[0]), (size[0], size[1]), self.folder / name)
-        points = np.zeros((NUM_KEYPOINTS, 2), np.float32)
-        labelled = np.zeros(NUM_KEYPOINTS, bool)
+        points = np.zeros((len(self._flip), 2), np.float32)
+        labelled = np.zeros(len(self._flip), bool)
         if crops.keypoints is not None:
             points = crops.keypoints[index, :, :2]
             labelled = crops.keypoints[index, :, 2] > 0
         centre, extent, rotation, flip = self._centre[index], self._extent[index], 0.0, False
         if rng is not None and self.augmentation is not None:
             centre, extent, rotation, flip = self._augment(
-                self.augmentation, centre, extent, points[labelled], _IS_UPPER[labelled], image.shape[1], rng
+                self.augmentation, centre, extent, points[labelled], self._upper[labelled], image.shape[1], rng
             )
         matrix = crop_matrix(centre, extent, rotation, self.input_size, image.shape[1] if flip else None)
         crop = cut_crop(image, matrix, self.input_size)
         points = np.where(labelled[:, None], transform_points(points, matrix), 0).astype(np.float32)
         if flip:
-            points, labelled = points[FLIP], labelled[FLIP]
+            points, labelled = points[self._flip], labelled[self._flip]
         return {
             "image": normalise(crop),
             "points": points,

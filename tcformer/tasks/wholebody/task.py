@@ -25,7 +25,7 @@ from tcformer.data.wholebody.dataset import (
 )
 from tcformer.data.wholebody.keypoints import NUM_KEYPOINTS, SUBSETS, flip_within, subset
 from tcformer.errors import UserError
-from tcformer.heatmaps import heat_map_loss, make_codec
+from tcformer.heatmaps import heat_map_loss, make_codec, share_of_correct
 from tcformer.metrics.oks import oks_nms
 from tcformer.metrics.wholebody import evaluate_wholebody, mean_pose, mean_pose_results, wholebody_oks
 from tcformer.metrics.wholebody_results import make_results
@@ -125,20 +125,15 @@ class WholebodyTask:
     def validate(self, model: Model, batch: Batch) -> dict[str, Tensor]:
         """Sums of the loss and of the fraction of each person's points that are correct ("pck_sum").
 
-        A point is correct if its distance is below 5 % of the crop, with x measured in widths of the crop and y in
-        heights. A person without a point in the crop counts as 1.
+        See `share_of_correct`. A person without a point in the crop counts as 1.
         """
         heat_maps, targets, weights = self._forward(model, batch)
         points, _ = self.codec.decode(heat_maps)
-        crop = points.new_tensor([self.options.input_size[1], self.options.input_size[0]])
-        truth = batch["points"][:, self._points] / crop
-        correct = ((points / crop - truth).norm(dim=-1) < 0.05) * weights
-        labelled = weights.sum(-1)
-        share = torch.where(labelled > 0, correct.sum(-1) / labelled.clamp(min=1), 1.0)
+        share = share_of_correct(points, batch["points"][:, self._points], weights, self.options.input_size)
         return {
             "loss_sum": heat_map_loss(heat_maps, targets, weights).sum(),
             "pck_sum": share.sum(),
-            "count": labelled.new_tensor(len(labelled)),
+            "count": share.new_tensor(len(share)),
         }
 
     def _forward(self, model: Model, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:

@@ -18,6 +18,7 @@ from tcformer.data.face.dataset import (
 from tcformer.data.face.landmarks import FLIP
 from tcformer.data.images import denormalise, read_image
 from tcformer.errors import UserError
+from tcformer.metrics.face import evaluate_face, face_nme
 
 PAPER = FaceAugmentation(scale=0.25, rotation=30.0, rotation_probability=0.6, flip_probability=0.5)
 
@@ -228,3 +229,17 @@ def test_the_official_line_is_read(samples: Path) -> None:
     assert faces.box[0].tolist() == [198, 242, 331, 385]
     low, high = faces.points[0].min(0), faces.points[0].max(0)
     assert [*low, *high] == pytest.approx([182.2, 263.2, 338.2, 387.0], abs=0.1)
+
+
+@pytest.mark.parametrize("subset", ["", "_blur", "_expression", "_illumination", "_largepose", "_makeup", "_occlusion"])
+def test_the_official_lists_of_the_test_subsets_are_read(subset: str, tmp_path: Path) -> None:
+    """Those in list_98pt_test have neither box nor flags: 196 coordinates and the name."""
+    full = face_line().split()
+    path = tmp_path / f"list_98pt_test{subset}.txt"
+    path.write_text(" ".join([*full[:196], full[-1]]) + "\n")
+    short, long = load_faces(path), load_faces(written(tmp_path, face_line()))
+    assert (short.points == long.points).all() and short.names == long.names
+    assert not short.attributes.any()
+    assert short.box[0].tolist() == [*short.points[0].min(0), *short.points[0].max(0)]
+    measures = evaluate_face(face_nme(short.points, short.points), short.attributes)
+    assert measures["full"]["NME"] == 0 and measures["blur"]["count"] == 0

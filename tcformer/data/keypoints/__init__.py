@@ -1,0 +1,1 @@
+"""Keypoints of the user's own: the points and their names, COCO keypoint files, .pts files."""

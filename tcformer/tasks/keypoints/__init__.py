@@ -1,0 +1,1 @@
+"""Keypoints of a dataset of the user's own."""
