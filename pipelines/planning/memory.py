@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,16 +75,20 @@ def state_memory(weights: int, workers: int, zero_stage: int, has_average: bool 
     )
 
 
-def network_of(spec: TaskSpec) -> Network:
-    """The network of a task, without memory for its weights and without data.
+def network_of(spec: TaskSpec, device: torch.device | str = "meta") -> Network:
+    """The network of a task, built without data.
 
     The head for meshes does not start from the mean body of a training set, which does not change its size.
+
+    Args:
+        spec: the task with its options.
+        device: of the weights; "meta": they take no memory and have no values.
     """
-    with torch.device("meta"):
+    with torch.device(device):
         if spec.name not in NETWORKS:
             return spec.build(Path()).build_model()
-        named = {name: getattr(spec.options, name) for name in ("num_classes", "keypoints", "neck")
-                 if hasattr(spec.options, name)}  # fmt: skip
+        of_head = ("num_classes", "keypoints", "neck")
+        named = {name: getattr(spec.options, name) for name in of_head if hasattr(spec.options, name)}
         options = {**named, **spec.network.model_options}
         if "pretrained" in options:
             options["pretrained"] = False  # nothing is downloaded
@@ -139,7 +143,11 @@ class _KeptStorages(TorchDispatchMode):
         self.storages: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
     def __torch_dispatch__(
-        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> object:
         result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
