@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -103,8 +103,8 @@ def _by_task(option: str, given: Sequence[str], default: str = "") -> dict[str, 
 def _cluster(options: PlanOptions, params: Params) -> PlannedCluster:
     memory = None if options.memory is None else options.memory * _GIB
     if options.gpus is not None:
-        nodes = f"{options.nodes} machine{'s' if options.nodes > 1 else ''}"
-        return PlannedCluster(options.gpus, options.nodes, True, memory, f"{options.gpus} GPUs in {nodes}, as given")
+        machines = f"{options.nodes} machine{'s' if options.nodes > 1 else ''}"
+        return PlannedCluster(options.gpus, options.nodes, True, memory, f"{options.gpus} GPUs in {machines}, as given")
     if params.cluster.address or os.environ.get("RAY_ADDRESS"):
         from pipelines.adapters.ray import joined_resources, session
 
@@ -128,13 +128,12 @@ def _this_machine(params: Params, memory: float | None) -> PlannedCluster:
     return PlannedCluster(workers, 1, False, memory, f"{workers} workers on the CPU of this machine")
 
 
-def _to_json(stage: StageEstimate) -> Mapping[str, Any]:
-    names = (
-        "stage", "network", "size", "parameters", "steps", "activations", "memory", "times_from", "images_per_second",
-        "hours", "gpu_hours", "read_bytes", "checkpoint", "checkpoint_seconds", "young_steps", "most_useful_workers",
+def _to_json(stage: StageEstimate) -> dict[str, Any]:
+    """The fields of an estimate, and what follows from them."""
+    derived = (
+        "memory", "images_per_second", "hours", "gpu_hours", "read_bytes", "checkpoint_seconds", "young_steps",
+        "most_useful_workers",
     )  # fmt: skip
-    parts = {"data": stage.data, "batch": stage.batch, "state": stage.state, "times": stage.times}
-    return {
-        **{name: getattr(stage, name) for name in names},
-        **{name: part and dataclasses.asdict(part) for name, part in parts.items()},
-    }
+    fields = dataclasses.asdict(stage)
+    del fields["training"], fields["assumptions"]
+    return {**fields, **{name: getattr(stage, name) for name in derived}}

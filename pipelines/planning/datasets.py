@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -104,8 +105,14 @@ def _stored(task: str, params: Params, folder: Path) -> tuple[int | None, str]:
 
 def _recorded(task: str, folder: Path) -> int | None:
     """The size of a generated dataset in the run that git has recorded; None if there is none."""
-    lock = ROOT / LOCK
-    tree = YAML(typ="safe").load(lock.read_text(encoding="utf-8")) if lock.is_file() else {}
-    outs = (tree.get("stages") or {}).get(f"prepare@{task}", {}).get("outs", ())
+    outs = _recorded_stages().get(f"prepare@{task}", {}).get("outs", ())
     sizes = [out["size"] for out in outs if ROOT / out["path"] == folder]
     return int(sizes[0]) if sizes else None
+
+
+@cache
+def _recorded_stages() -> dict[str, Any]:
+    lock = ROOT / LOCK
+    tree = YAML(typ="safe").load(lock.read_text(encoding="utf-8")) if lock.is_file() else {}
+    stages: dict[str, Any] = tree.get("stages") or {}
+    return stages

@@ -29,7 +29,8 @@ from tcformer.tasks import PRETRAINING, TASKS, TaskSpec
 GPUS = (8, 16, 32, 64, 128, 256, 512)  # for which failures are simulated
 
 #: Where a speed comes from: a measured run, the user, or the multiplications of a network whose speed is known.
-Origin = Literal["measured", "given", "predicted", ""]
+Origin = Literal["measured", "given", "predicted", "not known"]
+_NOT_KNOWN: Origin = "not known"
 
 
 @dataclass(frozen=True)
@@ -121,12 +122,14 @@ class StageEstimate:
     @property
     def step_seconds(self) -> float | None:
         """Seconds of an optimiser step; None if no speed is known."""
-        return self.times and self.times.step(self.batch, self.gradients, self.assumptions.network)
+        if self.times is None:
+            return None
+        return self.times.step(self.batch, self.gradients, self.assumptions.network)
 
     @property
     def images_per_second(self) -> float | None:
         """Of all workers."""
-        return self.step_seconds and self.batch.global_batch / self.step_seconds
+        return None if self.step_seconds is None else self.batch.global_batch / self.step_seconds
 
     @property
     def checkpoint_seconds(self) -> float:
@@ -240,7 +243,7 @@ def _stage(
     batch = divided(training, cluster.workers, group)
     parameters = count_parameters(model)
     bf16 = training.precision == "bf16" or (training.precision == "auto" and cluster.gpus)
-    times, times_from = known.get(task, (None, ""))
+    times, times_from = known.get(task, (None, _NOT_KNOWN))
     return StageEstimate(
         stage="pretrain" if task == PRETRAINING else f"finetune@{task}",
         network=spec.network.backbone,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,7 +131,10 @@ def activation_bytes(model: nn.Module, images: int, size: tuple[int, int], bf16:
         batch = torch.empty(images, 3, *size)
         with kept, torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             output = functional_call(model, state, batch)
-            total = sum(storage.nbytes() for storage in kept.storages) + batch.nbytes
+            gc.collect()  # what only a cycle of references keeps
+            for value in state.values():  # of which operations have made views
+                kept.storages.pop(value.untyped_storage(), None)
+            total = batch.nbytes + sum(storage.nbytes() for storage in kept.storages)
         del output
     return total
 

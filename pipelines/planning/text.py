@@ -40,7 +40,7 @@ def _rows(cluster: PlannedCluster, stages: Sequence[StageEstimate]) -> list[tupl
     worker = "GPU" if cluster.gpus else "worker"
     limit = "" if cluster.memory is None else f" of {cluster.memory / _GIB:.0f}"
     read = " x ".join(["dataset", *([f"{cluster.nodes} machines"] if cluster.nodes > 1 else [])])
-    speeds = ", ".join(dict.fromkeys(stage.times_from for stage in stages if stage.times_from))
+    speeds = ", ".join(dict.fromkeys(stage.times_from for stage in stages if stage.times))
     timed = "predicted" if speeds else "no speed given"
     return [
         row("network", "parameters", lambda s: s.network),
