@@ -246,6 +246,24 @@ def experiments(arguments: tuple[str, ...]) -> None:
     main(arguments)
 
 
+@cli.command(short_help="Experiments side by side, and means over seeds.")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("-o", "--output", type=_FILE, help="Write .html, or else Markdown, instead of printing.")
+def compare(names: tuple[str, ...], output: Path | None) -> None:
+    """Put experiments side by side: results, differing parameters, curves; mean and spread where seeds alone differ.
+
+    NAME is a DVC experiment, a commit, or workspace; without one, everything that DVC has measured. The same as
+    python -m stages.experiments compare.
+
+    \b
+    tcformer compare
+    tcformer compare wholebody-tcformer wholebody-without-ctm -o compare.html
+    """
+    from stages.experiments import main
+
+    main(["compare", *names, *(["--output", str(output)] if output else [])])
+
+
 def run() -> int:
     """Run a command and return the exit status."""
     try:
