@@ -249,6 +249,8 @@ class Cluster(Strict):
 
 class Tracking(Strict):
     experiment: str  # MLflow experiment
+    registered_model: str | None = pydantic.Field(pattern=r"^[^/:]+$")  # <this>-<task> in the registry; null: in none
+    system_metrics: bool  # whether trainings record the load of the driver's machine
 
 
 class Params(Strict):

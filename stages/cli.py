@@ -178,6 +178,58 @@ def score(protocol: str, results: Path, annotations: Path, as_json: bool) -> Non
         print(f"{table.title}\n\n{table_to_markdown(table)}\n{note}")
 
 
+@cli.command(short_help="Predict memory, time and failures of a recipe on a cluster.")
+@click.option("--recipe", type=click.Choice(["sample", "paper"]), help="Whose trainings.  [default: of params.yaml]")
+@click.option("--gpus", type=click.IntRange(1), help="Of all machines.  [default: the joined Ray's, or this machine's]")
+@click.option("--nodes", type=click.IntRange(1), default=1, show_default=True, help="Machines, with --gpus.")
+@click.option("--memory", type=click.FloatRange(0, min_open=True), help="Of a GPU, GiB.")
+@click.option(
+    "--images-per-second",
+    multiple=True,
+    metavar="[TASK=]X",
+    help="Speed of one GPU in training, of the pretraining without TASK. Other tasks follow by their multiplications.",
+)
+@click.option("--measure", is_flag=True, help="Measure the speed by a short run of the networks on this machine.")
+@click.option("--samples", multiple=True, metavar="TASK=N", help="Training samples, where no dataset is prepared.")
+@click.option(
+    "--mtbf",
+    type=click.FloatRange(0),
+    default=50_000.0,
+    show_default=True,
+    help="Hours of a GPU to a failure; 0: none.",
+)
+@click.option("--restart", type=click.FloatRange(0), default=120.0, show_default=True, help="Seconds after a failure.")
+@click.option(
+    "--store-speed", type=click.FloatRange(0, min_open=True), default=200.0, show_default=True, help="MB/s, to write."
+)
+@click.option(
+    "--network", type=click.FloatRange(0, min_open=True), default=10.0, show_default=True, help="GB/s between workers."
+)
+@click.option(
+    "--overhead",
+    type=click.FloatRange(0),
+    default=0.1,
+    show_default=True,
+    help="Seconds of any micro batch.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def plan(**options: Any) -> None:  # noqa: ANN401 - as above
+    """Predict what each training of a recipe needs on a cluster, before anything runs.
+
+    Steps, memory, hours, bytes from the store, checkpoints, and the share of time that remains with failures. Each
+    row says whether its numbers are counted, given, measured or predicted.
+
+    \b
+    tcformer plan --measure
+    tcformer plan --recipe paper --gpus 8 --memory 80 --images-per-second 900
+    tcformer plan --recipe paper --gpus 64 --nodes 8 --images-per-second imagenet=900 --images-per-second mesh=700
+    """
+    from pipelines.planning.command import PlanOptions
+    from pipelines.planning.command import plan as planned
+
+    print(planned(PlanOptions(**options)), end="")
+
+
 @cli.command(
     short_help="The paper's experiments by name.",
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
@@ -193,6 +245,24 @@ def experiments(arguments: tuple[str, ...]) -> None:
     from stages.experiments import main
 
     main(arguments)
+
+
+@cli.command(short_help="Experiments side by side, and means over seeds.")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("-o", "--output", type=_FILE, help="Write .html, or else Markdown, instead of printing.")
+def compare(names: tuple[str, ...], output: Path | None) -> None:
+    """Put experiments side by side: results, differing parameters, curves; mean and spread where seeds alone differ.
+
+    NAME is a DVC experiment, a commit, or workspace; without one, everything that DVC has measured. The same as
+    python -m stages.experiments compare.
+
+    \b
+    tcformer compare
+    tcformer compare wholebody-tcformer wholebody-without-ctm -o compare.html
+    """
+    from stages.experiments import main
+
+    main(["compare", *names, *(["--output", str(output)] if output else [])])
 
 
 cli.add_command(keypoints)

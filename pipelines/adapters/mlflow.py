@@ -13,10 +13,11 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from enum import Enum, auto
 from numbers import Real
@@ -30,6 +31,7 @@ from filelock import FileLock, Timeout
 from pipelines.execution import Execution
 from pipelines.layout import home
 from pipelines.redaction import redacted
+from tcformer.files import sha256_of_file
 
 FLUSH_SECONDS = 20.0  # how long a stage that is done waits for a slow server
 DEAD_SECONDS = 4.5  # how long it waits for a server that does not answer at all
@@ -45,9 +47,19 @@ JOURNAL = "tcformer.journal"  # the tag by which a journal that is sent again fi
 EXECUTION = "tcformer.execution"  # the tag of the parent run of an execution of the graph
 SHARED_TAGS = ("recipe", "git.revision", "dvc.experiment")  # of all stages of an execution
 PARENT = "mlflow.parentRunId"
+WEIGHTS = "tcformer.weights"  # the tag of a logged model: SHA-256 of its file
+LOADER = "pipelines.prediction.serving"  # the module by which MLflow loads a logged model
+SYSTEM_SECONDS = 10.0  # between two measurements of the machine
 KIND = "mlflow.experimentKind"  # without it, MLflow opens an experiment on a page for language models
 
 Mode = Literal["begin", "continue", "add"]
+
+#: Columns of what a logged model takes for a picture and returns for it: type, and levels of nested lists.
+INPUT_COLUMNS = {"image": ("binary", 0), "boxes": ("double", 2)}
+_POINTS = {"boxes": ("double", 2), "points": ("double", 3), "scores": ("double", 2)}
+_CLASSES = {"boxes": ("double", 2), "classes": ("long", 2), "titles": ("string", 2), "scores": ("double", 2)}
+_BODIES = {"rotations": ("double", 4), "shape": ("double", 2), "camera": ("double", 2), "joints": ("double", 3)}
+OUTPUT_COLUMNS = {"imagenet": _CLASSES, "wholebody": _POINTS, "face": _POINTS, "mesh": _POINTS | _BODIES}
 
 
 @dataclass(frozen=True)
@@ -142,6 +154,7 @@ class Run:
             records and keeps both in any case, so that a later stage does not stretch a training's duration.
         datasets: that the run reads.
         execution: of the graph; a new run becomes a child of its run.
+        watches_machine: whether the load of this machine is recorded, as MLflow's system metrics.
     """
 
     def __init__(
@@ -156,6 +169,7 @@ class Run:
         mode: Mode = "continue",
         datasets: Sequence[DatasetUsed] = (),
         execution: Execution | None = None,
+        watches_machine: bool = False,
     ) -> None:
         journals.mkdir(parents=True, exist_ok=True)
         self._leftovers = sorted(journals.glob("*.jsonl"))
@@ -184,6 +198,10 @@ class Run:
         )
         self._thread = threading.Thread(target=self._send, name="mlflow", daemon=True)
         self._thread.start()
+        self._ended = threading.Event()
+        self._watch = threading.Thread(target=self._watch_machine, name="system metrics", daemon=True)
+        if watches_machine:
+            self._watch.start()
 
     def metrics(self, values: Mapping[str, object], step: int = 0) -> None:
         """Record the finite numbers among `values`.
@@ -203,11 +221,26 @@ class Run:
         modified = path.stat().st_mtime_ns if path.exists() else None
         self._write({"do": "artifact", "path": str(path.absolute()), "folder": folder, "modified": modified})
 
+    def model(self, path: Path, task: str, registered: str | None = None) -> None:
+        """Record a weights file as a model that MLflow can load and serve. The file must stay as for `artifact`.
+
+        Args:
+            path: the safetensors file.
+            task: what the network predicts.
+            registered: name in the model registry, of which it becomes a new version; None: it is not registered.
+        """
+        modified, sha256 = path.stat().st_mtime_ns, sha256_of_file(path)
+        about = {"path": str(path.absolute()), "modified": modified, "sha256": sha256}
+        self._write({"do": "model", "task": task, "registered": registered, **about})
+
     def close(self, status: str = "FINISHED") -> None:
         """End the run ("FINISHED", "FAILED" or "KILLED") and wait a little for the server to take everything.
 
         Files that have not been sent are copied beside the journal, because DVC and later trainings replace them.
         """
+        self._ended.set()
+        if self._watch.is_alive():  # it must not write to a journal that has been sent and removed
+            self._watch.join()
         self._write({"do": "close", "status": status, "time": _now()})
         self._closing.set()
         started = time.monotonic()
@@ -230,6 +263,18 @@ class Run:
     def _write(self, record: dict[str, Any]) -> None:
         with self._lock, self._path.open("a", encoding="utf-8") as journal:
             journal.write(json.dumps(record) + "\n")
+
+    def _watch_machine(self) -> None:
+        """Body of the thread that measures the machine."""
+        started, monitors = time.monotonic(), _monitors()
+        while not self._ended.wait(SYSTEM_SECONDS):
+            found: dict[str, object] = {}
+            for monitor in monitors:
+                monitor.collect_metrics()
+                found |= monitor.aggregate_metrics()
+                monitor.clear_metrics()
+            values = {f"system/{name}": value for name, value in found.items()}
+            self.metrics(values, int(time.monotonic() - started))
 
     def _send(self) -> None:
         """Body of the sending thread: earlier journals first, then this one until it is closed."""
@@ -298,7 +343,7 @@ def _keep_files(journal: Path, sent: int) -> None:
         (folder / SENT).write_text(str(sent), encoding="utf-8")
         for number, line in enumerate(journal.read_bytes().split(b"\n")):
             record = _parsed(line)
-            if number >= sent and record and record["do"] == "artifact" and Path(record["path"]).is_file():
+            if number >= sent and record and "path" in record and Path(record["path"]).is_file():
                 copy = folder / str(number) / Path(record["path"]).name
                 copy.parent.mkdir(exist_ok=True)
                 shutil.copyfile(record["path"], copy)
@@ -355,6 +400,20 @@ def _import_mlflow() -> ModuleType:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     module: ModuleType = mlflow
     return module
+
+
+def _monitors() -> list[Any]:
+    """MLflow's measurements of this machine: CPU, memory, disks, network, and GPUs if it can."""
+    _import_mlflow()
+    from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+    from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
+    from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
+    from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
+
+    monitors = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
+    with suppress(ImportError, RuntimeError):  # no driver, or no package to ask it
+        monitors.append(GPUMonitor())
+    return monitors
 
 
 def _is_refused(error: Exception) -> bool:
@@ -430,6 +489,7 @@ class _Sender:
             "open": self._open,
             "headlines": self._headlines,
             "artifact": self._artifact,
+            "model": self._model,
             "close": self._close,
         }
         send[name](**first)
@@ -571,17 +631,71 @@ class _Sender:
             self._end_parent(parent, time)
 
     def _artifact(self, path: str, folder: str, modified: int | None = None) -> None:
+        if file := self._file(path, modified):
+            with self._pulse.busy():
+                self._each(lambda some: self._client.log_artifact(self._run, some[0], folder or None), [str(file)])
+
+    def _file(self, path: str, modified: int | None) -> Path | None:
+        """The file of the present record, or its copy; None if it has been sent, or is set aside."""
         kept = _files_of(self._path)
         if (kept / SENT).is_file() and self.lines < int((kept / SENT).read_text(encoding="utf-8")):
-            return
+            return None
         file = kept / str(self.lines) / Path(path).name
-        if not file.is_file():
-            file = Path(path)
-            if not file.is_file() or (modified is not None and file.stat().st_mtime_ns != modified):
-                self._set_aside(path, "the file has been replaced or removed")
-                return
+        if file.is_file():
+            return file
+        file = Path(path)
+        if not file.is_file() or (modified is not None and file.stat().st_mtime_ns != modified):
+            self._set_aside(path, "the file has been replaced or removed")
+            return None
+        return file
+
+    def _model(self, path: str, task: str, registered: str | None, modified: int, sha256: str) -> None:
+        """Log a model, once for each run and file, and register it, once for each model.
+
+        A server of an older version, which knows no logged models, gets the file alone.
+        """
+        file = self._file(path, modified)
+        if file is None:
+            return
         with self._pulse.busy():
-            self._each(lambda some: self._client.log_artifact(self._run, some[0], folder or None), [str(file)])
+            try:
+                logged = self._client.search_logged_models(
+                    [self._experiment], filter_string=f"source_run_id = '{self._run}'"
+                )
+            except Exception as error:
+                if getattr(error, "error_code", "") != "ENDPOINT_NOT_FOUND":
+                    raise
+                self._client.log_artifact(self._run, str(file))
+                return
+            ready = [m.model_id for m in logged if m.tags.get(WEIGHTS) == sha256 and m.status.name == "READY"]
+            model = ready[0] if ready else self._log_model(file, task, sha256)
+            if registered:
+                self._register(registered, model)
+
+    def _log_model(self, file: Path, task: str, sha256: str) -> str:
+        from mlflow.entities import LoggedModelOutput
+
+        tags = {WEIGHTS: sha256, KEY: self._tags[KEY]}
+        created = self._client.create_logged_model(self._experiment, task, self._run, tags, model_type=task)
+        model: str = created.model_id
+        with tempfile.TemporaryDirectory() as folder:
+            _write_model(Path(folder), file, task, model, self._run)
+            self._client.log_model_artifacts(model, folder)
+        self._client.log_outputs(self._run, [LoggedModelOutput(model, 0)])
+        self._client.finalize_logged_model(model, "READY")
+        return model
+
+    def _register(self, name: str, model: str) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        source = f"models:/{model}"
+        if not any(version.source == source for version in self._client.search_model_versions(f"name = '{name}'")):
+            self._client.create_model_version(name, source, self._run, model_id=model)
 
     def _close(self, status: str, time: int | None = None) -> None:
         if not self._ends:
@@ -633,6 +747,34 @@ class _Sender:
         self._reported.add(once or text)
 
 
+def _write_model(folder: Path, weights: Path, task: str, model: str, run: str) -> None:
+    """Write what MLflow loads: a copy of the weights file, and `MLmodel`, which describes it.
+
+    It names no Python packages to install: what serves it is the environment of this project.
+    """
+    import mlflow.pyfunc
+    from mlflow.models import Model, ModelSignature
+
+    inputs, outputs = _schema(INPUT_COLUMNS, ("image",)), OUTPUT_COLUMNS.get(task)
+    signature = ModelSignature(inputs, _schema(outputs, tuple(outputs)) if outputs else None)
+    described = Model(model_id=model, run_id=run, signature=signature)
+    mlflow.pyfunc.add_to_model(described, loader_module=LOADER, data=weights.name)
+    described.save(folder / "MLmodel")
+    shutil.copyfile(weights, folder / weights.name)
+
+
+def _schema(columns: Mapping[str, tuple[str, int]], required: Sequence[str]) -> Any:  # noqa: ANN401 - MLflow's
+    from mlflow.types.schema import Array, ColSpec, DataType, Schema
+
+    specs = []
+    for name, (kind, levels) in columns.items():
+        type_ = DataType[kind]
+        for _ in range(levels):
+            type_ = Array(type_)
+        specs.append(ColSpec(type_, name, required=name in required))
+    return Schema(specs)
+
+
 def _metric_name(item: object) -> str:
     """Name of a metric; "" for a parameter, a tag or a file."""
     from mlflow.entities import Metric
@@ -666,6 +808,7 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
             "metrics": _form_of_metrics,
             "headlines": _Sender._headlines,
             "artifact": _Sender._artifact,
+            "model": _Sender._model,
             "close": _Sender._close,
         }
         method = forms[record["do"]]

@@ -113,6 +113,13 @@ def address_of_session() -> str:
     return str(ray.get_runtime_context().gcs_address)
 
 
+def joined_resources() -> tuple[int, int]:
+    """Number of machines and of GPUs of the joined Ray."""
+    import ray
+
+    return sum(node["Alive"] for node in ray.nodes()), int(ray.cluster_resources().get("GPU", 0))
+
+
 def uses_gpus() -> bool:
     """Whether the joined Ray has GPUs; it does not matter where there is no Ray."""
     if runs_locally():

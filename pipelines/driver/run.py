@@ -17,7 +17,7 @@ from pipelines.driver.progress import TrainingProgress
 from pipelines.driver.stored import unfinished_with_other_inputs, write_inputs
 from pipelines.execution import current_execution, experiment_name
 from pipelines.headlines import write_headline
-from pipelines.layout import Layout
+from pipelines.layout import WEIGHTS, Layout
 from pipelines.params import Cluster, Params, spec_to_json
 from pipelines.process import Interrupted, noted_interrupts, runs_locally
 from pipelines.provenance import cpu, git_revision, versions
@@ -91,8 +91,12 @@ def run(plan: TrainingPlan, params: Params, out: Path, fresh: bool = False) -> N
             options = json.loads(spec_to_json(plan.task))
             provenance = {"training": plan.key, "data": plan.data.sha256, "options": options, **machine}
             write_outputs(finished, out, provenance)
+            task, registered = plan.task.name, params.tracking.registered_model
             for path in sorted(out.iterdir()):
-                tracked.artifact(path)
+                if path.name == WEIGHTS:
+                    tracked.model(path, task, registered and f"{registered}-{task}")
+                else:
+                    tracked.artifact(path)
 
 
 @contextmanager
@@ -140,6 +144,7 @@ def _recorded(
         mode="begin" if begins else "continue",
         datasets=[dataset_used(plan.data, f"{params.recipe}/{plan.task.name}", "training")],
         execution=current_execution(),
+        watches_machine=params.tracking.system_metrics,
     )
     status = "FAILED"
     try:

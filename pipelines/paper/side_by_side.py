@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from tcformer.errors import UserError
 from tcformer.tables import Cell, Table
 from tcformer.tasks import TASKS
 
+_SEED = ".training.seed"  # ends the names of the parameters by which experiments of a group differ
+_NO_RESULT = ("cluster.", "tracking.")  # begin the names of parameters that change no result
 _MOST_CURVES = 4  # in one pair of axes: the page has four colours
 
 
@@ -35,7 +39,7 @@ def side_by_side(names: Sequence[str], states: Sequence[Mapping[str, Any]], repo
     return Report(
         "TCFormer, experiments side by side",
         (
-            Section("Results", (_results(chosen), _differences(chosen))),
+            Section("Results", (_results(chosen), *_spreads(chosen), _differences(chosen))),
             Section("Training", curves, f"{note}Curves are missing where DVC has no file of the training."),
         ),
     )
@@ -85,6 +89,44 @@ def _results(chosen: Mapping[str, Mapping[str, Any]]) -> Table:
         rows.append((stage, measure, *("-" if value is None else f"{value:.4g}" for value in found)))
     note = "The measures are those of metrics/<recipe>/ (docs/measures.md). -: not measured."
     return Table("What was measured", ("stage", "measure", *chosen), tuple(rows), _align(chosen), note=note)
+
+
+def _spreads(chosen: Mapping[str, Mapping[str, Any]]) -> list[Table]:
+    """A table of means and standard deviations, with a column for each group that differs by seeds alone; [] if none.
+
+    Experiments of the same seeds, as a commit and an unchanged workspace, are no group.
+    """
+    groups: dict[tuple[tuple[str, str], ...], dict[tuple[str, ...], str]] = {}
+    for name, state in chosen.items():
+        params = [(key, value) for key, value in _flat(_params(state)) if not key.startswith(_NO_RESULT)]
+        seeds = tuple(value for key, value in params if key.endswith(_SEED))
+        settings = tuple((key, value) for key, value in params if not key.endswith(_SEED))
+        groups.setdefault(settings, {}).setdefault(seeds, name)
+    columns = {
+        _common_name(tuple(names.values())): [_headlines(chosen[name]) for name in names.values()]
+        for names in groups.values()
+        if len(names) > 1
+    }
+    keys = dict.fromkeys(key for group in columns.values() for of_one in group for key in of_one)
+    rows: list[tuple[Cell, ...]] = []
+    for stage, measure in keys:
+        found = ([of_one.get((stage, measure)) for of_one in group] for group in columns.values())
+        rows.append((stage, measure, *map(_spread, found)))
+    note = "Experiments that differ by the seeds of their trainings alone: mean ± standard deviation (n - 1)."
+    table = Table("Over seeds", ("stage", "measure", *columns), tuple(rows), _align(columns), note=note)
+    return [table] if columns else []
+
+
+def _common_name(names: Sequence[str]) -> str:
+    """The first of names such as "small-seed0" and "small-seed1" without its seed, and their number."""
+    return f"{re.sub(r'[-_ ]*(seed)?[-_ ]*[0-9]+$', '', names[0]) or names[0]} ({len(names)} seeds)"
+
+
+def _spread(found: Sequence[float | None]) -> str:
+    values = [value for value in found if value is not None]
+    if len(values) < 2:
+        return f"{values[0]:.4g}" if values else "-"
+    return f"{statistics.fmean(values):.4g} ± {statistics.stdev(values):.2g}"
 
 
 def _differences(chosen: Mapping[str, Mapping[str, Any]]) -> Table:

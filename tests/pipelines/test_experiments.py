@@ -445,8 +445,9 @@ def test_the_page_is_current() -> None:
     assert named and select(named, EXPERIMENTS)
 
 
-def state_of(name: str, lr: float, body_ap: float) -> dict[str, Any]:
-    params = {"recipe": "sample", "sample": {"finetune": {"wholebody": {"lr": lr, "seed": 0}}}}
+def state_of(name: str, lr: float, body_ap: float, seed: int = 0, workers: int = 2) -> dict[str, Any]:
+    training = {"lr": lr, "training": {"seed": seed}}
+    params = {"recipe": "sample", "sample": {"finetune": {"wholebody": training}}, "cluster": {"workers": workers}}
     return {
         "rev": "0123456789abcdef",
         "name": name,
@@ -478,3 +479,15 @@ def test_experiments_side_by_side(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert "| stage | measure | slow |" in to_markdown(side_by_side(["slow"], states, tmp_path))
     with pytest.raises(UserError, match="expected one of fast, slow, workspace"):
         side_by_side(["quick"], states, tmp_path)
+
+
+def test_seeds_become_a_mean_and_a_spread(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("dvc.api.read", lambda *place, **where: "step,epoch,val_loss\n8,1,0.5\n")
+    small = [state_of(f"small-seed{seed}", 0.002, 0.3 + 0.01 * seed, seed) for seed in (0, 1, 2)]
+    other = state_of("other", 0.001, 0.2, seed=1)
+    again = state_of("again", 0.001, 0.2, seed=1, workers=8)  # the same, elsewhere
+    markdown = to_markdown(side_by_side((), [*small, other, again], tmp_path))
+    assert "| stage | measure | small (3 seeds) |" in markdown
+    assert "| evaluate-wholebody | body_AP | 0.31 ± 0.01 |" in markdown
+    assert "| small-seed0 | small-seed1 | small-seed2 | other | again |" in markdown, "each alone as well"
+    assert "seeds" not in to_markdown(side_by_side((), [small[0], other, again], tmp_path))

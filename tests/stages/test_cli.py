@@ -184,6 +184,17 @@ def test_experiments_are_passed_on() -> None:
     assert result.exit_code == 0 and "wholebody-tcformer" in result.output
 
 
+def test_compare_is_that_of_the_experiments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from pipelines.paper import dvc_experiments
+
+    monkeypatch.setattr(dvc_experiments, "all_states", lambda root: [])
+    assert "# TCFormer, experiments side by side" in call("compare")
+    call("compare", "-o", tmp_path / "page.html")
+    assert (tmp_path / "page.html").read_text().startswith("<!")
+    with pytest.raises(UserError, match="experiment 'none'"):
+        call("compare", "none")
+
+
 def test_a_usage_error_has_the_status_2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["tcformer", "predict", "photo.jpg"])
     assert run() == 2

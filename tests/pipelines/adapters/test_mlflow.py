@@ -1,5 +1,6 @@
 """The journal between the stages and MLflow: nothing is lost when the server is away or a line is cut short."""
 
+import base64
 import json
 import os
 import re
@@ -9,17 +10,21 @@ import sqlite3
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
+import tcformer
 from pipelines.adapters import mlflow as tracking
 from pipelines.execution import Execution
 from tests.conftest import Workplace
+from tests.tcformer.inference.test_predictor import weights
 
 NOBODY = "http://127.0.0.1:9"  # nothing listens there
 
@@ -481,3 +486,134 @@ def test_the_database_of_a_repository_with_special_letters_in_its_path(
     assert tracking._artifacts_place(tracking.default_uri()) == (folder / "mlruns").as_uri()
     # MLflow makes an empty folder for the address as it is written; the database is not in it.
     assert list(tmp_path.rglob("*.db")) == [folder / "mlflow.db"]
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Path:
+    """The weights file of a tiny network for faces."""
+    return weights(tmp_path, "face", {"input_size": [64, 64]})
+
+
+def test_a_network_is_a_model_that_mlflow_loads(database: Path, tmp_path: Path, network: Path, samples: Path) -> None:
+    """In every run once, however often its result is taken; in the registry once as well."""
+    for _ in range(2):
+        run = opened(tmp_path / "journals")
+        run.model(network, "face", "people-face")
+        run.close()
+    [(model,)] = rows(database, "select model_id from logged_models where status = 2")
+    assert rows(database, "select name, version from model_versions") == [("people-face", 1)]
+    folder = next((tmp_path / "mlruns").rglob("MLmodel")).parent
+    assert sorted(path.name for path in folder.iterdir()) == ["MLmodel", network.name], "no pickle and no code"
+
+    import mlflow
+
+    mlflow.set_tracking_uri(tracking.tracking_uri())
+    photo = (samples / "persons/astronaut.png").read_bytes()
+    for address in (f"models:/{model}", "models:/people-face/1"):
+        loaded = mlflow.pyfunc.load_model(address)
+        [found] = loaded.predict(pd.DataFrame({"image": [photo]}))
+        np.testing.assert_allclose(found["points"], tcformer.Predictor.load(network)(photo_of(samples)).points)
+    assert [column.name for column in loaded.metadata.signature.outputs] == list(tracking.OUTPUT_COLUMNS["face"])
+
+
+def photo_of(samples: Path) -> Path:
+    return samples / "persons/astronaut.png"
+
+
+def test_a_network_that_is_replaced_before_the_server_is_back(
+    database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: Path
+) -> None:
+    alive, content = tracking.tracking_uri(), network.read_bytes()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", NOBODY)
+    run = opened(tmp_path / "journals")
+    run.model(network, "face")
+    run.close()
+    network.write_bytes(b"other")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", alive)
+    opened(tmp_path / "journals", key="training-2").close()
+    (recorded,) = (tmp_path / "mlruns").rglob(network.name)
+    assert recorded.read_bytes() == content
+    assert rows(database, "select count(*) from logged_models") == [(1,)]
+    assert rows(database, "select count(*) from registered_models") == [(0,)]
+
+
+def test_a_server_without_logged_models_gets_the_file(
+    database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: Path
+) -> None:
+    module = tracking._import_mlflow()
+    from mlflow.protos.databricks_pb2 import ENDPOINT_NOT_FOUND
+
+    def unknown(*arguments: Any, **options: Any) -> None:
+        raise module.MlflowException("no such path", error_code=ENDPOINT_NOT_FOUND)
+
+    monkeypatch.setattr(module.MlflowClient, "search_logged_models", unknown)
+    run = opened(tmp_path / "journals")
+    run.model(network, "face", "people-face")
+    run.close()
+    (recorded,) = (tmp_path / "mlruns").rglob(network.name)
+    assert recorded.parent.name == "artifacts"
+    assert rows(database, "select status from runs") == [("FINISHED",)]
+
+
+def test_a_model_takes_less_than_a_second(database: Path, tmp_path: Path, network: Path) -> None:
+    import mlflow.pyfunc  # noqa: F401 - what a training's thread has imported long before its end
+
+    run = opened(tmp_path / "journals")
+    run.metrics({"loss": 1.0}, step=1)
+    wait_for(lambda: steps(database) == [1])
+    started = time.monotonic()
+    run.model(network, "face")
+    run.close()
+    assert time.monotonic() - started < 3, "about 0.2 s without the load of other tests"
+
+
+def test_the_load_of_the_machine(database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "SYSTEM_SECONDS", 0.05)
+    run = opened(tmp_path / "journals", watches_machine=True)
+    query = "select key from metrics where key like 'system/%'"
+    wait_for(lambda: ("system/cpu_utilization_percentage",) in rows(database, query))
+    run.close()
+    assert list((tmp_path / "journals").iterdir()) == [], "nothing is written after the end"
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_a_network_is_served(database: Path, tmp_path: Path, network: Path, samples: Path) -> None:
+    """As docs/mlflow.md says, from the registry."""
+    run = opened(tmp_path / "journals")
+    run.model(network, "face", "people-face")
+    run.close()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/people-face/1", "-p", str(port)]
+    root = str(Path(__file__).resolve().parents[3])
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen(
+            [*command, "-h", "127.0.0.1", "--env-manager", "local"],
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": root, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        )
+    try:
+        content = base64.b64encode(photo_of(samples).read_bytes()).decode()
+        body = json.dumps({"dataframe_records": [{"image": content}]}).encode()
+        address = f"http://127.0.0.1:{port}/invocations"
+        request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
+        answers: list[dict] = []
+
+        def answered() -> bool:
+            assert server.poll() is None, (tmp_path / "log").read_text()
+            try:
+                with urllib.request.urlopen(request, timeout=60) as response:
+                    answers.append(json.load(response))
+            except (urllib.error.URLError, ConnectionError):
+                return False
+            return True
+
+        wait_for(answered)
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(timeout=30)
+    [found] = answers[0]["predictions"]
+    np.testing.assert_allclose(found["points"], tcformer.Predictor.load(network)(photo_of(samples)).points, atol=1e-3)

@@ -1,0 +1,32 @@
+"""What `dvc plots` draws: for each task curves of loss and validation, and bars by part, from columns that exist."""
+
+from __future__ import annotations
+
+import pytest
+from ruamel.yaml import YAML
+
+from pipelines.layout import Layout
+from tcformer.tasks import TASKS
+from tests.imports import ROOT
+
+
+def drawn() -> dict[str, set[str]]:
+    """File -> its columns in dvc.yaml's plots."""
+    plots = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["plots"]
+    columns: dict[str, set[str]] = {}
+    for plot in plots:
+        for options in plot.values():
+            for file, column in options["y"].items():
+                columns.setdefault(file, set()).update((column, options["x"]))
+    return columns
+
+
+@pytest.mark.parametrize("task", list(TASKS))
+def test_each_task_is_drawn(task: str) -> None:
+    layout, columns = Layout("${recipe}", ROOT), drawn()
+    training = layout.training(task).relative_to(ROOT).as_posix()
+    assert columns[f"{training}/training.csv"] == {"loss", "step"}
+    measure = TASKS[task].part("task").TASK.validation_measure.name
+    assert columns[f"{training}/validation.csv"] == {"val_loss", f"val_{measure}", "step"}
+    parts = layout.run("evaluate", task).relative_to(ROOT).as_posix()
+    assert columns[f"{parts}/parts.csv"] == {"part", "value"}
