@@ -166,7 +166,9 @@ def _comment(model: Any, name: str) -> str:
         assert isinstance(tree, ast.ClassDef)
         for node, following in zip_longest(tree.body, tree.body[1:]):
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == name:
-                above = takewhile(lambda line: line.startswith("#:"), map(str.strip, reversed(lines[: node.lineno - 1])))
+                above = takewhile(
+                    lambda line: line.startswith("#:"), map(str.strip, reversed(lines[: node.lineno - 1]))
+                )
                 text = " ".join(line.lstrip("#: ") for line in reversed(list(above)))
                 behind = lines[(node.end_lineno or node.lineno) - 1][node.end_col_offset :]
                 return text or behind.strip().lstrip("# ") or _docstring(following)

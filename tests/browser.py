@@ -31,13 +31,13 @@ _OPTIONS = (
     "--remote-debugging-pipe",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # a page that needs another host has a problem
 )
-# Attributes and styles that decide what is wider than the window are read once fonts and pictures are there.
-_FAULTS = """(() => {
+# A phone lays out a page that does not ask for its width as one of 980 pixels.
+_FAULTS = """(asked => {
   const broken = [...document.images].filter(image => image.checkVisibility() && !(image.complete && image.naturalWidth))
     .map(image => `picture not loaded: ${image.src.slice(0, 120)}`);
   const [wide, window] = [document.documentElement.scrollWidth, document.documentElement.clientWidth];
-  return wide > window ? [...broken, `${wide} pixels wide in a window of ${window}`] : broken;
-})()"""
+  return wide > window || window > asked ? [...broken, `${Math.max(wide, window)} pixels wide, not ${asked}`] : broken;
+})"""
 
 
 class Page:
@@ -49,6 +49,7 @@ class Page:
         self._session: str | None = None
         self._rest = b""
         self._loaded = False
+        self._width = 0
         self.problems: list[str] = []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
@@ -105,6 +106,7 @@ class Page:
     def open(self, url: str, width: int = 1280, height: int = 900) -> None:
         """Open `url` in a window of this size, and wait until it has loaded and settled."""
         self.problems.clear()
+        self._width = width
         self._loaded = False
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
@@ -134,7 +136,9 @@ class Page:
         """Press keys of the keyboard, such as `Tab` and `ArrowLeft`."""
         for key in keys:
             text = {"text": key} if len(key) == 1 else {}
-            code = {"Tab": 9, "Enter": 13, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}.get(key, 0)
+            code = {"Tab": 9, "Enter": 13, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}.get(
+                key, 0
+            )
             for kind in ("keyDown", "keyUp"):
                 self.call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code, **text)
 
@@ -146,7 +150,7 @@ class Page:
 
     def faults(self) -> list[str]:
         """What is wrong with the page: problems, pictures that are not loaded, and a page wider than its window."""
-        return [*self.problems, *self.evaluate(_FAULTS)]
+        return [*self.problems, *self.evaluate(f"{_FAULTS}({self._width})")]
 
     def screenshot(self, path: Path, quality: int | None = None) -> None:
         """Write what the window shows: a PNG, or a JPEG of this quality."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import sys
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import click
 import pytest
@@ -81,7 +83,10 @@ def heading_names(path: Path) -> set[str]:
     """The anchors that a repository host and mkdocs give a page's headings."""
     text = re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", re.sub(r"\]\([^)]*\)", "]", title)).strip().lower().replace(" ", "-") for title in titles}
+    return {
+        re.sub(r"[^\w\- ]", "", re.sub(r"\]\([^)]*\)", "]", title)).strip().lower().replace(" ", "-")
+        for title in titles
+    }
 
 
 @pytest.mark.parametrize("path", PAGES, ids=name_of)
@@ -106,16 +111,16 @@ def test_parameters_in_commands_exist(path: Path) -> None:
 
 @pytest.mark.parametrize("path", PAGES, ids=name_of)
 def test_commands_of_tcformer_have_the_options_that_pages_give_them(path: Path) -> None:
-    from stages.cli import main
+    from stages.cli import cli
 
     for command in commands(path):
         if not re.match(r"tcformer \w", command):
             continue
-        node: click.Command = main
+        node: click.Command = cli
         words = command.split()[1:]
         while isinstance(node, click.Group) and words and words[0] in node.commands:
             node = node.commands[words.pop(0)]
-        assert node is not main, f"{name_of(path)}: {command}"
+        assert node is not cli, f"{name_of(path)}: {command}"
         known = {option for parameter in node.params for option in (*parameter.opts, *parameter.secondary_opts)}
         given = {word.split("=")[0] for word in words if re.match(r"--?[a-z]", word)}
         assert node.context_settings.get("ignore_unknown_options") or given <= known, f"{name_of(path)}: {command}"
@@ -136,6 +141,7 @@ def test_every_parameter_is_in_the_reference_with_its_meaning() -> None:
     found = all_parameters(tree)
     assert [f"{parameter.section}.{parameter.name}" for parameter in found if not parameter.meaning] == []
     named = {f"{parameter.section}.{parameter.name}".lstrip(".") for parameter in found}
+    named |= {parameter.section for parameter in found}  # a section can be null
 
     def leaves(node: object, name: str) -> list[str]:
         if not isinstance(node, dict) or not node:
@@ -143,13 +149,17 @@ def test_every_parameter_is_in_the_reference_with_its_meaning() -> None:
         return [leaf for key, below in node.items() for leaf in leaves(below, f"{name}.{key}".lstrip("."))]
 
     shared = {key: value for key, value in tree.items() if key not in ("sample", "paper")}
-    missing = [name for part in (shared, tree["sample"], tree["paper"]) for name in leaves(part, "") if name not in named]
+    missing = [
+        name for part in (shared, tree["sample"], tree["paper"]) for name in leaves(part, "") if name not in named
+    ]
     assert missing == []
 
 
 def test_the_reference_shows_types_limits_and_the_values_of_both_recipes() -> None:
     page = parameter_page(ROOT / "params.yaml")
-    assert "| `workers` | whole number, at least 1 | `2` | training processes; one GPU each where there are GPUs |" in page
+    assert (
+        "| `workers` | whole number, at least 1 | `2` | training processes; one GPU each where there are GPUs |" in page
+    )
     section = page.partition("## `pretrain.training.optimizer`")[2].partition("\n## ")[0]
     (rate,) = re.findall(r"\| `layer_decay` \| ([^|]+) \| ([^|]+) \|", section)
     assert rate == ("number or null, above 0, at most 1", "both `null`")
@@ -159,9 +169,7 @@ def test_the_reference_shows_types_limits_and_the_values_of_both_recipes() -> No
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built site; a warning fails the build."""
-    pytest.importorskip("mkdocs_material", reason="needs the packages of the extra `docs`") if not shutil.which(
-        "mkdocs", path=str(Path(sys.executable).parent)
-    ) else None
+    pytest.importorskip("material", reason="needs the packages of the extra `docs`")
     out = tmp_path_factory.mktemp("site")
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(out)],
@@ -176,18 +184,30 @@ def test_the_site_builds_without_warnings_and_needs_no_other_host(site: Path) ->
     pages = list(site.glob("**/*.html"))
     assert len(pages) > 30
     loaded = r'<(?:script|img|link|iframe)\b[^>]*?(?:src|href)="((?:https?:)?//[^"]+)"'
-    assert [(page.name, re.findall(loaded, text)) for page in pages if re.findall(loaded, text := page.read_text())] == []
+    assert [
+        (page.name, re.findall(loaded, text)) for page in pages if re.findall(loaded, text := page.read_text())
+    ] == []
     assert "training processes; one GPU each" in (site / "parameters.html").read_text()
     assert "Cluster tokens by density peaks" in (site / "api/kernels.html").read_text()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    """Serves files and logs nothing."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
 
 
 @pytest.mark.slow
 @needs_chromium
 def test_the_site_is_readable_in_a_browser_and_on_a_phone(site: Path, tmp_path: Path) -> None:
     pages = ("index", "quick-start", "results", "parameters", "models", "api/kernels", "api/tcformer", "model-cards")
-    with browser(tmp_path / "profile") as page:
+    handler = partial(QuietHandler, directory=str(site))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, browser(tmp_path / "profile") as page:
+        Thread(target=server.serve_forever, daemon=True).start()
         for width in (1280, 400):
             for name in pages:
-                page.open((site / f"{name}.html").as_uri(), width=width)
+                page.open(f"http://127.0.0.1:{server.server_port}/{name}.html", width=width)
                 assert page.faults() == [], f"{name} at {width} pixels"
                 assert page.evaluate("document.querySelectorAll('.md-content h1').length") >= 1
+        server.shutdown()
