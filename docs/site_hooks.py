@@ -36,8 +36,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     return config
 
 
-def _existing(entry: Any) -> Any:
-    (title, value), *_ = entry.items()
+def _existing(entry: dict[str, Any]) -> dict[str, Any] | None:
+    ((title, value),) = entry.items()
     if isinstance(value, list):
         return {title: [below for below in map(_existing, value) if below]}
     made = {*ELSEWHERE.values(), "parameters.md", *(page for page, _ in _notebooks())}

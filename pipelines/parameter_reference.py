@@ -31,8 +31,8 @@ dvc exp run -S sample.finetune.wholebody.training.optimizer.lr=2e-3   # change o
 dvc params diff                                                       # what differs from the last commit
 ```
 
-A parameter of a recipe is named `sample.<name>` or `paper.<name>`. *both* means the value of both recipes; - means that the
-recipe does not have this section.
+A parameter of a recipe is named `sample.<name>` or `paper.<name>`. *both* means the value of both recipes; - means that
+the recipe does not have this section.
 """
 _TYPES: dict[Any, str] = {int: "whole number", float: "number", bool: "true or false", str: "text", type(None): "null"}
 _LIMITS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
@@ -97,7 +97,7 @@ def all_parameters(tree: Mapping[str, Any]) -> list[Parameter]:
     ]
 
 
-def _parameters(section: Any, name: str, trees: list[Any]) -> Iterator[Parameter]:
+def _parameters(section: object, name: str, trees: list[Any]) -> Iterator[Parameter]:
     """The parameters of a section, then those of the sections in it."""
     model = _model(section)
     inner = []
@@ -112,19 +112,19 @@ def _parameters(section: Any, name: str, trees: list[Any]) -> Iterator[Parameter
         yield from _parameters(kind, below, trees)
 
 
-def _model(section: Any) -> Any:
+def _model(section: object) -> type[object]:
     """The class of a section, also inside `X | None`."""
     candidates = (section, *getattr(section, "__args__", ()))
     return next(candidate for candidate in candidates if inspect.isclass(candidate) and fields(candidate))
 
 
-def _element(kind: Any) -> Any:
+def _element(kind: object) -> object:
     """The type of the elements of `tuple[X, ...]`."""
     arguments = typing.get_args(kind)
     return arguments[0] if typing.get_origin(kind) is tuple and arguments else None
 
 
-def _type_text(kind: Any, model: Any, name: str) -> str:
+def _type_text(kind: object, model: type[object], name: str) -> str:
     info = getattr(model, "model_fields", {}).get(name)
     limits = [
         f"{words} {getattr(limit, key):g}"
@@ -135,7 +135,7 @@ def _type_text(kind: Any, model: Any, name: str) -> str:
     return ", ".join([_words(kind), *limits])
 
 
-def _words(kind: Any) -> str:
+def _words(kind: object) -> str:
     arguments = typing.get_args(kind)
     origin = typing.get_origin(kind)
     if origin is typing.Annotated:
@@ -151,7 +151,7 @@ def _words(kind: Any) -> str:
 
 
 @cache
-def _comment(model: Any, name: str) -> str:
+def _comment(model: type[object], name: str) -> str:
     """What the source of a class, or of one that it inherits from, says about a field.
 
     The text stands above the field after `#:`, behind it after `#`, or below it as a docstring.
@@ -166,10 +166,9 @@ def _comment(model: Any, name: str) -> str:
         assert isinstance(tree, ast.ClassDef)
         for node, following in zip_longest(tree.body, tree.body[1:]):
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == name:
-                above = takewhile(
-                    lambda line: line.startswith("#:"), map(str.strip, reversed(lines[: node.lineno - 1]))
-                )
-                text = " ".join(line.lstrip("#: ") for line in reversed(list(above)))
+                before = [line.strip() for line in reversed(lines[: node.lineno - 1])]
+                above = list(takewhile(lambda line: line.startswith("#:"), before))
+                text = " ".join(line.lstrip("#: ") for line in reversed(above))
                 behind = lines[(node.end_lineno or node.lineno) - 1][node.end_col_offset :]
                 return text or behind.strip().lstrip("# ") or _docstring(following)
     return ""
@@ -194,13 +193,13 @@ def _yaml_comment(trees: list[Any], section: str, name: str) -> str:
 _MISSING = object()
 
 
-def _node(tree: Any, section: str | None) -> Any:
+def _node(tree: object, section: str | None) -> object:
     for key in filter(None, (section or "").split(".")):
         tree = tree.get(key, _MISSING) if isinstance(tree, Mapping) else _MISSING
     return tree
 
 
-def _lookup(tree: Any, section: str | None, name: str) -> str:
+def _lookup(tree: object, section: str | None, name: str) -> str:
     """A value as text; - if it is not in the file."""
     node = _node(tree, section)
     value = node.get(name, _MISSING) if isinstance(node, Mapping) else _MISSING

@@ -33,11 +33,14 @@ _OPTIONS = (
 )
 # A phone lays out a page that does not ask for its width as one of 980 pixels.
 _FAULTS = """(asked => {
-  const broken = [...document.images].filter(image => image.checkVisibility() && !(image.complete && image.naturalWidth))
+  const loaded = image => image.complete && image.naturalWidth > 0;
+  const broken = [...document.images].filter(image => image.checkVisibility() && !loaded(image))
     .map(image => `picture not loaded: ${image.src.slice(0, 120)}`);
   const [wide, window] = [document.documentElement.scrollWidth, document.documentElement.clientWidth];
   return wide > window || window > asked ? [...broken, `${Math.max(wide, window)} pixels wide, not ${asked}`] : broken;
 })"""
+
+_KEYS = {"Tab": 9, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}  # Windows' codes
 
 
 class Page:
@@ -136,9 +139,7 @@ class Page:
         """Press keys of the keyboard, such as `Tab` and `ArrowLeft`."""
         for key in keys:
             text = {"text": key} if len(key) == 1 else {}
-            code = {"Tab": 9, "Enter": 13, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}.get(
-                key, 0
-            )
+            code = _KEYS.get(key, 0)
             for kind in ("keyDown", "keyUp"):
                 self.call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code, **text)
 

@@ -149,10 +149,8 @@ def test_every_parameter_is_in_the_reference_with_its_meaning() -> None:
         return [leaf for key, below in node.items() for leaf in leaves(below, f"{name}.{key}".lstrip("."))]
 
     shared = {key: value for key, value in tree.items() if key not in ("sample", "paper")}
-    missing = [
-        name for part in (shared, tree["sample"], tree["paper"]) for name in leaves(part, "") if name not in named
-    ]
-    assert missing == []
+    for part in (shared, tree["sample"], tree["paper"]):
+        assert [name for name in leaves(part, "") if name not in named] == []
 
 
 def test_the_reference_shows_types_limits_and_the_values_of_both_recipes() -> None:
@@ -184,9 +182,7 @@ def test_the_site_builds_without_warnings_and_needs_no_other_host(site: Path) ->
     pages = list(site.glob("**/*.html"))
     assert len(pages) > 30
     loaded = r'<(?:script|img|link|iframe)\b[^>]*?(?:src|href)="((?:https?:)?//[^"]+)"'
-    assert [
-        (page.name, re.findall(loaded, text)) for page in pages if re.findall(loaded, text := page.read_text())
-    ] == []
+    assert {page.name: found for page in pages if (found := re.findall(loaded, page.read_text("utf-8")))} == {}
     assert "training processes; one GPU each" in (site / "parameters.html").read_text()
     assert "Cluster tokens by density peaks" in (site / "api/kernels.html").read_text()
 
