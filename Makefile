@@ -9,7 +9,7 @@ TWO := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: repro verify test test-fast test-long check clean clean-checkpoints help
+.PHONY: repro verify test test-fast test-long check docs clean clean-checkpoints help
 
 repro: .venv/.installed  ## build the environment, then run the recipe named in params.yaml through DVC
 	$(BIN)/python -m pipelines.shared_ray -- $(BIN)/dvc repro
@@ -33,6 +33,9 @@ check: .venv/.installed  ## lint and type checks alone
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: .venv/.installed  ## the documentation as a site, site/index.html; python -m http.server -d site also searches
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 .venv/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 12) else \

@@ -12,7 +12,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 def test_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     named = set(re.findall(r"^make (\w+)", README, re.MULTILINE))
-    assert named == {"repro", "test", "verify"}
+    assert named == {"repro", "test", "verify", "docs"}
     assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in named)
 
 

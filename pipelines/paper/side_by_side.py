@@ -1,7 +1,8 @@
-"""Experiments side by side: what they measured, in which parameters they differ, and their curves."""
+"""Experiments side by side: what they measured, in which parameters they differ, bars by part, and their curves."""
 
 from __future__ import annotations
 
+import csv
 import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 from pipelines.layout import Layout
 from pipelines.paper.dvc_experiments import read_output
 from pipelines.report.numbers import parameter_text
-from pipelines.report.parts import Curve, Part, Report, Section
+from pipelines.report.parts import BarGroup, Bars, Curve, Part, Report, Section
 from pipelines.report.read import history_series, parse_history
 from tcformer.errors import UserError
 from tcformer.tables import Cell, Table
@@ -34,12 +35,15 @@ def side_by_side(names: Sequence[str], states: Sequence[Mapping[str, Any]], repo
         UserError: there is no experiment with a name.
     """
     chosen = _choose(names, states)
+    bars = tuple(chart for task in TASKS for chart in _bars(task, chosen, repository))
     curves = tuple(curve for task in TASKS for curve in _curves(task, chosen, repository))
     note = f"The first {_MOST_CURVES} experiments. " if len(chosen) > _MOST_CURVES else ""
+    by_part = Section("By part", bars, f"{note}Experiments are missing where DVC has no parts.csv of their evaluation.")
     return Report(
         "TCFormer, experiments side by side",
         (
             Section("Results", (_results(chosen), *_spreads(chosen), _differences(chosen))),
+            *((by_part,) if bars else ()),
             Section("Training", curves, f"{note}Curves are missing where DVC has no file of the training."),
         ),
     )
@@ -153,6 +157,19 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", parameter_text(value)
+
+
+def _bars(task: str, chosen: Mapping[str, Mapping[str, Any]], repository: Path) -> Iterator[Part]:
+    groups = []
+    for name, state in list(chosen.items())[:_MOST_CURVES]:
+        folder = Layout(_params(state).get("recipe", ""), repository).run("evaluate", task)
+        text = read_output((folder / "parts.csv").relative_to(repository).as_posix(), state, repository)
+        if text is not None:
+            rows = csv.DictReader(text.splitlines())
+            groups.append(BarGroup(name, tuple((row["part"], float(row["value"])) for row in rows)))
+    if groups:
+        report = TASKS[task].part("report")
+        yield Bars(f"{report.TITLE}: by part", getattr(report, "PART_MEASURE", "main measure"), tuple(groups))
 
 
 def _curves(task: str, chosen: Mapping[str, Mapping[str, Any]], repository: Path) -> Iterator[Part]:

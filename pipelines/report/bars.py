@@ -83,7 +83,7 @@ def lay_out_bars(bars: Bars) -> Chart:
             for number, (name, value) in enumerate(group.bars)
         ]
         groups.append(LaidOutGroup(group.name, x, tuple(placed)))
-        x += len(group.bars) * pitch + _GAP
+        x += max(len(group.bars) * pitch, _CHARACTER * 12 * len(group.name)) + _GAP  # room for its name too
     longest = max(len(name) for group in bars.drawn for name, _ in group.bars)
     return Chart(
         label=f"{bars.title}: {bars.y_label}",

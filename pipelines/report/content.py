@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pipelines.layout import Layout
 from pipelines.paper.comparison import MeasuredRun, paper_table, published
 from pipelines.params import Params
-from pipelines.report.measures import keypoints_section, tokens_section
+from pipelines.report.measures import keypoints_section, part_bars, tokens_section
 from pipelines.report.parts import Curve, Inspector, Part, Picture, Report, Section
 from pipelines.report.read import history_series, read_history, read_json_object
 from pipelines.report.tables import mapping_table, settings_table, sizes_table, summary_table
@@ -54,7 +54,17 @@ def results_section(metrics: Mapping[str, Metrics | None]) -> Section:
     """All headlines in one table, then each task's tables; `metrics` by task, None where it was not evaluated."""
     reports = [(ALL_TASKS[name].part("report"), found) for name, found in metrics.items()]
     summary = summary_table(headline for report, found in reports for headline in report.headlines(found))
-    return Section("Results", (summary, *(table for report, found in reports for table in report.tables(found))))
+    parts = [
+        part
+        for name, (report, found) in zip(TASKS, reports)
+        for part in (*report.tables(found), *part_bars(name, {"this network": found, "baseline": _baseline(found)}))
+    ]
+    text = "python -m stages.experiments compare --output compare.html shows several experiments side by side."
+    return Section("Results", (summary, *parts), text)
+
+
+def _baseline(metrics: Metrics | None) -> Metrics | None:
+    return None if metrics is None else metrics.get("baseline")
 
 
 def drawings_section(layout: Layout, tasks: Iterable[str] = TASKS) -> Section:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -31,6 +32,22 @@ def keypoints_section(files: Files) -> Section:
     return Section("Keypoints", tuple(parts), text)
 
 
+def part_bars(task: str, measured: Files) -> tuple[Bars, ...]:
+    """The main measure of each part, subset or test set, as bars; () for a task whose report names no such measure.
+
+    Args:
+        task: its name.
+        measured: name of a group of bars -> metrics; None where there are none.
+    """
+    report = TASKS[task].part("report")
+    if not hasattr(report, "PART_MEASURE"):
+        return ()
+    groups = tuple(
+        BarGroup(name, tuple(TASKS[task].parts(metrics).items())) for name, metrics in measured.items() if metrics
+    )
+    return (Bars(f"{report.TITLE}: by part", report.PART_MEASURE, groups),)
+
+
 def tokens_section(files: Files) -> Section:
     """For each task a table of the tokens' measures by stage."""
     tables = tuple(table for task, content in files.items() for table in _token_tables(_title(task), content))
@@ -58,14 +75,14 @@ def _keypoint_parts(title: str, content: Mapping[str, Any] | None) -> Iterator[P
         for keypoint in keypoints:
             counts[keypoint["part"]] = counts.get(keypoint["part"], 0) + keypoint["count"]
         rows = [
-            (part, counts[part], *("none" if mean is None else mean for mean in means.values()))
+            (_readable(part), counts[part], *("none" if mean is None else mean for mean in means.values()))
             for part, means in table["parts"].items()
         ]
         note = f"{'; '.join(f'{measure}: {meaning}' for measure, meaning in measures.items())}."
         yield Table(f"{where}: keypoints by part", ("part", "points", *measures), tuple(rows), note=note)
         first = next(iter(measures))
         groups = [
-            BarGroup(part, tuple((_readable(k["name"]), k[first]) for k in keypoints if k["part"] == part))
+            BarGroup(_readable(part), tuple((_readable(k["name"]), k[first]) for k in keypoints if k["part"] == part))
             for part in dict.fromkeys(k["part"] for k in keypoints)
         ]
         yield Bars(f"{where}: each keypoint", f"{first}: {measures[first]}", tuple(groups))
@@ -135,4 +152,5 @@ def _short(value: float) -> str:
 
 
 def _readable(name: str) -> str:
-    return name.replace("_", " ")
+    """A name of data, such as left_wrist or lefthand, in words."""
+    return re.sub(r"^(left|right)(?=[a-z])", r"\1 ", name.replace("_", " "))

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 #: The modules of a task's folder and the names that each of them defines. Each module is imported at its first use, so
 #: that a stage depends only on the modules that it uses. A task whose predictions are drawn on whole pictures, in
 #: figures of the paper, also has `scenes`, with `scene_set` and `draw_scene`. A task whose networks predict pictures
-#: that are in no dataset also has `predict`, with `PREDICTOR`, a subclass of `tcformer.inference.TaskPredictor`.
+#: that are in no dataset also has `predict`, with `PREDICTOR`, a subclass of `tcformer.inference.TaskPredictor`. A task
+#: that is measured in parts has `PART_MEASURE` in `report`: what the bars of `measures.parts` are.
 PARTS: dict[str, tuple[str, ...]] = {
     "options": ("OPTIONS", "EVALUATION"),
     "task": ("TASK",),

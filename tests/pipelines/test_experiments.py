@@ -457,14 +457,18 @@ def state_of(name: str, lr: float, body_ap: float, seed: int = 0, workers: int =
                 "metrics/sample/evaluate-wholebody.json": {"data": {"body_AP": body_ap}},
                 "metrics/sample/evaluate-face.json": {"error": {"type": "FileNotFoundError"}},
             },
-            "outs": {"runs/sample/finetune/wholebody/validation.csv": {"hash": name}},
+            "outs": {
+                f"runs/sample/{file}": {"hash": name}
+                for file in ("finetune/wholebody/validation.csv", "evaluate/wholebody/parts.csv")
+            },
         },
     }
 
 
 def test_experiments_side_by_side(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     states = [state_of("fast", 0.002, 0.31), state_of("slow", 0.001, 0.28), {"rev": "workspace", "data": {}}]
-    monkeypatch.setattr("dvc.api.read", lambda *place, **where: "step,epoch,val_loss\n8,1,0.5\n16,2,0.25\n")
+    curve, parts = "step,epoch,val_loss\n8,1,0.5\n16,2,0.25\n", "part,value\nbody,0.31\nfoot,0.12\n"
+    monkeypatch.setattr("dvc.api.read", lambda path, **where: parts if path.endswith("parts.csv") else curve)
     report = side_by_side((), states, tmp_path)
     markdown = to_markdown(report)
     for line in (
@@ -473,6 +477,7 @@ def test_experiments_side_by_side(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         "| section | parameter | fast | slow |",
         "| sample.finetune.wholebody | lr | 0.002 | 0.001 |",
         "| fast | 2 | 0.5 | 0.25 | 0.5 | 0.25 | 16 |",
+        "| slow | 2 | 0.12 | foot | 0.31 | body |",
     ):
         assert line in markdown.splitlines()
     assert "seed" not in markdown

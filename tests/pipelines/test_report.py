@@ -16,7 +16,7 @@ from pipelines.report.curves import linear_ticks, log_ticks
 from pipelines.report.html import to_html
 from pipelines.report.markdown import to_markdown
 from pipelines.report.numbers import NOT_RUN, short_text
-from pipelines.report.parts import Curve, Part, Picture, Report, Section, Series
+from pipelines.report.parts import Bars, Curve, Part, Picture, Report, Section, Series
 from pipelines.report.read import history_series, read_history, read_json_object
 from pipelines.report.tables import mapping_table, summary_table
 from tcformer.errors import UserError
@@ -267,7 +267,8 @@ def test_a_report_of_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     summary, *tables = nothing.sections[0].parts
     assert isinstance(summary, Table) and len(summary.rows) == 10
     assert [row[2] for row in summary.rows] == [None] * 10
-    assert len(tables) == 3 and not any(table.rows for table in tables if isinstance(table, Table))
+    assert [type(part) for part in tables] == [Table, Bars] * 3
+    assert not any(part.rows if isinstance(part, Table) else part.drawn for part in tables)
 
     files = {
         "evaluate/imagenet/metrics.json": '{"top1": 0.5, "baseline": {"top1": 0.25}}',

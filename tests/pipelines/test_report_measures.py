@@ -12,7 +12,7 @@ import pytest
 from pipelines.report.bars import lay_out_bars
 from pipelines.report.html import to_html
 from pipelines.report.markdown import to_markdown
-from pipelines.report.measures import keypoints_section, tokens_section
+from pipelines.report.measures import keypoints_section, part_bars, tokens_section
 from pipelines.report.numbers import NOT_RUN
 from pipelines.report.parts import BarGroup, Bars, Report, Section
 from tcformer.errors import UserError
@@ -42,6 +42,23 @@ def tokens(**changes: Any) -> dict[str, Any]:
     intact = {"loss": 0.0125, "pck": 0.75}
     stages = {f"stage{number}": {**stage, **changes} for number in range(1, 5)}
     return {"images": 64, "cells": 768, "learning_rate": 0.005, "intact": intact, "stages": stages}
+
+
+def test_parts_stand_beside_those_of_the_baseline() -> None:
+    pose = {"body": {"AP": 0.375}, "foot": {"AP": 0.25}, "hand": {"AP": None}}
+    (chart,) = part_bars("wholebody", {"this network": pose, "baseline": {"body": {"AP": 0.125}}, "absent": None})
+    assert chart.y_label == "AP of each part"
+    assert chart.groups == (
+        BarGroup("this network", (("body", 0.375), ("foot", 0.25))),
+        BarGroup("baseline", (("body", 0.125),)),
+    )
+    assert part_bars("imagenet", {"this network": {"top1": 0.5}}) == ()
+
+
+def test_names_of_groups_do_not_overlap() -> None:
+    groups = (BarGroup("a name longer than its bar", (("x", 1.0),)), BarGroup("next", (("x", 2.0),)))
+    first, second = lay_out_bars(Bars("t", "y", groups)).groups
+    assert second.x - first.x > 6 * len(first.name)
 
 
 def markdown_of(section: Section) -> list[str]:

@@ -4,6 +4,7 @@ from tcformer.tables import Headline, Metrics, Table, group_rows, headline
 
 TITLE = "Face landmarks"
 DRAWN = "the predicted points over the annotated ones in white"
+PART_MEASURE = "NME of the test set and of its subsets (less is better)"
 
 
 def headlines(metrics: Metrics | None) -> list[Headline]:

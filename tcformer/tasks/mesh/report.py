@@ -4,6 +4,7 @@ from tcformer.tables import Headline, Metrics, Table, group_rows, headline
 
 TITLE = "Body mesh"
 DRAWN = "the predicted body"
+PART_MEASURE = "MPJPE of each test set in mm (less is better)"
 
 
 def headlines(metrics: Metrics | None) -> list[Headline]:

@@ -4,6 +4,7 @@ from tcformer.tables import Headline, Metrics, Table, headline
 
 TITLE = "Whole-body pose"
 DRAWN = "the predicted points over the annotated ones in white"
+PART_MEASURE = "AP of each part"
 
 _PARTS = {
     "body": "body",
