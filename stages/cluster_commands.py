@@ -34,8 +34,8 @@ def _jobs(address: str | None) -> Jobs:
 @click.option("--doctor/--no-doctor", default=True, help="Whether to check the cluster first.  [default: doctor]")
 @click.option(
     "--env", "variables", multiple=True, metavar="NAME[=VALUE]",
-    help="Variable of the job and of its workers; without a value, that of this shell. Whoever may read the cluster's jobs "
-    "can read it.",
+    help="Variable of the job and of its workers; without a value, that of this shell. Whoever may read the cluster's "
+    "jobs can read it.",
 )  # fmt: skip
 @click.option(
     "--largest-output", default=2.0, show_default=True, metavar="GB",
@@ -52,8 +52,8 @@ def submit(
 ) -> int:
     """Run COMMAND on a Ray cluster with this commit and the uncommitted changes, and bring its results back.
 
-    The log is shown while it runs. Ctrl-C stops the job: a training takes a checkpoint, and the same command resumes it.
-    The exit status is that of COMMAND, 130 after Ctrl-C. docs/clusters.md describes what is sent and what comes back.
+    The log is shown while it runs. Ctrl-C stops the job: a training takes a checkpoint, and the same command resumes
+    it. The exit status is that of COMMAND, 130 after Ctrl-C. docs/clusters.md says what is sent and what comes back.
 
     \b
     tcformer submit --address http://head:8265 -- dvc repro

@@ -4,6 +4,7 @@ All of it needs only the address of the head's dashboard and a token: no port of
 """
 
 import asyncio
+import logging
 import os
 import queue
 import socket
@@ -132,6 +133,8 @@ class Jobs:
         import ray
         from ray.job_submission import JobSubmissionClient
 
+        for chatty in ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
+            logging.getLogger(chatty).setLevel(logging.WARNING)
         with self._explained():
             self._client: JobSubmissionClient = JobSubmissionClient(address)
             answer = self._client._do_request("GET", "/api/version").json()

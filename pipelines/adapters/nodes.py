@@ -42,6 +42,13 @@ class Nodes(Generic[P]):
         """Of the nodes; two Rays with one address are told apart by the beginnings of their ids."""
         return list(self._actors)
 
+    @property
+    def resources(self) -> dict[str, float]:
+        """What Ray has in all: "CPU", "GPU"."""
+        import ray
+
+        return dict(ray.cluster_resources())
+
     def ask(self, questions: Mapping[str, Callable[[P], T]]) -> Answers[T]:
         """Run a function of the object on each named node, at the same time."""
         import ray

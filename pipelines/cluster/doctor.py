@@ -17,7 +17,7 @@ from pipelines.adapters.nodes import Answers, on_every_node
 from pipelines.adapters.ray import session
 from pipelines.cluster.probe import CONNECT_SECONDS, NodeFacts, Probe
 from pipelines.layout import Layout
-from pipelines.params import Params
+from pipelines.params import Cluster, Params
 from pipelines.process import runs_locally
 from pipelines.redaction import redacted
 
@@ -58,6 +58,11 @@ class Asked(Protocol):
         """Of the nodes."""
         ...
 
+    @property
+    def resources(self) -> dict[str, float]:
+        """Cores ("CPU") and GPUs ("GPU") for workers."""
+        ...
+
     def ask(self, questions: Mapping[str, Callable[[Probe], T]]) -> Answers[T]:
         """Put a question to each named node."""
         ...
@@ -67,6 +72,7 @@ class ThisMachine:
     """A probe in this process."""
 
     addresses = [HERE]  # noqa: RUF012
+    resources: dict[str, float] = {}  # noqa: RUF012 - the Ray that a stage starts here has as many cores as it needs
 
     def ask(self, questions: Mapping[str, Callable[[Probe], T]]) -> Answers[T]:
         """Answer the question."""
@@ -99,7 +105,7 @@ def findings(nodes: Asked, params: Params) -> Iterator[Finding]:
     here = facts[HERE] if HERE in facts else Probe("127.0.0.1").facts()
     yield from check_machines(facts)
     yield from check_versions(facts, here)
-    yield from check_resources(facts, params)
+    yield from check_resources(nodes.resources, params.cluster)
     if len(facts) > 1:
         yield from check_interfaces(facts)
         yield from check_connections(nodes, list(facts), facts)
@@ -163,15 +169,15 @@ def check_versions(facts: Mapping[str, NodeFacts], here: NodeFacts) -> Iterator[
         yield Finding("versions", f"{packages}; code {here.code}" + " on all nodes" * (len(facts) > 1))
 
 
-def check_resources(facts: Mapping[str, NodeFacts], params: Params) -> Iterator[Finding]:
-    """There are enough GPUs or cores for the workers. On one machine without GPUs more workers than cores are slow."""
-    workers = params.cluster.workers
-    gpus = sum(len(node.gpus) for node in facts.values())
-    cores = sum(node.cores for node in facts.values())
-    need, have, kind = (workers, gpus, "GPUs") if gpus else (workers * params.cluster.cpus_per_worker, cores, "cores")
-    text = f"cluster.workers asks for {need} {kind}, there are {have}"
-    enough = have >= need or (not gpus and HERE in facts)
-    yield Finding("workers", text, "" if enough else "lower cluster.workers in params.yaml, or add nodes")
+def check_resources(resources: Mapping[str, float], cluster: Cluster) -> Iterator[Finding]:
+    """There are enough GPUs or cores for the workers."""
+    if not resources:
+        return
+    kind = "GPU" if resources.get("GPU") else "CPU"
+    need = cluster.workers * (1 if kind == "GPU" else cluster.cpus_per_worker)
+    have = resources.get(kind, 0)
+    text = f"cluster.workers asks for {need} {kind}s, Ray has {have:g}"
+    yield Finding("workers", text, "" if have >= need else "lower cluster.workers in params.yaml, or add nodes")
 
 
 def check_interfaces(facts: Mapping[str, NodeFacts]) -> Iterator[Finding]:
@@ -193,8 +199,8 @@ def check_interfaces(facts: Mapping[str, NodeFacts]) -> Iterator[Finding]:
             wrong = True
             yield Finding(
                 "interfaces",
-                f"{name}: its name {node.host} leads to {node.name_leads_to or 'no address'}, where gloo would listen; the "
-                f"others reach it at {node.address}",
+                f"{name}: its name {node.host} leads to {node.name_leads_to or 'no address'}, where gloo would listen; "
+                f"the others reach it at {node.address}",
                 f"`export GLOO_SOCKET_IFNAME={(right or ['NAME'])[0]}` before `ray start` there, or correct /etc/hosts",
             )
     if not wrong:
@@ -265,8 +271,8 @@ def check_storage(nodes: Asked, names: list[str], params: Params) -> Iterator[Fi
         for name, fault in faults.items():
             yield Finding(
                 "storage", f"{name}: {redacted(fault)}",
-                "give each node credentials (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a role) and its endpoint, or "
-                "correct cluster.storage",
+                "give each node credentials (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a role) and its endpoint, "
+                "or correct cluster.storage",
             )  # fmt: skip
         if not faults:
             yield Finding("storage", f"{redacted(storage)} can be written and read from every node")

@@ -1,7 +1,7 @@
 """What runs on the cluster for `tcformer submit`: `python -m pipelines.cluster.job` in an unpacked package.
 
-Ray unpacks a package for each job and deletes it afterwards. The command runs in a folder of its own that all jobs of one
-checkout share, one after the other: so the next job finds the data, DVC's cache and the checkpoints of the last one.
+Ray unpacks a package for each job and deletes it afterwards. The command runs in a folder of its own that all jobs of
+one checkout share, one after the other: so the next job finds the data, DVC's cache and the checkpoints of the last.
 """
 
 import filecmp

@@ -1,7 +1,7 @@
 """The package that a submitted job consists of: this commit, the uncommitted changes, and what the job shall do.
 
-It is a zip file that Ray unpacks on every node. It contains the files that git tracks, untracked files that git does not
-ignore, and a git directory with the one commit, so that DVC works on the other side and results record the revision.
+It is a zip file that Ray unpacks on every node. It contains the files that git tracks, untracked files that git does
+not ignore, and a git directory with the one commit, so that DVC works there and results record the revision.
 """
 
 import hashlib
@@ -160,7 +160,7 @@ def _git(folder: Path, *arguments: str) -> str:
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise UserError(
-            f"{folder}: `git {arguments[0]}` failed ({reason}): expected a git repository with a commit; run `git init` "
-            "and commit the files"
+            f"{folder}: `git {arguments[0]}` failed ({reason}): expected a git repository with a commit; run `git "
+            "init` and commit the files"
         )
     return done.stdout

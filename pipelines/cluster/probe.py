@@ -1,4 +1,4 @@
-"""What `tcformer doctor` asks each node of a cluster. A probe runs on its node, as an actor of Ray or in this process."""
+"""What `tcformer doctor` asks each node of a cluster: a probe runs on the node, or in this process without a cluster."""
 
 import importlib.metadata
 import os

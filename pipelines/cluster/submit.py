@@ -137,8 +137,8 @@ def fetch(jobs: Jobs, job: Job, root: Path = ROOT) -> bool:
         archive = Path(folder) / "results.tar"
         if not jobs.download(job, archive_name(job.identity), archive):
             print(
-                f"no results of {job.identity}: it packed none, a later job of its checkout has replaced them, or its node "
-                "is gone",
+                f"no results of {job.identity}: it packed none, a later job of its checkout has replaced them, or its "
+                "node is gone",
                 file=sys.stderr,
             )
             return False
