@@ -124,7 +124,7 @@ def doctor() -> int:
 
     \b
     tcformer doctor
-    tcformer submit --no-doctor -- tcformer doctor    # on a cluster of which only the dashboard can be reached
+    tcformer submit --no-doctor -- python -m stages.cli doctor    # where only the dashboard can be reached
     """
     from pipelines.cluster.doctor import examine
     from pipelines.layout import PARAMS

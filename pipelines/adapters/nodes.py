@@ -1,10 +1,15 @@
-"""The adapter to the nodes of a joined Ray: one object on every node, which answers questions."""
+"""The adapter to the nodes of a Ray: one object on every node that answers questions, and a wait for all nodes."""
 
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
+
+from pipelines.adapters.ray_environment import prepare_environment, require_token
+from pipelines.process import signal_handlers_kept
+from tcformer.errors import UserError
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
@@ -101,3 +106,41 @@ def on_every_node(make: Callable[[str], P], seconds: float) -> Iterator[Nodes[P]
     finally:
         for each in actors.values():
             ray.kill(each)
+
+
+def wait_for_nodes(address: str, number: int, seconds: float) -> None:
+    """Wait until the Ray at an address answers and has so many nodes.
+
+    Raises:
+        UserError: it does not answer in time, or has fewer nodes.
+    """
+    prepare_environment(local=False)
+    require_token(address)
+    host, _, port = address.rpartition(":")
+    deadline = time.monotonic() + seconds
+    alive = 0
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+            alive = _nodes_of(address)
+        except (OSError, RuntimeError) as error:  # it is not ready
+            print(f"waiting for the Ray at {address} ({type(error).__name__})", flush=True)
+        if alive >= number:
+            return
+        time.sleep(2)
+    raise UserError(
+        f"the Ray at {address} has {alive} of {number} nodes after {seconds:.0f} s: expected all of them; look at "
+        "the output of `ray start` on the others"
+    )
+
+
+def _nodes_of(address: str) -> int:
+    """The number of living nodes of a Ray."""
+    import ray
+
+    with signal_handlers_kept():
+        ray.init(address=address, logging_level="ERROR", log_to_driver=False)
+    try:
+        return sum(bool(node["Alive"]) for node in ray.nodes())
+    finally:
+        ray.shutdown()

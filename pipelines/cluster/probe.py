@@ -1,4 +1,4 @@
-"""What `tcformer doctor` asks each node of a cluster: a probe runs on the node, or in this process without a cluster."""
+"""What `tcformer doctor` asks each node: a probe runs on the node, or in this process if there is no cluster."""
 
 import importlib.metadata
 import os

@@ -7,12 +7,13 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
+from pipelines.adapters import jobs as module
 from pipelines.adapters.jobs import DEFAULT_ADDRESS, Job, Jobs, dashboard_address, folder_of_results
 from tcformer.errors import UserError
 
@@ -69,7 +70,7 @@ def test_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    with pytest.raises(UserError, match=f"nothing answers at http://127.0.0.1:{port} .*start one with"):
+    with pytest.raises(UserError, match=rf"nothing answers at http://127\.0\.0\.1:{port} .*start one with"):
         Jobs(f"http://127.0.0.1:{port}")
 
 
@@ -99,9 +100,32 @@ def test_something_else_listens(dashboard: str) -> None:
 
 def test_no_such_job(dashboard: str) -> None:
     jobs = Jobs(dashboard)
-    for ask in (jobs.job, lambda name: list(jobs.log(name))):
-        with pytest.raises(UserError, match="no job nonsense at .*tcformer jobs list"):
-            ask("nonsense")
+    with pytest.raises(UserError, match=r"no job nonsense at .*tcformer jobs list"):
+        jobs.job("nonsense")
+
+
+class Tailing:
+    """Ray's client, whose connection breaks after some text; after the last text the job is over."""
+
+    def __init__(self, *connections: list[str]) -> None:
+        self._connections = list(connections)
+
+    async def tail_job_logs(self, identity: str) -> AsyncIterator[str]:
+        for text in self._connections.pop(0):
+            yield text
+        if self._connections:
+            raise RuntimeError("WebSocket connection closed unexpectedly")
+
+
+def test_a_log_goes_on_after_a_broken_connection(dashboard: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "POLL_SECONDS", 0.001)
+    jobs = Jobs(dashboard)
+    monkeypatch.setattr(jobs, "_client", Tailing(["one\ntw"], [], ["one\n", "two\nth", "ree\n"]))
+    monkeypatch.setattr(jobs, "job", lambda identity: Job(identity, "SUCCEEDED", "x"))
+    assert "".join(jobs.log("job-1")) == "one\ntwo\nthree\n"
+    monkeypatch.setattr(jobs, "_client", Tailing(*([] for _ in range(10))))
+    with pytest.raises(UserError, match="closed unexpectedly"):
+        list(jobs.log("job-1"))
 
 
 def test_an_address_in_the_environment_does_not_replace_the_given_one(
