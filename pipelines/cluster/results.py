@@ -264,15 +264,13 @@ def describe(unpacked: Unpacked) -> list[str]:
     ]
     if unpacked.kept:
         lines.append(
-            f"kept, because they have changed here since they were sent: {', '.join(unpacked.kept)}; the job's versions "
-            f"are in {unpacked.others}"
+            f"kept, because they have changed here since they were sent: {', '.join(unpacked.kept)}; the job's "
+            f"versions are in {unpacked.others}"
         )
     if "dvc.lock" in unpacked.kept:
         lines.append("the outputs are in DVC's cache: take over the job's dvc.lock and run `dvc checkout`")
     if unpacked.checkout_failed:
-        lines.append(
-            f"DVC could not restore the outputs from its cache ({unpacked.checkout_failed}): run `dvc checkout`"
-        )
+        lines.append(f"DVC could not restore the outputs ({unpacked.checkout_failed}): run `dvc checkout`")
     for name, size in unpacked.left.items():
         lines.append(f"{name} ({size / 1e9:.1f} GB) stayed on the cluster: see --largest-output")
     return lines
