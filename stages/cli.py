@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import click
 
 from pipelines.process import stage_main
+from stages.cluster_commands import COMMANDS as CLUSTER_COMMANDS
 from stages.keypoints import keypoints
 
 # Each command imports what it needs when it runs, so that `--help` appears at once.
@@ -265,7 +266,8 @@ def compare(names: tuple[str, ...], output: Path | None) -> None:
     main(["compare", *names, *(["--output", str(output)] if output else [])])
 
 
-cli.add_command(keypoints)
+for command in (keypoints, *CLUSTER_COMMANDS):
+    cli.add_command(command)
 
 
 def run() -> int:

@@ -39,11 +39,11 @@ def part_bars(task: str, measured: Files) -> tuple[Bars, ...]:
         task: its name.
         measured: name of a group of bars -> metrics; None where there are none.
     """
-    report = TASKS[task].part("report")
+    report = ALL_TASKS[task].part("report")
     if not hasattr(report, "PART_MEASURE"):
         return ()
     groups = tuple(
-        BarGroup(name, tuple(TASKS[task].parts(metrics).items())) for name, metrics in measured.items() if metrics
+        BarGroup(name, tuple(ALL_TASKS[task].parts(metrics).items())) for name, metrics in measured.items() if metrics
     )
     return (Bars(f"{report.TITLE}: by part", report.PART_MEASURE, groups),)
 
