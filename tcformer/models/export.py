@@ -123,7 +123,7 @@ def compare(model: Network, path: str | Path, image_size: tuple[int, int]) -> fl
     model = _in_evaluation(model)
     worst = 0.0
     for batch in _CHECKED_BATCHES:
-        images = random_images(batch, image_size, seed=batch)
+        images = random_images(batch, image_size, seed=batch, channels=model.in_chans)
         # The same kernels, because others, in float32, decide a near tie differently in about one of thirty images.
         with use_kernels("portable"), torch.no_grad():
             expected = _as_list(model(images))
@@ -139,10 +139,10 @@ def relative_difference(a: Tensor, b: Tensor) -> float:
     return float(difference.amax())
 
 
-def random_images(batch: int, image_size: tuple[int, int], seed: int = 0) -> Tensor:
-    """Random smooth colours with a little noise, (batch, 3, H, W), distributed roughly like normalised photographs."""
+def random_images(batch: int, image_size: tuple[int, int], seed: int = 0, channels: int = 3) -> Tensor:
+    """Random smooth colours with a little noise, (batch, channels, H, W), roughly like normalised photographs."""
     generator = torch.Generator().manual_seed(seed)
-    colours = torch.randn(batch, 3, 6, 6, generator=generator)
+    colours = torch.randn(batch, channels, 6, 6, generator=generator)
     images = F.interpolate(colours, image_size, mode="bilinear")
     return images + 0.1 * torch.randn(images.shape, generator=generator)
 
@@ -152,7 +152,7 @@ def _in_evaluation(model: Network) -> Network:
 
 
 def _trace(model: Network, image_size: tuple[int, int]) -> torch.export.ExportedProgram:
-    model, images = _in_evaluation(model), random_images(2, image_size)
+    model, images = _in_evaluation(model), random_images(2, image_size, channels=model.in_chans)
     with use_kernels("portable"), torch.no_grad(), _attention():
         with record_parts() as parts:
             model(images)
@@ -175,18 +175,27 @@ def _to_onnx(
             program,
             opset_version=opset,
             input_names=["images"],
-            output_names=list(_OUTPUTS[config["task"]]),
+            output_names=list(_output_names(config)),
             custom_translation_table={torch.ops.aten.sort.stable: _stable_sort},
             dynamo=True,
             external_data=False,
             verbose=False,
         )
     assert exported is not None
-    about = {"config": config, "image_size": list(image_size), "mean": list(IMAGE_MEAN), "std": list(IMAGE_STD)}
+    about = {"config": config, "image_size": list(image_size)}
+    if "in_chans" not in config["options"]:  # colour images
+        about |= {"mean": list(IMAGE_MEAN), "std": list(IMAGE_STD)}
     proto = exported.model_proto
     entry = proto.metadata_props.add()
     entry.key, entry.value = "tcformer", json.dumps(about, sort_keys=True)
     return proto.SerializeToString()
+
+
+def _output_names(config: dict[str, Any]) -> tuple[str, ...]:
+    names, options = _OUTPUTS[config["task"]], config["options"]
+    if options.get("num_classes") == 0:
+        return ("features",)
+    return tuple(names[stage] for stage in options.get("out_indices") or range(len(names)))
 
 
 def _stable_sort(x: Any, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:
