@@ -8,7 +8,7 @@ from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Any
+from typing import NoReturn
 
 import torch
 
@@ -65,7 +65,7 @@ def without_autocast(device: torch.device) -> AbstractContextManager[object]:
     return nullcontext()
 
 
-def refuse_second_derivative(ctx: Any, *grads: Any) -> Any:
+def refuse_second_derivative(ctx: object, *grads: object) -> NoReturn:
     """The derivative of an operator that is itself a derivative: there is none, and the message says what to do."""
     raise RuntimeError(
         f"the fast token operations have no second derivatives: set the environment variable {VARIABLE} to portable "

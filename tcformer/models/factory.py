@@ -72,16 +72,16 @@ def create_model(variant: str, task: str = "imagenet", **options: Any) -> Networ
             "features": a list of the feature maps (B, C, h, w) of the stages, finest first; `features_only=True`, as
             timm calls it, is the same.
         options: for every network `drop_path_rate` (default 0), the probability of dropping the residual branches of
-            the last block in training, and `in_chans` (default 3), the channels of the images. TCFormer: `token_reduction` (default "ctm", see `TOKEN_REDUCTIONS`),
-            `local_parts` (default (4, 2, 1)), `place_weight` (default 0), `token_place` (default False),
-            `cluster_after` (default 0; see `ReductionOptions`), `activation_checkpointing` (default False),
-            `patch_norm_eps` (default 1e-5; mmpose's weights need 1e-6, see `tcformer.models.patch_norm`). timm's
-            backbones: `pretrained` (default False). imagenet: `num_classes` (default 1000; 0 for the pooled
-            features), `drop_rate` (default 0; dropout before the head), `global_pool` (default "avg"; "" for logits of
-            every token; TCFormer only). features: `out_indices` (default: all four stages). wholebody: `keypoints`
-            (default "all" 133; "body", "foot", "face", "hand") or any `num_keypoints`. face: `num_keypoints`
-            (default 98). wholebody and face: `neck` (default "auto": MTA for TCFormer, the finest map for HRNet,
-            deconvolutions for other backbones; see `NECKS`).
+            the last block in training, and `in_chans` (default 3), the channels of the images. TCFormer:
+            `token_reduction` (default "ctm", see `TOKEN_REDUCTIONS`), `local_parts` (default (4, 2, 1)), `place_weight`
+            (default 0), `token_place` (default False), `cluster_after` (default 0; see `ReductionOptions`),
+            `activation_checkpointing` (default False), `patch_norm_eps` (default 1e-5; mmpose's weights need 1e-6, see
+            `tcformer.models.patch_norm`). timm's backbones: `pretrained` (default False). imagenet: `num_classes`
+            (default 1000; 0 for the pooled features), `drop_rate` (default 0; dropout before the head), `global_pool`
+            (default "avg"; "" for logits of every token; TCFormer only). features: `out_indices` (default: all four
+            stages). wholebody: `keypoints` (default "all" 133; "body", "foot", "face", "hand") or any `num_keypoints`.
+            face: `num_keypoints` (default 98). wholebody and face: `neck` (default "auto": MTA for TCFormer, the finest
+            map for HRNet, deconvolutions for other backbones; see `NECKS`).
 
     Returns:
         The network in training mode. `model.backbone(images)` returns the outputs of the four stages: `Tokens`, or the
@@ -213,9 +213,7 @@ def _build(variant: str, task: str, options: dict[str, Any]) -> Network:
     if variant.startswith(PREFIX):
         output: Output = "pooled" if task == "imagenet" else "finest" if neck == "finest_map" else "maps"
         name = variant.removeprefix(PREFIX)
-        backbone = TimmBackbone(
-            name, output, options["pretrained"], options["drop_path_rate"], options["in_chans"]
-        )
+        backbone = TimmBackbone(name, output, options["pretrained"], options["drop_path_rate"], options["in_chans"])
         widths, strides, sizes = backbone.widths, backbone.strides, None
     else:
         sizes = VARIANTS[variant]
@@ -230,9 +228,7 @@ def _build(variant: str, task: str, options: dict[str, Any]) -> Network:
         widths, strides = list(sizes.widths), [4, 8, 16, 32]
     if task == "imagenet":
         width = backbone.num_features if isinstance(backbone, TimmBackbone) else widths[-1]
-        return Classifier(
-            backbone, width, options["num_classes"], options["drop_rate"], options["global_pool"]
-        )
+        return Classifier(backbone, width, options["num_classes"], options["drop_rate"], options["global_pool"])
     if task == "mesh":
         return MeshRegressor(backbone, widths[-1])
     if task == "features":

@@ -7,7 +7,8 @@ for each block, and the last one for neck and head.
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 from tcformer.errors import UserError
 from tcformer.models.backbone import NUM_STAGES, Backbone
@@ -15,6 +16,8 @@ from tcformer.models.networks import Network
 from tcformer.models.timm_backbone import PREFIX, TimmBackbone
 
 _BACKBONE = "backbone."
+#: Of a group of parameters: a pattern, or several with their places in the order, as timm has them.
+_Patterns: TypeAlias = str | Sequence[tuple[str, tuple[int, ...] | None]] | None
 
 
 def layer_depths(model: Network) -> dict[str, int]:
@@ -39,7 +42,7 @@ def layer_depths(model: Network) -> dict[str, int]:
     return {name: depths[name.removeprefix(_BACKBONE)] if name.startswith(_BACKBONE) else last for name in names}
 
 
-def group_matcher(model: Network, coarse: bool) -> dict[str, Any]:
+def group_matcher(model: Network, coarse: bool) -> dict[str, _Patterns]:
     """See `Network.group_matcher`."""
     backbone = model.backbone
     if isinstance(backbone, TimmBackbone):
@@ -52,11 +55,11 @@ def group_matcher(model: Network, coarse: bool) -> dict[str, Any]:
     }
 
 
-def _with_prefix(patterns: Any) -> Any:
+def _with_prefix(patterns: _Patterns) -> _Patterns:
     """A pattern of timm, or several with their places, for names in our networks."""
     if isinstance(patterns, str):
         return rf"^backbone\.net\.(?:{patterns.removeprefix('^').replace('|^', '|')})"
-    return None if patterns is None else [(_with_prefix(pattern), place) for pattern, place in patterns]
+    return None if patterns is None else [(str(_with_prefix(pattern)), place) for pattern, place in patterns]
 
 
 def _patterns(backbone: Backbone, coarse: bool) -> list[tuple[str, int]]:
@@ -79,7 +82,7 @@ def _patterns(backbone: Backbone, coarse: bool) -> list[tuple[str, int]]:
     return patterns
 
 
-def _timm_matcher(backbone: TimmBackbone, variant: str) -> Any:
+def _timm_matcher(backbone: TimmBackbone, variant: str) -> Callable[..., dict[str, _Patterns]]:
     """The method `group_matcher` of timm's model. Raises UserError if it has none."""
     net: Any = backbone.net
     if not hasattr(net, "group_matcher"):
@@ -88,7 +91,8 @@ def _timm_matcher(backbone: TimmBackbone, variant: str) -> Any:
             f"TCFormer or a model such as {PREFIX}resnet50, {PREFIX}hrnet_w32 or {PREFIX}pvt_v2_b2; set "
             "training.optimizer.layer_decay to null"
         )
-    return net.group_matcher
+    matcher: Callable[..., dict[str, _Patterns]] = net.group_matcher
+    return matcher
 
 
 def _timm_depths(backbone: TimmBackbone, variant: str) -> dict[str, int]:

@@ -45,7 +45,7 @@ class Network(nn.Module):
         stop_early: bool = False,
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
-    ) -> Any:
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
         """Compute the outputs of stages, as the method of that name of timm's models.
 
         Args:
@@ -213,7 +213,7 @@ class Classifier(Network):
         from tcformer.models.factory import check_classifier
 
         config = self.config["options"]
-        chosen = {"num_classes": num_classes}
+        chosen: dict[str, Any] = {"num_classes": num_classes}
         if global_pool is not None:
             chosen["global_pool"] = global_pool
         check_classifier(self.config["variant"], chosen)

@@ -67,9 +67,7 @@ class TimmBackbone(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Compute a map (B, C, h, w) of each stage, finest first, of normalised images (B, in_chans, H, W)."""
-        return self._run(
-            images, partial(self.net.forward_intermediates, indices=self.indices, intermediates_only=True)
-        )
+        return self._run(images, partial(self.net.forward_intermediates, indices=self.indices, intermediates_only=True))
 
     def features(self, images: Tensor) -> Tensor:
         """Compute the features before pooling, in the layout of the model, of normalised images (B, in_chans, H, W)."""

@@ -10,7 +10,7 @@ The conventions hold without timm; only `register_with_timm` needs it. They were
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from torch import nn
@@ -130,12 +130,12 @@ def register_with_timm() -> list[str]:
     return list(VARIANTS)
 
 
-def _entry_point(name: str) -> Any:
+def _entry_point(name: str) -> Callable[..., nn.Module]:
     from tcformer.models.factory import create_model
 
-    def entry_point(pretrained: bool = False, **options: Any) -> nn.Module:
-        own = {key: value for key, value in options.items() if key not in _OF_DOWNLOADS}
-        return create_model(name, pretrained=pretrained, **own)
+    def entry_point(pretrained: bool = False, **options: object) -> nn.Module:
+        own: dict[str, Any] = {key: value for key, value in options.items() if key not in _OF_DOWNLOADS}
+        return create_model(name, "imagenet", pretrained=pretrained, **own)
 
     entry_point.__name__ = entry_point.__qualname__ = name
     entry_point.__doc__ = f"`tcformer.create_model` for {name}."

@@ -15,7 +15,7 @@ import timm
 import torch
 from timm.models import group_parameters
 from timm.optim import create_optimizer_v2, param_groups_layer_decay, param_groups_weight_decay
-from torch import Tensor, nn
+from torch import nn
 
 import tcformer
 from tcformer.errors import UserError
