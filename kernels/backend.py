@@ -8,6 +8,7 @@ from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
+from typing import NoReturn
 
 import torch
 
@@ -62,6 +63,14 @@ def without_autocast(device: torch.device) -> AbstractContextManager[object]:
     if torch.amp.is_autocast_available(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()
+
+
+def refuse_second_derivative(ctx: object, *grads: object) -> NoReturn:
+    """The derivative of an operator that is itself a derivative: there is none, and the message says what to do."""
+    raise RuntimeError(
+        f"the fast token operations have no second derivatives: set the environment variable {VARIABLE} to portable "
+        "before the forward pass, and run both passes in torch.nn.attention.sdpa_kernel(SDPBackend.MATH)"
+    )
 
 
 def backend_module(operation: str, backend: str) -> ModuleType:

@@ -112,7 +112,7 @@ def _parameters(section: object, name: str, trees: list[Any]) -> Iterator[Parame
         yield from _parameters(kind, below, trees)
 
 
-def _model(section: object) -> type[object]:
+def _model(section: object) -> type[Any]:
     """The class of a section, also inside `X | None`."""
     candidates = (section, *getattr(section, "__args__", ()))
     return next(candidate for candidate in candidates if inspect.isclass(candidate) and fields(candidate))

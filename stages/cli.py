@@ -65,6 +65,12 @@ def _prediction_options(command: _Run) -> _Run:
 @click.option("--tokens", is_flag=True, help="Also draw the tokens of each crop.")
 @click.option("--flip-test", is_flag=True, help="Also predict mirror images and average; twice the time.")
 @click.option("--threshold", default=0.3, show_default=True, help="Points with a lower score are not drawn.")
+@click.option(
+    "--onnx",
+    type=_FILE,
+    help="The same network, written by `tcformer export`. ONNX Runtime runs it if that is faster than PyTorch on this "
+    "CPU, which is measured.",
+)
 @click.option("--classes", type=_FILE, help="Names of the classes: one a line, or JSON as Keras' class index.")
 @click.option("--pictures/--no-pictures", default=True, help="Whether to draw.  [default: pictures]")
 def predict(**options: Any) -> int:  # noqa: ANN401 - Click passes values of all types

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
     from tcformer.models.accounting import count_flops, count_parameters
     from tcformer.models.export import export_onnx, export_program
+    from tcformer.models.timm_conventions import register_with_timm
     from tcformer.predictor import Predictor
 
 _MODULES = {
@@ -35,6 +36,7 @@ _MODULES = {
     "load_backbone": "models.weights",
     "load_model": "models.weights",
     "load_released_weights": "models.released_weights",
+    "register_with_timm": "models.timm_conventions",
     "save_model": "models.weights",
 }
 
@@ -50,6 +52,7 @@ __all__ = [
     "load_backbone",
     "load_model",
     "load_released_weights",
+    "register_with_timm",
     "save_model",
 ]
 

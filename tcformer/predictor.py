@@ -5,20 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from tcformer.data.images import ReducedImage, normalise
 from tcformer.errors import UserError
-from tcformer.inference.base import Crop, Result, Settings, TaskPredictor, points_in_picture
+from tcformer.inference.base import Crop, Prediction, Result, Settings, TaskPredictor, points_in_picture
 from tcformer.inference.boxes import Boxes
+from tcformer.inference.first_call import avoid_compiler_import
 from tcformer.inference.pictures import as_picture, read_picture
 from tcformer.inference.recognise import LoadedWeights, load_any_weights
 from tcformer.tasks.drawing import View, first_output, partitions_of
 from tcformer.tasks.registry import ALL_TASKS
+
+if TYPE_CHECKING:
+    from tcformer.inference.onnx_runtime import OnnxNetwork
+    from tcformer.models import Tokens
 
 #: Pixels (H, W, 3) uint8 RGB, a file, or what `Predictor.read` returned for it.
 Image: TypeAlias = NDArray[np.uint8] | Path | str | ReducedImage
@@ -38,13 +44,26 @@ class Predictor:
         weights: the file, its network and what is known of its training.
         task: the part that depends on the task: input size, codec, records, drawing.
         batch: number of crops that are predicted at once.
+        runtime: what runs the network: "torch", "onnx", or "" as long as it has not been measured which is faster.
+        notes: what the user should know.
     """
 
-    def __init__(self, weights: LoadedWeights, task: TaskPredictor, device: torch.device, batch: int = 16) -> None:
+    def __init__(
+        self,
+        weights: LoadedWeights,
+        task: TaskPredictor,
+        device: torch.device,
+        batch: int = 16,
+        onnx: OnnxNetwork | None = None,
+    ) -> None:
+        avoid_compiler_import()
         self.weights = weights
         self.task = task
         self.batch = batch
+        self.runtime = "torch" if onnx is None else ""
+        self.notes: list[str] = []
         self._device = device
+        self._onnx = onnx
         self._model = weights.model.to(device)
 
     @classmethod
@@ -58,6 +77,7 @@ class Predictor:
         body: Path | str | None = None,
         classes: Path | str | None = None,
         batch: int = 16,
+        onnx: Path | str | None = None,
     ) -> Predictor:
         """Load weights that this project wrote, or a checkpoint of the authors or another trainer.
 
@@ -72,6 +92,9 @@ class Predictor:
             body: folder of a body model in SMPL's format, for meshes; by default that of the generated people.
             classes: file with the names of the classes; by default those of ImageNet if there are 1000.
             batch: number of crops that are predicted at once.
+            onnx: file of `tcformer export` for these weights, for a CPU. The first prediction measures whether ONNX
+                Runtime or PyTorch is faster for its number of crops, and the faster one is used from then on. ONNX
+                Runtime gives no tokens.
 
         Raises:
             UserError: the file does not exist or is damaged, its network is unknown, or an option does not fit it.
@@ -85,10 +108,16 @@ class Predictor:
             classes=None if classes is None else Path(classes),
         )
         try:
-            task = _task_predictor(loaded.task)(loaded.model, loaded.trained, settings)
+            task = _task_predictor(loaded)(loaded.model, loaded.trained, settings)
         except UserError as error:
             raise UserError(f"{weights}: {error}") from error
-        return cls(loaded, task, place, batch)
+        if onnx is None:
+            return cls(loaded, task, place, batch)
+        if place.type != "cpu":
+            raise UserError(f"{onnx}: ONNX Runtime is used on CPUs alone; give the device cpu, or no ONNX file")
+        from tcformer.inference.onnx_runtime import OnnxNetwork
+
+        return cls(loaded, task, place, batch, OnnxNetwork(Path(onnx), loaded.model, task.input_size))
 
     def __call__(self, image: Image, boxes: Boxes | ArrayLike | None = None) -> Result:
         """Predict one picture.
@@ -164,9 +193,14 @@ class Predictor:
             (H, W, 3) uint8 RGB.
 
         Raises:
-            ValueError: the result has no crop.
+            UserError: the result has no crop, or no tokens because ONNX Runtime made it.
         """
         from tcformer import draw as pictures
+
+        if not len(result):
+            raise UserError("the result has no crop whose tokens could be drawn; give a picture with a box")
+        if not result.tokens[0]:
+            raise UserError("ONNX Runtime gives no tokens; load the weights without the ONNX file to draw them")
 
         examples = [self.task.example(result, row) for row in range(len(result))]
         return pictures.token_sheet(examples, scale=self.task.sheet_scale)
@@ -176,14 +210,36 @@ class Predictor:
             return self.read(image, boxes)
         return image if isinstance(image, ReducedImage) else as_picture(image)
 
+    @torch.inference_mode()
+    def _run(self, images: Tensor) -> tuple[Prediction, list[Tokens | Tensor]]:
+        """Predict a batch, and the outputs of the stages, which ONNX Runtime does not give."""
+        if self._onnx is not None:
+            if not self.runtime:
+                self._choose_runtime(self._onnx, images)
+            if self.runtime == "onnx":
+                return self.task.predict(self._onnx, images), []
+        with first_output(self._model.backbone) as stages:
+            return self.task.predict(self._model, images), stages
+
+    def _choose_runtime(self, onnx: OnnxNetwork, images: Tensor) -> None:
+        """Use what is faster for a batch like this one."""
+        from tcformer.inference.onnx_runtime import seconds_of_each
+
+        seconds = dict(zip(("onnx", "torch"), seconds_of_each([onnx, self._model], images)))
+        self.runtime = min(seconds, key=lambda name: seconds[name])
+        times = [f"{1e3 * seconds[name] / len(images):.1f} ms" for name in ("onnx", "torch")]
+        self.notes.append(
+            f"ONNX Runtime takes {times[0]} and PyTorch {times[1]} for each of {len(images)} crops at once: "
+            f"{'ONNX Runtime' if self.runtime == 'onnx' else 'PyTorch'} is used"
+        )
+
     def _results(self, sizes: list[tuple[int, int]], boxes: list[Boxes], crops: list[list[Crop]]) -> Iterator[Result]:
         every = [crop for of_picture in crops for crop in of_picture]
         parts, tokens = [], []
         for start in range(0, len(every), self.batch):
             batch = every[start : start + self.batch]
             images = torch.from_numpy(np.stack([normalise(crop.pixels) for crop in batch])).to(self._device)
-            with torch.inference_mode(), first_output(self._model.backbone) as stages:
-                found = self.task.predict(self._model, images)
+            found, stages = self._run(images)
             tokens += [partitions_of(stages, images, row) for row in range(len(batch))]
             parts.append((found, points_in_picture(found, batch, self.task.input_size)))
         if parts:
@@ -230,8 +286,16 @@ def choose_device(name: str | torch.device | None) -> torch.device:
     return device
 
 
-def _task_predictor(task: str) -> type[TaskPredictor]:
-    """The predictor of a task; that of tokens alone, if networks of the task predict nothing for any picture."""
+def _task_predictor(weights: LoadedWeights) -> type[TaskPredictor]:
+    """The predictor of a task; that of tokens alone, if the network predicts nothing for any picture."""
+    task = weights.task
+    if weights.model.in_chans != 3:
+        raise UserError(
+            f"the network expects images of {weights.model.in_chans} channels, but pictures have 3; call the network "
+            "itself: tcformer.load_model(...)(images)"
+        )
+    if weights.model.config["options"].get("num_classes") == 0:  # a classifier without its last layer
+        return TaskPredictor
     if task not in ALL_TASKS or find_spec(f"tcformer.tasks.{task}.predict") is None:
         return TaskPredictor
     predictor: type[TaskPredictor] = ALL_TASKS[task].part("predict").PREDICTOR

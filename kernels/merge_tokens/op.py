@@ -7,7 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.backend import backend_module, choose_backend, traceable_backend, without_autocast
+from kernels.backend import (
+    backend_module,
+    choose_backend,
+    refuse_second_derivative,
+    traceable_backend,
+    without_autocast,
+)
 from kernels.constants import EPSILON
 from kernels.segments import row_dots, segment_sum, segment_total, sort_by_row
 
@@ -128,6 +134,7 @@ def _gradient(
     return *grads, None, None, None
 
 
+_merge_backward.register_autograd(refuse_second_derivative)
 _merge.register_autograd(_gradient, setup_context=_context)
 
 

@@ -8,7 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.backend import backend_module, choose_backend, traceable_backend, without_autocast
+from kernels.backend import (
+    backend_module,
+    choose_backend,
+    refuse_second_derivative,
+    traceable_backend,
+    without_autocast,
+)
 from kernels.token_conv import reference_backend, torch_backend
 from kernels.token_map import TokenPlan
 
@@ -147,6 +153,7 @@ def _gradient(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     return *grads[:3], grad_skip, [None] * num_cells, [None] * num_links, None, None, None
 
 
+_token_conv_backward.register_autograd(refuse_second_derivative)
 _token_conv.register_autograd(_gradient, setup_context=_context)
 
 

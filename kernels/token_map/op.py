@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.backend import backend_module, choose_backend, traceable_backend
+from kernels.backend import backend_module, choose_backend, refuse_second_derivative, traceable_backend
 from kernels.constants import EPSILON
 from kernels.segments import accumulation_dtype, row_dots, segment_sum, segment_total
 from kernels.token_map.plan import Links, TokenPlan
@@ -325,6 +325,7 @@ def _upsample_gradient(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, 
     return grad_x, grad_weight if with_weight else None, *[None] * 7
 
 
+_upsample_backward.register_autograd(refuse_second_derivative)
 _upsample.register_autograd(_upsample_gradient, setup_context=_upsample_context)
 
 

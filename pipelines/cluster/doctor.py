@@ -174,7 +174,7 @@ def check_resources(resources: Mapping[str, float], cluster: Cluster) -> Iterato
     if not resources:
         return
     kind = "GPU" if resources.get("GPU") else "CPU"
-    need = cluster.workers * (1 if kind == "GPU" else cluster.cpus_per_worker)
+    need = cluster.fewest_workers * (1 if kind == "GPU" else cluster.cpus_per_worker)
     have = resources.get(kind, 0)
     text = f"cluster.workers asks for {need} {kind}s, Ray has {have:g}"
     yield Finding("workers", text, "" if have >= need else "lower cluster.workers in params.yaml, or add nodes")

@@ -110,7 +110,7 @@ def _cluster(options: PlanOptions, params: Params) -> PlannedCluster:
 
         with session(params.cluster):
             nodes, gpus = joined_resources()
-        workers = gpus or params.cluster.workers
+        workers = gpus or params.cluster.most_workers
         of_what = f"{workers} {'GPUs' if gpus else 'CPU workers'} in {nodes} machines of the joined Ray"
         return PlannedCluster(workers, nodes, gpus > 0, memory, of_what)
     return _this_machine(params, memory)
@@ -123,7 +123,7 @@ def _this_machine(params: Params, memory: float | None) -> PlannedCluster:
     if count := torch.cuda.device_count():
         memory = memory or float(torch.cuda.get_device_properties(0).total_memory)
         return PlannedCluster(count, 1, True, memory, f"the {count} GPUs of this machine")
-    workers = params.cluster.workers
+    workers = params.cluster.most_workers
     memory = memory or psutil.virtual_memory().total / workers
     return PlannedCluster(workers, 1, False, memory, f"{workers} workers on the CPU of this machine")
 

@@ -48,6 +48,7 @@ class PredictOptions:
         classes: file with the names of classes, or None.
         batch: number of crops that are predicted at once.
         device: name of the device, or None.
+        onnx: the same network as an ONNX file, or None.
     """
 
     inputs: tuple[str, ...]
@@ -66,6 +67,7 @@ class PredictOptions:
     classes: Path | None = None
     batch: int = 16
     device: str | None = None
+    onnx: Path | None = None
 
 
 def predict_files(options: PredictOptions) -> int:
@@ -77,6 +79,8 @@ def predict_files(options: PredictOptions) -> int:
     Raises:
         UserError: an option is wrong, or no file could be read.
     """
+    if options.tokens and options.onnx is not None:
+        raise UserError("--onnx: ONNX Runtime gives no tokens; leave out --tokens, or --onnx")
     files = find_inputs(options.inputs)
     boxes = None if options.boxes is None else BoxFile(options.boxes, options.box_score)
     if boxes:
@@ -89,6 +93,7 @@ def predict_files(options: PredictOptions) -> int:
         body=options.body,
         classes=options.classes,
         batch=options.batch,
+        onnx=options.onnx,
     )
     if options.predictions and not predictor.task.shows:
         raise UserError(
@@ -143,6 +148,7 @@ class _Job:
         with Progress("predict", len(pictures), "picture") as progress:
             for group in _groups(self._read(pictures, progress), _PICTURES_AT_ONCE):
                 results = self._predictor.predict([image for _, image, _ in group], [boxes for *_, boxes in group])
+                self._say_notes()
                 for (file, image, _), result in zip(group, results):
                     self._keep(file, result)
                     if self._options.pictures:
@@ -157,6 +163,11 @@ class _Job:
             self._out.write_records(self._records)
         self._report()
         return self._skipped
+
+    def _say_notes(self) -> None:
+        """Print what the predictor found out, once."""
+        while self._predictor.notes:
+            print(f"note: {self._predictor.notes.pop(0)}", file=sys.stderr)
 
     def _report(self) -> None:
         read = len(self._files) - self._skipped

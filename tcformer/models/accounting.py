@@ -85,7 +85,7 @@ def count_flops(model: nn.Module, image_size: tuple[int, int]) -> Multiplication
     ):
         tensors = (*model.named_parameters(), *model.named_buffers())
         state = {name: torch.empty(tensor.shape, dtype=tensor.dtype) for name, tensor in tensors}
-        functional_call(model, state, torch.empty(1, 3, *image_size))
+        functional_call(model, state, torch.empty(1, getattr(model, "in_chans", 3), *image_size))
 
     counts = {name: {str(op): n for op, n in own.items()} for name, own in counter.get_flop_counts().items()}
     everything = counts["Global"]

@@ -33,6 +33,11 @@ class Backbone(nn.Module):
         reduction: how the tokens are reduced between stages.
         local_parts: with local_ctm, image parts along each side for each of the three CTMs.
         activation_checkpointing: recompute the activations of a block in the backward pass instead of storing them.
+        in_chans: channels of the images.
+
+    Attributes:
+        widths: channels of the stages.
+        strides: image pixels for each pixel of the maps of the stages.
     """
 
     def __init__(
@@ -42,14 +47,18 @@ class Backbone(nn.Module):
         reduction: ReductionOptions = ReductionOptions(),  # noqa: B008
         local_parts: Sequence[int] = (4, 2, 1),
         activation_checkpointing: bool = False,
+        in_chans: int = 3,
     ) -> None:
         super().__init__()
         self.variant = variant
+        self.in_chans = in_chans
+        self.widths = list(variant.widths)
+        self.strides = [_PATCH_STRIDE * 2**stage for stage in range(NUM_STAGES)]
         self.activation_checkpointing = activation_checkpointing
         on_grid = reduction.token_reduction == "conv"
         depth = sum(variant.depths)
         rates = iter([drop_path_rate * block / max(depth - 1, 1) for block in range(depth)])
-        self.patch_embed1 = PatchEmbed(variant.widths[0])
+        self.patch_embed1 = PatchEmbed(variant.widths[0], in_chans)
         for stage in range(NUM_STAGES):
             width, heads = variant.widths[stage], variant.heads[stage]
             hidden = width * variant.mlp_ratios[stage]
@@ -64,11 +73,12 @@ class Backbone(nn.Module):
             self.add_module(f"block{stage + 1}", blocks)
             self.add_module(f"norm{stage + 1}", nn.LayerNorm(width, eps=1e-6))
 
-    def forward(self, images: Tensor) -> list[Tokens]:
+    def forward(self, images: Tensor, num_stages: int = NUM_STAGES) -> list[Tokens]:
         """Compute the tokens after each of the four stages.
 
         Args:
-            images: (B, 3, H, W), normalised, of at least 29 x 29 pixels.
+            images: (B, in_chans, H, W), normalised, of at least 29 x 29 pixels.
+            num_stages: stop after so many stages.
 
         Raises:
             UserError: the images have another shape, or are too small.
@@ -77,7 +87,7 @@ class Backbone(nn.Module):
         features, grid_size = self.patch_embed1(images)
         tokens = Tokens.of_grid(features, grid_size)
         outputs = []
-        for stage in range(1, NUM_STAGES + 1):
+        for stage in range(1, num_stages + 1):
             source = log_weight = None
             if stage > 1:
                 tokens, source, log_weight = getattr(self, f"ctm{stage - 1}")(tokens)
@@ -97,10 +107,10 @@ class Backbone(nn.Module):
     def _check(self, images: Tensor) -> None:
         # At least one key must be left of the grid of the first stage after spatial reduction.
         smallest = _PATCH_STRIDE * (self.variant.reductions[0] - 1) + 1
-        if images.ndim != 4 or images.shape[1] != 3 or images.shape[0] == 0:
+        if images.ndim != 4 or images.shape[1] != self.in_chans or images.shape[0] == 0:
             raise UserError(
-                f"the network expects a batch of images (B, 3, H, W) with B of at least 1, found "
-                f"{tuple(images.shape)}; stack colour images with channels first"
+                f"the network expects a batch of images (B, {self.in_chans}, H, W) with B of at least 1, found "
+                f"{tuple(images.shape)}; stack images with channels first, or build the network with in_chans"
             )
         if min(images.shape[2:]) < smallest:
             raise UserError(

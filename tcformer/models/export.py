@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import hashlib
 import json
 import sys
 import warnings
@@ -72,8 +73,8 @@ def export_onnx(model: Network, path: str | Path, image_size: tuple[int, int], o
 
     The file maps `images` (B, 3, H, W), float32 RGB normalised by the mean and standard deviation in its metadata, to
     `logits`, `heat_maps`, `rotations`, `shape` and `camera`, or `stage1` to `stage4`, for any B. Its metadata entry
-    "tcformer" is a JSON object with the config of the network, the image size, and the mean and standard deviation of
-    values in [0, 1].
+    "tcformer" is a JSON object with the config of the network, the image size, the SHA-256 of the weights (see
+    `weights_digest`), and the mean and standard deviation of values in [0, 1].
 
     Args:
         model: from `create_model` or `load_model`. It is not changed.
@@ -91,8 +92,8 @@ def export_onnx(model: Network, path: str | Path, image_size: tuple[int, int], o
     if opset not in _OPSETS:
         raise UserError(f"opset: expected {_OPSETS[0]} to {_OPSETS[-1]}, found {opset}; choose one of these")
     for package in ("onnx", "onnxscript", "onnxruntime"):
-        _package(package)
-    proto = _to_onnx(_trace(model, image_size), model.config, image_size, opset)
+        optional_package(package)
+    proto = _to_onnx(_trace(model, image_size), model.config, image_size, opset, weights_digest(model))
     with atomic_write(Path(path)) as part:
         part.write_bytes(proto)
         difference = compare(model, part, image_size)
@@ -119,11 +120,11 @@ def compare(model: Network, path: str | Path, image_size: tuple[int, int]) -> fl
     Raises:
         UserError: onnxruntime is not installed.
     """
-    session = _package("onnxruntime").InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session = optional_package("onnxruntime").InferenceSession(str(path), providers=["CPUExecutionProvider"])
     model = _in_evaluation(model)
     worst = 0.0
     for batch in _CHECKED_BATCHES:
-        images = random_images(batch, image_size, seed=batch)
+        images = random_images(batch, image_size, seed=batch, channels=model.in_chans)
         # The same kernels, because others, in float32, decide a near tie differently in about one of thirty images.
         with use_kernels("portable"), torch.no_grad():
             expected = _as_list(model(images))
@@ -139,10 +140,10 @@ def relative_difference(a: Tensor, b: Tensor) -> float:
     return float(difference.amax())
 
 
-def random_images(batch: int, image_size: tuple[int, int], seed: int = 0) -> Tensor:
-    """Random smooth colours with a little noise, (batch, 3, H, W), distributed roughly like normalised photographs."""
+def random_images(batch: int, image_size: tuple[int, int], seed: int = 0, channels: int = 3) -> Tensor:
+    """Random smooth colours with a little noise, (batch, channels, H, W), roughly like normalised photographs."""
     generator = torch.Generator().manual_seed(seed)
-    colours = torch.randn(batch, 3, 6, 6, generator=generator)
+    colours = torch.randn(batch, channels, 6, 6, generator=generator)
     images = F.interpolate(colours, image_size, mode="bilinear")
     return images + 0.1 * torch.randn(images.shape, generator=generator)
 
@@ -152,7 +153,7 @@ def _in_evaluation(model: Network) -> Network:
 
 
 def _trace(model: Network, image_size: tuple[int, int]) -> torch.export.ExportedProgram:
-    model, images = _in_evaluation(model), random_images(2, image_size)
+    model, images = _in_evaluation(model), random_images(2, image_size, channels=model.in_chans)
     with use_kernels("portable"), torch.no_grad(), _attention():
         with record_parts() as parts:
             model(images)
@@ -167,7 +168,11 @@ def _attention() -> AbstractContextManager[None]:
 
 
 def _to_onnx(
-    program: torch.export.ExportedProgram, config: dict[str, Any], image_size: tuple[int, int], opset: int
+    program: torch.export.ExportedProgram,
+    config: dict[str, Any],
+    image_size: tuple[int, int],
+    opset: int,
+    weights: str = "",
 ) -> bytes:
     with warnings.catch_warnings(), _attention():
         warnings.simplefilter("ignore")  # the exporter warns about its own code
@@ -175,23 +180,32 @@ def _to_onnx(
             program,
             opset_version=opset,
             input_names=["images"],
-            output_names=list(_OUTPUTS[config["task"]]),
+            output_names=list(_output_names(config)),
             custom_translation_table={torch.ops.aten.sort.stable: _stable_sort},
             dynamo=True,
             external_data=False,
             verbose=False,
         )
     assert exported is not None
-    about = {"config": config, "image_size": list(image_size), "mean": list(IMAGE_MEAN), "std": list(IMAGE_STD)}
+    about = {"config": config, "image_size": list(image_size), "weights": weights}
+    if "in_chans" not in config["options"]:  # colour images
+        about |= {"mean": list(IMAGE_MEAN), "std": list(IMAGE_STD)}
     proto = exported.model_proto
     entry = proto.metadata_props.add()
     entry.key, entry.value = "tcformer", json.dumps(about, sort_keys=True)
     return proto.SerializeToString()
 
 
+def _output_names(config: dict[str, Any]) -> tuple[str, ...]:
+    names, options = _OUTPUTS[config["task"]], config["options"]
+    if options.get("num_classes") == 0:
+        return ("features",)
+    return tuple(names[stage] for stage in options.get("out_indices") or range(len(names)))
+
+
 def _stable_sort(x: Any, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:
     """A stable sort in ONNX, which the exporter lacks: TopK keeps the order of equal values."""
-    op = _package("onnxscript").opset18
+    op = optional_package("onnxscript").opset18
     size = op.Gather(op.Shape(x), op.Constant(value_ints=[dim]))
     return op.TopK(x, size, axis=dim, largest=int(descending), sorted=1)
 
@@ -200,13 +214,27 @@ def _as_list(output: Tensor | Sequence[Tensor]) -> list[Tensor]:
     return [output] if isinstance(output, Tensor) else list(output)
 
 
-def _package(name: str) -> ModuleType:
-    """Import an optional package."""
+def weights_digest(model: Network) -> str:
+    """SHA-256 of the names, shapes and values of a network's weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def optional_package(name: str) -> ModuleType:
+    """Import a package of the extra `export`.
+
+    Raises:
+        UserError: it is not installed.
+    """
     try:
         return import_module(name)
     except ImportError as error:
         raise UserError(
-            f"ONNX export needs the package {name} ({error}); install it with `pip install onnx onnxscript onnxruntime`"
+            f"ONNX needs the package {name} ({error}), which belongs to the extra `export`: install it with "
+            "`pip install 'tcformer[export]'`, or `pip install onnx onnxscript onnxruntime`"
         ) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatch
 from typing import Any
 
 from tcformer.data.wholebody.keypoints import SUBSETS, subset
@@ -22,7 +23,7 @@ from tcformer.models.patch_norm import OPTION as PATCH_NORM_EPS
 from tcformer.models.timm_backbone import PREFIX, Output, TimmBackbone
 from tcformer.models.variants import VARIANTS
 
-_BACKBONE_OPTIONS: dict[str, Any] = {"drop_path_rate": 0.0}
+_BACKBONE_OPTIONS: dict[str, Any] = {"drop_path_rate": 0.0, "in_chans": 3}
 _TCFORMER_OPTIONS: dict[str, Any] = {
     "token_reduction": "ctm",
     "local_parts": (4, 2, 1),
@@ -34,25 +35,32 @@ _TCFORMER_OPTIONS: dict[str, Any] = {
 }
 _TIMM_OPTIONS: dict[str, Any] = {"pretrained": False}
 _TASK_OPTIONS: dict[str, dict[str, Any]] = {
-    "imagenet": {"num_classes": 1000},
+    "imagenet": {"num_classes": 1000, "drop_rate": 0.0, "global_pool": "avg"},
     "wholebody": {"num_keypoints": None, "keypoints": "all", "neck": "auto"},
     "face": {"num_keypoints": 98, "neck": "auto"},
     "mesh": {},
     "keypoints": {"num_keypoints": 17, "points": None, "neck": "auto"},
-    "features": {},
+    "features": {"out_indices": None},
 }
+#: Options that are in the config of a network only if they have another value, so that older versions read the others.
+_IN_CONFIG_IF_NOT = {"in_chans": 3, "drop_rate": 0.0, "global_pool": "avg", "out_indices": None}
 #: Options that affect only how a network is built or trained. They are not part of its config.
 NOT_IN_CONFIG = ("pretrained", "activation_checkpointing", "cluster_after")
 _SWITCHES = ("pretrained", "activation_checkpointing", "token_place")
+_MOST_CHANNELS = 4096  # of images
 _MOST_OUTPUTS = 1_000_000  # of a head: more are a mistake, whose weights would fill the memory
 
 
-def list_models() -> list[str]:
-    """The names of the TCFormer variants, smallest first. Any backbone of timm is a variant as well, as timm/<name>."""
-    return list(VARIANTS)
+def list_models(filter: str = "") -> list[str]:
+    """The names of the TCFormer variants, smallest first. Any backbone of timm is a variant as well, as timm/<name>.
+
+    Args:
+        filter: a pattern such as "tcformer_l*"; "" for all.
+    """
+    return [name for name in VARIANTS if fnmatch(name, filter or "*")]
 
 
-def create_model(variant: str, task: str, **options: Any) -> Network:
+def create_model(variant: str, task: str = "imagenet", **options: Any) -> Network:
     """Build a network with newly initialised weights.
 
     Args:
@@ -63,18 +71,19 @@ def create_model(variant: str, task: str, **options: Any) -> Network:
             "face": the same for 98 landmarks;
             "mesh": a `MeshPrediction` of SMPL rotations (B, 24, 3, 3), shape (B, 10) and camera (B, 3);
             "keypoints": the same for any points, as of a dataset of your own;
-            "features": a list of the feature maps (B, C, h, w) of the stages, finest first.
+            "features": a list of the feature maps (B, C, h, w) of the stages, finest first; `features_only=True`, as
+            timm calls it, is the same.
         options: for every network `drop_path_rate` (default 0), the probability of dropping the residual branches of
-            the last block in training. TCFormer: `token_reduction` (default "ctm", see `TOKEN_REDUCTIONS`),
-            `local_parts` (default (4, 2, 1)), `place_weight` (default 0), `token_place` (default False),
-            `cluster_after` (default 0; see `ReductionOptions`), `activation_checkpointing` (default False),
-            `patch_norm_eps` (default 1e-5; mmpose's weights need 1e-6, see `tcformer.models.patch_norm`). timm's
-            backbones: `pretrained` (default False). imagenet: `num_classes` (default 1000). wholebody: `keypoints`
-            (default "all" 133; "body", "foot", "face", "hand") or any `num_keypoints`. face: `num_keypoints`
-            (default 98). keypoints: `num_keypoints` (default 17) and `points`, what
-            `tcformer.data.keypoints.points.PointSet.to_json` returns, for the drawings and names of predictions
-            (default None: numbered points). wholebody, face and keypoints: `neck` (default "auto": MTA for TCFormer,
-            the finest map for HRNet, deconvolutions for other backbones; see `NECKS`).
+            the last block in training, and `in_chans` (default 3), the channels of the images. TCFormer:
+            `token_reduction` (default "ctm", see `TOKEN_REDUCTIONS`), `local_parts` (default (4, 2, 1)), `place_weight`
+            (default 0), `token_place` (default False), `cluster_after` (default 0; see `ReductionOptions`),
+            `activation_checkpointing` (default False), `patch_norm_eps` (default 1e-5; mmpose's weights need 1e-6, see
+            `tcformer.models.patch_norm`). timm's backbones: `pretrained` (default False). imagenet: `num_classes`
+            (default 1000; 0 for the pooled features), `drop_rate` (default 0; dropout before the head), `global_pool`
+            (default "avg"; "" for logits of every token; TCFormer only). features: `out_indices` (default: all four
+            stages). wholebody: `keypoints` (default "all" 133; "body", "foot", "face", "hand") or any `num_keypoints`.
+            face: `num_keypoints` (default 98). wholebody and face: `neck` (default "auto": MTA for TCFormer, the finest
+            map for HRNet, deconvolutions for other backbones; see `NECKS`).
 
     Returns:
         The network in training mode. `model.backbone(images)` returns the outputs of the four stages: `Tokens`, or the
@@ -86,6 +95,8 @@ def create_model(variant: str, task: str, **options: Any) -> Network:
             of network, or timm cannot provide the backbone.
     """
     try:
+        if options.pop("features_only", False):
+            task = "features"
         checks.check_name("model variant", variant, list(VARIANTS), other_prefix=PREFIX)
         checks.check_name("task", task, checks.TASKS)
         chosen = _complete(variant, task, options)
@@ -93,7 +104,11 @@ def create_model(variant: str, task: str, **options: Any) -> Network:
         raise UserError(str(error)) from None
     model = _build(variant, task, chosen)
     initialise(model)
-    kept = {name: list(v) if isinstance(v, tuple) else v for name, v in chosen.items() if name not in NOT_IN_CONFIG}
+    left_out = {name for name, default in _IN_CONFIG_IF_NOT.items() if name in chosen and chosen[name] == default}
+    left_out |= set(NOT_IN_CONFIG)
+    kept = {name: list(v) if isinstance(v, tuple) else v for name, v in chosen.items() if name not in left_out}
+    if isinstance(model, FeatureExtractor) and "out_indices" in kept:
+        kept["out_indices"] = model.out_indices
     model.config = {"variant": variant, "task": task, "options": kept}
     set_patch_norm_eps(model, chosen.get(PATCH_NORM_EPS, DEFAULT_EPS))
     return model
@@ -107,11 +122,17 @@ def _complete(variant: str, task: str, options: dict[str, Any]) -> dict[str, Any
     """
     own = _TIMM_OPTIONS if variant.startswith(PREFIX) else _TCFORMER_OPTIONS
     defaults = {**_TASK_OPTIONS[task], **_BACKBONE_OPTIONS, **own}
+    if own is _TCFORMER_OPTIONS and options.get("pretrained") is False:
+        options = {name: value for name, value in options.items() if name != "pretrained"}
     for name in options:
+        if name not in defaults and (hint := checks.hint_for(name)):
+            raise ValueError(f"there is no option for {variant} and the task '{task}' called '{name}': {hint}")
         checks.check_name(f"option for {variant} and the task '{task}':", name, list(defaults))
     chosen = {**defaults, **options}
     for name, value in chosen.items():
         _check_value(name, value)
+    if variant.startswith(PREFIX) and chosen.get("global_pool", "avg") != "avg":
+        raise ValueError(f"model option global_pool: {variant} keeps the pooling of timm; remove the option")
     if "keypoints" in chosen:
         chosen["num_keypoints"] = chosen["num_keypoints"] or len(subset(chosen["keypoints"]))
     if (points := chosen.get("points")) is not None and len(points.get("names", ())) != chosen["num_keypoints"]:
@@ -143,16 +164,31 @@ def _check_value(name: str, value: Any) -> None:
             raise ValueError(f"model option {name}: expected True or False, found {value!r}")
     elif name == "place_weight":
         checks.check_number(name, value)
-    elif name in ("drop_path_rate", "cluster_after"):
+    elif name == "global_pool":
+        if value not in ("avg", ""):
+            raise ValueError(f"model option global_pool: expected 'avg' or '' (no pooling), found {value!r:.80}")
+    elif name == "out_indices":
+        return  # checked by the network, which knows its stages
+    elif name in ("drop_path_rate", "drop_rate", "cluster_after"):
         checks.check_number(name, value, below=1)
     elif name == PATCH_NORM_EPS:
         if not isinstance(value, float) or not 0 < value < 1:
             raise ValueError(f"model option {name}: expected a number above 0 and below 1, found {value!r:.80}")
     elif name == "num_keypoints" and value is None:
         return
-    elif not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MOST_OUTPUTS:
-        shown = f"{value!r:.80}" if not isinstance(value, int) or abs(value) < 10**80 else "a larger one"
-        raise ValueError(f"model option {name}: expected an integer of 1 to {_MOST_OUTPUTS}, found {shown}")
+    else:
+        least, most = 0 if name == "num_classes" else 1, _MOST_CHANNELS if name == "in_chans" else _MOST_OUTPUTS
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            shown = f"{value!r:.80}" if not isinstance(value, int) or abs(value) < 10**80 else "a larger one"
+            raise ValueError(f"model option {name}: expected an integer of {least} to {most}, found {shown}")
+
+
+def check_classifier(variant: str, options: dict[str, Any]) -> None:
+    """Raise UserError if a value among these options of a classifier is wrong."""
+    try:
+        _complete(variant, "imagenet", options)
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 def _reduction(options: dict[str, Any]) -> checks.ReductionOptions:
@@ -187,7 +223,7 @@ def _build(variant: str, task: str, options: dict[str, Any]) -> Network:
     if variant.startswith(PREFIX):
         output: Output = "pooled" if task == "imagenet" else "finest" if neck == "finest_map" else "maps"
         name = variant.removeprefix(PREFIX)
-        backbone = TimmBackbone(name, output, options["pretrained"], options["drop_path_rate"])
+        backbone = TimmBackbone(name, output, options["pretrained"], options["drop_path_rate"], options["in_chans"])
         widths, strides, sizes = backbone.widths, backbone.strides, None
     else:
         sizes = VARIANTS[variant]
@@ -197,14 +233,15 @@ def _build(variant: str, task: str, options: dict[str, Any]) -> Network:
             _reduction(options),
             options["local_parts"],
             options["activation_checkpointing"],
+            options["in_chans"],
         )
         widths, strides = list(sizes.widths), [4, 8, 16, 32]
     if task == "imagenet":
         width = backbone.num_features if isinstance(backbone, TimmBackbone) else widths[-1]
-        return Classifier(backbone, width, options["num_classes"])
+        return Classifier(backbone, width, options["num_classes"], options["drop_rate"], options["global_pool"])
     if task == "mesh":
         return MeshRegressor(backbone, widths[-1])
     if task == "features":
-        return FeatureExtractor(backbone)
+        return FeatureExtractor(backbone, options["out_indices"])
     made, width = make_neck(neck, sizes, widths, strides)
     return PoseEstimator(backbone, made, width, options["num_keypoints"])

@@ -30,13 +30,13 @@ def init_weights(module: nn.Module) -> None:
 class PatchEmbed(nn.Module):
     """Overlapping patches: 7x7 convolution with stride 4, then LayerNorm."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, in_chans: int = 3) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(3, width, kernel_size=7, stride=4, padding=3)
+        self.proj = nn.Conv2d(in_chans, width, kernel_size=7, stride=4, padding=3)
         self.norm = nn.LayerNorm(width, eps=1e-5)
 
     def forward(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Compute the features (B, H0 * W0, C) of the patches of images (B, 3, H, W), and (H0, W0)."""
+        """Compute the features (B, H0 * W0, C) of the patches of images (B, in_chans, H, W), and (H0, W0)."""
         # Channels last, so that the conversion of the map to tokens copies nothing.
         m = self.proj(images.contiguous(memory_format=torch.channels_last))  # (B, C, H0, W0)
         x = m.permute(0, 2, 3, 1).flatten(1, 2)  # (B, H0 * W0, C)

@@ -110,6 +110,43 @@ class NetworkOptions:
         return {"pretrained": self.pretrained} if self.backbone.startswith("timm/") else own
 
 
+#: What to do instead of options of timm's models that TCFormer does not have.
+_HINTS = {
+    "activation": "the activation is GELU; remove the option",
+    "norm_layer": "the norm is LayerNorm; remove the option",
+    "img_size": "images of any size of at least 29 x 29 pixels are accepted; remove the option",
+    **dict.fromkeys(
+        ("pretrained", "checkpoint_path", "pretrained_cfg"),
+        "there are no weights to download; read a file by tcformer.load_model, or a checkpoint of another trainer by "
+        "tcformer.load_released_weights",
+    ),
+    **dict.fromkeys(
+        ("attn_drop_rate", "proj_drop_rate", "proj_drop", "attn_drop"),
+        "the blocks have no dropout but stochastic depth; did you mean 'drop_path_rate', or 'drop_rate' for the head?",
+    ),
+    **dict.fromkeys(
+        ("grad_checkpointing", "checkpointing", "use_checkpoint"),
+        "did you mean 'activation_checkpointing', or the method set_grad_checkpointing?",
+    ),
+    **dict.fromkeys(
+        ("depths", "embed_dims", "num_heads", "mlp_ratios", "sr_ratios", "qkv_bias", "linear"),
+        f"sizes are those of the variant; choose one of {', '.join(VARIANTS)}",
+    ),
+    **dict.fromkeys(("device", "dtype"), "move the network with model.to(...), or build it in a `with torch.device`"),
+    **dict.fromkeys(
+        ("scriptable", "exportable", "no_jit"), "tcformer.export_onnx and tcformer.export_program export networks"
+    ),
+    **dict.fromkeys(("in_channels", "in_channel", "channels"), "did you mean 'in_chans'?"),
+    **dict.fromkeys(("dropout", "dropout_rate"), "did you mean 'drop_rate'?"),
+    **dict.fromkeys(("drop_path", "stochastic_depth", "droppath"), "did you mean 'drop_path_rate'?"),
+}
+
+
+def hint_for(option: str) -> str | None:
+    """What to do instead of an option of other libraries; None if nothing is known of it."""
+    return _HINTS.get(option)
+
+
 def check_name(kind: str, name: str, known: Sequence[str], other_prefix: str | None = None) -> None:
     """Check that a name is known.
 

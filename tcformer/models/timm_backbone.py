@@ -26,43 +26,59 @@ class TimmBackbone(nn.Module):
         output: the output that is used. Layers that only other outputs need are removed.
         pretrained: download timm's ImageNet weights and start from them.
         drop_path_rate: of stochastic depth, for models that have it.
+        in_chans: channels of the images.
 
     Attributes:
         widths: channels of the maps, finest first.
         strides: image pixels for each pixel of the maps, finest first.
         num_features: number of pooled features.
+        indices: the maps among those of timm's `forward_intermediates`.
 
     Raises:
         UserError: timm is not installed or does not have the model, the model has no stochastic depth or no maps, or
             its weights cannot be downloaded.
     """
 
-    def __init__(self, name: str, output: Output, pretrained: bool = False, drop_path_rate: float = 0.0) -> None:
+    def __init__(
+        self,
+        name: str,
+        output: Output,
+        pretrained: bool = False,
+        drop_path_rate: float = 0.0,
+        in_chans: int = 3,
+    ) -> None:
         super().__init__()
-        self.net = _create(name, pretrained, drop_path_rate)
+        self.net = _create(name, pretrained, drop_path_rate, in_chans)
+        self.in_chans = in_chans
         self._name = name
         self._multiple = 32 if name.startswith("hrnet") else 1  # HRNet adds maps of all its branches
         self.num_features: int = self.net.head_hidden_size
         info: list[dict[str, Any]] = list(self.net.feature_info)
-        self._indices = [i for i, stage in enumerate(info) if stage["reduction"] >= _FINEST_STRIDE]
-        if not self._indices:
+        self.indices = [i for i, stage in enumerate(info) if stage["reduction"] >= _FINEST_STRIDE]
+        if not self.indices:
             raise UserError(f"timm's model '{name}' has no feature maps of stride 4 or more; choose another backbone")
         if len({stage["reduction"] for stage in info}) == 1:  # a plain vision transformer: all maps have one size
-            self._indices = self._indices[-1:]
-        self.strides: list[int] = [info[i]["reduction"] for i in self._indices]
-        self.widths: list[int] = [info[i]["num_chs"] for i in self._indices]
+            self.indices = self.indices[-1:]
+        self.strides: list[int] = [info[i]["reduction"] for i in self.indices]
+        self.widths: list[int] = [info[i]["num_chs"] for i in self.indices]
         if output != "pooled" and name.startswith("hrnet"):
             self.widths = list(self.net.stage4_cfg["num_channels"])
             _remove_hrnet_layers(self.net, only_finest=output == "finest")
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Compute a map (B, C, h, w) of each stage, finest first, of normalised images (B, 3, H, W)."""
-        return self._run(
-            images, partial(self.net.forward_intermediates, indices=self._indices, intermediates_only=True)
-        )
+        """Compute a map (B, C, h, w) of each stage, finest first, of normalised images (B, in_chans, H, W)."""
+        return self._run(images, partial(self.net.forward_intermediates, indices=self.indices, intermediates_only=True))
+
+    def features(self, images: Tensor) -> Tensor:
+        """Compute the features before pooling, in the layout of the model, of normalised images (B, in_chans, H, W)."""
+        return self._run(images, self.net.forward_features)
+
+    def pool_features(self, features: Tensor) -> Tensor:
+        """Compute the input (B, num_features) of timm's classifier from its features."""
+        return self.net.forward_head(features)
 
     def pool(self, images: Tensor) -> Tensor:
-        """Compute the input (B, num_features) of timm's classifier for normalised images (B, 3, H, W)."""
+        """Compute the input (B, num_features) of timm's classifier for normalised images (B, in_chans, H, W)."""
         return self._run(images, self.net)
 
     def _run(self, images: Tensor, net: Callable[[Tensor], Any]) -> Any:
@@ -91,7 +107,7 @@ class TimmBackbone(nn.Module):
             )
 
 
-def _create(name: str, pretrained: bool, drop_path_rate: float) -> Any:
+def _create(name: str, pretrained: bool, drop_path_rate: float, in_chans: int) -> Any:
     try:
         import timm
     except ImportError as error:
@@ -102,6 +118,7 @@ def _create(name: str, pretrained: bool, drop_path_rate: float) -> Any:
         near = timm.list_models(f"*{name[:6]}*")[:5] or ["resnet50", "hrnet_w32", "pvt_v2_b2"]
         raise UserError(f"timm has no model '{name}'; it has, for example, {', '.join(near)}")
     options: dict[str, Any] = {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
+    options |= {"in_chans": in_chans} if in_chans != 3 else {}
     # Some models are built for one image size. With these options they accept any size, with the same parameters.
     if name.startswith(("vit", "deit")):
         options |= {"dynamic_img_size": True, "dynamic_img_pad": True}
@@ -111,7 +128,7 @@ def _create(name: str, pretrained: bool, drop_path_rate: float) -> Any:
         model = timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
     except TypeError as error:
         raise UserError(
-            f"timm's model '{name}' has no option {', '.join(options)} ({error}); set drop_path to 0"
+            f"timm's model '{name}' has no option {', '.join(options)} ({error}); set drop_path to 0 and in_chans to 3"
         ) from error
     except (OSError, RuntimeError) as error:
         reason = str(error).strip().split("\n")[0]

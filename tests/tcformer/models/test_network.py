@@ -243,7 +243,7 @@ def test_config_rebuilds_the_network() -> None:
         (("tcformer_lite", "imagenet"), {}, "did you mean 'tcformer_light'"),
         (("tcformer", "wholebodies"), {}, "did you mean 'wholebody'"),
         (("tcformer", "imagenet"), {"num_class": 5}, "did you mean 'num_classes'"),
-        (("tcformer", "imagenet"), {"num_classes": 0}, "num_classes: expected an integer"),
+        (("tcformer", "imagenet"), {"num_classes": -1}, "num_classes: expected an integer"),
         (("tcformer", "wholebody"), {"num_keypoints": 1.5}, "num_keypoints: expected an integer"),
         (("tcformer", "wholebody"), {"drop_path_rate": 1.0}, "drop_path_rate: expected a number"),
     ],
