@@ -101,7 +101,7 @@ def _parameters(section: object, name: str, trees: list[Any]) -> Iterator[Parame
     """The parameters of a section, then those of the sections in it."""
     model = _model(section)
     inner = []
-    for key, kind in fields(model).items():
+    for key, kind in fields(model).items():  # type: ignore[arg-type]  # classes are hashable
         element = _element(kind)
         if fields(kind) or fields(element):
             inner.append((kind if fields(kind) else element, f"{name}.{key}".lstrip(".")))
