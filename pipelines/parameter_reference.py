@@ -101,12 +101,12 @@ def _parameters(section: object, name: str, trees: list[Any]) -> Iterator[Parame
     """The parameters of a section, then those of the sections in it."""
     model = _model(section)
     inner = []
-    for key, kind in fields(model).items():  # type: ignore[arg-type]  # classes are hashable
+    for key, kind in fields(model).items():
         element = _element(kind)
         if fields(kind) or fields(element):
             inner.append((kind if fields(kind) else element, f"{name}.{key}".lstrip(".")))
         if not fields(kind):
-            meaning = _comment(model, key) or _yaml_comment(trees, name, key)
+            meaning = _comment(model, key) or _yaml_comment(trees, name, key)  # type: ignore[arg-type]  # classes are hashable
             yield Parameter(name, key, _type_text(kind, model, key), meaning)
     for kind, below in inner:
         yield from _parameters(kind, below, trees)
