@@ -206,4 +206,9 @@ def test_the_site_is_readable_in_a_browser_and_on_a_phone(site: Path, tmp_path: 
                 page.open(f"http://127.0.0.1:{server.server_port}/{name}.html", width=width)
                 assert page.faults() == [], f"{name} at {width} pixels"
                 assert page.evaluate("document.querySelectorAll('.md-content h1').length") >= 1
+        page.evaluate("document.querySelector('.md-search__input').focus()")
+        page.press(*"density")
+        assert "match" in page.wait_for(
+            "/match/.exec(document.querySelector('.md-search-result__meta').innerText)?.[0]"
+        )
         server.shutdown()
