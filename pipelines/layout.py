@@ -21,12 +21,16 @@ def home(root: Path | None = None) -> Path:
     return Path(*root.parts[: root.parts.index(".dvc")]) if ".dvc" in root.parts else root
 
 
-def dvc_environment() -> dict[str, str]:
+def dvc_environment(root: Path | None = None) -> dict[str, str]:
     """Variables for the DVC that we start.
 
     DVC keeps the hashes of files below /var/tmp/dvc, where every user of a machine may write, and opens pickles there.
+
+    Args:
+        root: of the repository; by default this code's.
     """
-    return {"DVC_SITE_CACHE_DIR": os.environ.get("DVC_SITE_CACHE_DIR") or str(home() / ".dvc" / "tmp" / "site_cache")}
+    own = home(root) / ".dvc" / "tmp" / "site_cache"
+    return {"DVC_SITE_CACHE_DIR": os.environ.get("DVC_SITE_CACHE_DIR") or str(own)}
 
 
 @dataclass(frozen=True)
