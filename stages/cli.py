@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import click
 
 from pipelines.process import stage_main
+from stages.cluster_commands import COMMANDS as CLUSTER_COMMANDS
 
 # Each command imports what it needs when it runs, so that `--help` appears at once.
 
@@ -192,6 +193,10 @@ def experiments(arguments: tuple[str, ...]) -> None:
     from stages.experiments import main
 
     main(arguments)
+
+
+for command in CLUSTER_COMMANDS:
+    cli.add_command(command)
 
 
 def run() -> int:
