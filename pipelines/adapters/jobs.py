@@ -9,6 +9,7 @@ import os
 import queue
 import socket
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 CONNECT_SECONDS = 10.0
 POLL_SECONDS = 0.3
+AGENT_SECONDS = 60.0  # for which a head that has just started may not take jobs yet
 #: For a checkpoint and for packing the results, after which Ray kills a job that was asked to stop.
 STOP_SECONDS = 600
 RESULTS = "tcformer-results"  # folder below Ray's logs, the only files of a node that the dashboard can send
@@ -189,13 +191,21 @@ class Jobs:
             "RAY_JOB_STOP_SIGNAL": "SIGINT",
             "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS),
         }
+        deadline = time.monotonic() + AGENT_SECONDS
         with self._explained():
-            self._client.submit_job(
-                entrypoint=entrypoint,
-                submission_id=identity,
-                runtime_env={"working_dir": str(package), "env_vars": {**environment, **stop}},
-                metadata={_COMMAND: command},
-            )
+            while True:
+                try:
+                    self._client.submit_job(
+                        entrypoint=entrypoint,
+                        submission_id=identity,
+                        runtime_env={"working_dir": str(package), "env_vars": {**environment, **stop}},
+                        metadata={_COMMAND: command},
+                    )
+                    return
+                except RuntimeError as error:  # Ray has no type for it
+                    if "No available agent" not in str(error) or time.monotonic() > deadline:
+                        raise
+                    time.sleep(POLL_SECONDS)
 
     def job(self, identity: str) -> Job:
         """A job as it is now."""

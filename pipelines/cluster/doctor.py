@@ -128,12 +128,11 @@ def check_machines(facts: Mapping[str, NodeFacts]) -> Iterator[Finding]:
         for folder, fault in node.unwritable.items():
             yield Finding("disk", f"{name}: {folder} cannot be written ({fault})", "set TMPDIR to a folder that can be")
         for folder, free in node.free.items():
-            fix = (
-                f"free some space there, or set TMPDIR to a disk with {LEAST_FREE >> 30} GB"
-                if free < LEAST_FREE
-                else ""
-            )
-            yield Finding("disk", f"{name}: {folder} has {free / 1e9:.0f} GB free", fix)
+            if free < LEAST_FREE:
+                yield Finding(
+                    "disk", f"{name}: {folder} has {free / 1e9:.0f} GB free",
+                    f"free some space there, or set TMPDIR to a disk with {LEAST_FREE >> 30} GB",
+                )  # fmt: skip
         if node.shared_memory is not None and node.shared_memory < LEAST_SHARED_MEMORY:
             yield Finding(
                 "shared memory", f"{name}: /dev/shm has {node.shared_memory >> 20} MB",
@@ -143,6 +142,9 @@ def check_machines(facts: Mapping[str, NodeFacts]) -> Iterator[Finding]:
             yield Finding(
                 "open files", f"{name}: a process may open {node.open_files}", "`ulimit -n 65536` before `ray start`"
             )
+    least = min((free for node in facts.values() for free in node.free.values()), default=0)
+    if least >= LEAST_FREE:
+        yield Finding("disk", f"at least {least / 1e9:.0f} GB free for data and caches")
 
 
 def check_versions(facts: Mapping[str, NodeFacts], here: NodeFacts) -> Iterator[Finding]:

@@ -124,7 +124,6 @@ def test_a_submitted_graph_comes_back_and_a_stopped_training_resumes(
     provenance = json.loads((folder / "runs/sample/finetune/face/provenance.json").read_text())
     assert provenance and (folder / "metrics/sample/finetune-face.json").is_file()
 
-    printed = workplace.run(*submit, "--no-doctor", "--", "python", "-c", "raise SystemExit(5)", status=5, **cluster)
     wrong = {**cluster, "RAY_AUTH_TOKEN_PATH": str(folder / "params.yaml")}
     printed = workplace.run("python", "-m", "stages.cli", "jobs", "list", *address, status=2, **wrong)
     assert "error: the Ray at" in printed and "refuses the token (wrong)" in printed, printed

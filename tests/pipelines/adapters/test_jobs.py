@@ -135,6 +135,25 @@ def test_an_address_in_the_environment_does_not_replace_the_given_one(
     assert Jobs(dashboard)._client.get_address() == dashboard
 
 
+def test_a_head_that_has_just_started_is_waited_for(dashboard: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "POLL_SECONDS", 0.001)
+    jobs, calls = Jobs(dashboard), []
+
+    class Starting:
+        def submit_job(self, **arguments: object) -> None:
+            calls.append(arguments)
+            if len(calls) < 3:
+                raise RuntimeError("Request failed with status code 500: No available agent to submit job")
+
+    monkeypatch.setattr(jobs, "_client", Starting())
+    jobs.submit("job-1", "exec python", Path("package.zip"), {"A": "1"}, "dvc repro")
+    assert len(calls) == 3
+    assert calls[0]["runtime_env"] == {
+        "working_dir": "package.zip",
+        "env_vars": {"A": "1", "RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": "600"},
+    }
+
+
 def test_a_file_of_a_job(dashboard: str, tmp_path: Path) -> None:
     jobs, job = Jobs(dashboard), Job("j", "SUCCEEDED", "x", node="abc")
     target = tmp_path / "results.tar"
