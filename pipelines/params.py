@@ -187,6 +187,7 @@ class Cluster(Strict):
     max_failures: int = pydantic.Field(ge=0)  # lost workers that a training survives
     stall_timeout: float = pydantic.Field(gt=0)  # seconds without a worker's sign of life or progress that end it
     storage: UserPath | None  # folder or s3:// address that driver and workers reach; null: this machine's disk
+    cache_size: float = pydantic.Field(gt=0)  # gigabytes of datasets that each machine keeps from the storage
 
 
 class Tracking(Strict):

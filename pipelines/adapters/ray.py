@@ -22,6 +22,7 @@ from pipelines.adapters.ray_environment import (
     require_token,
     start_patiently,
 )
+from pipelines.adapters.storage import below, environment_of
 from pipelines.adapters.watch import Watch
 from pipelines.params import Cluster
 from pipelines.process import Interrupted, Interrupts, runs_locally, signal_handlers_kept
@@ -47,6 +48,11 @@ SHARED = "TCFORMER_SHARED_RAY"  # "1": RAY_ADDRESS is a Ray of this machine that
 def _on_this_machine(cluster: Cluster) -> bool:
     """Whether the stage's Ray is one that we started on this machine, for it alone or for several stages."""
     return os.environ.get(SHARED) == "1" or not (cluster.address or os.environ.get("RAY_ADDRESS"))
+
+
+def needs_storage(cluster: Cluster) -> bool:
+    """Whether data go through `cluster.storage`: Ray's nodes may be machines that share no other disk with this one."""
+    return bool(cluster.storage) and not runs_locally() and not _on_this_machine(cluster)
 
 
 @contextmanager
@@ -75,7 +81,8 @@ def session(cluster: Cluster, environment: Mapping[str, str] | None = None) -> I
     import ray
 
     quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
-    runtime_env: dict[str, Any] = {"env_vars": dict(environment)} if environment else {}
+    variables = {**environment_of(cluster.storage), **(environment or {})}
+    runtime_env: dict[str, Any] = {"env_vars": variables} if variables else {}
     if address:
         # Ray copies the code to nodes that have only the environment installed. Not needed on this machine, nor in a
         # job that `ray job submit` sent: the code is there already.
@@ -217,7 +224,7 @@ class _Fit(threading.Thread):
             run_config=ray.train.RunConfig(
                 # A name of its own for each attempt: Ray resumes runs by name, ours resume from our own checkpoints.
                 name=f"{job.name}-{uuid.uuid4().hex[:8]}",
-                storage_path=f"{job.store}/ray",
+                storage_path=below(job.store, "ray"),
                 failure_config=ray.train.FailureConfig(max_failures=cluster.max_failures),
             ),
         )
