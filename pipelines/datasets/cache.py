@@ -85,8 +85,8 @@ def _fetch(store: Store, sha256: str, folder: Path, limit: int, at: Callable[[st
     shards = read_index(store, sha256)
     if shards is None:
         raise UserError(
-            f"{store.shown}/{folder_of(sha256)}: the dataset is not in the storage: expected what the stage that starts "
-            "workers has written there; run the stage again"
+            f"{store.shown}/{folder_of(sha256)}: the dataset is not in the storage: expected what the stage that "
+            "starts workers has written there; run the stage again"
         )
     part = folder.with_name(f"{folder.name}{_PART}")
     shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
