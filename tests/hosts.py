@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -78,14 +78,17 @@ class Host:
 
 
 def connect(first: Host, second: Host) -> None:
-    """Connect the networks of two hosts."""
+    """Connect the networks of two hosts; that of the first stays up when the second is killed, for its successor."""
+    enter = "nsenter --target {} --net sh -ec '{}'".format
+    switch = (
+        f"ip link show {INTERFACE} > /dev/null 2>&1 || "
+        f"{{ ip link add {INTERFACE} type bridge; ip addr add {first.address}/24 dev {INTERFACE}; }}; "
+        f"ip link set {INTERFACE} up; ip link set cable{second.pid} master {INTERFACE} up"
+    )
     for command in (
-        f"ip link add {INTERFACE} netns {first.pid} type veth peer name {INTERFACE} netns {second.pid}",
-        *(
-            f"nsenter --target {host.pid} --net sh -ec "
-            f"'ip addr add {host.address}/24 dev {INTERFACE} && ip link set {INTERFACE} up'"
-            for host in (first, second)
-        ),
+        f"ip link add cable{second.pid} netns {first.pid} type veth peer name {INTERFACE} netns {second.pid}",
+        enter(first.pid, switch),
+        enter(second.pid, f"ip addr add {second.address}/24 dev {INTERFACE}; ip link set {INTERFACE} up"),
     ):
         subprocess.run(["sh", "-ec", command], check=True)
 
@@ -94,8 +97,9 @@ def why_there_are_none() -> str | None:
     """Why this machine cannot have such hosts; None if it can."""
     if os.geteuid() != 0 or not all(map(shutil.which, ("unshare", "nsenter", "ip"))):
         return "needs root, and the tools unshare, nsenter and ip"
+    kinds = (f"ip link add {name} type {name}" for name in ("veth", "bridge"))
     trial = subprocess.run(
-        ["unshare", "--net", "--mount", "--pid", "--fork", "ip", "link", "add", "eth0", "type", "veth"],
+        ["unshare", "--net", "--mount", "--pid", "--fork", "sh", "-ec", "; ".join(kinds)],
         capture_output=True,
         text=True,
     )
@@ -120,9 +124,21 @@ def s3_server(host: Host) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-def wait_until(ready: object, seconds: float = 90) -> None:
-    """Call `ready` until it returns something true."""
+def keys(host: Host, prefix: str) -> list[str]:
+    """Keys in the bucket of the S3 server on the host."""
+    program = (
+        "import re, sys, urllib.request; "
+        "text = urllib.request.urlopen(sys.argv[1], timeout=30).read().decode(); "
+        "print(*re.findall('<Key>(.*?)</Key>', text), sep='\\n')"
+    )
+    address = f"http://127.0.0.1:{S3_PORT}/bucket?list-type=2&prefix={prefix}"
+    printed, _ = host.start(sys.executable, "-c", program, address).communicate()
+    return printed.split()
+
+
+def wait_until(ready: Callable[[], bool], what: str, seconds: float = 300) -> None:
+    """Wait until `ready` returns True."""
     deadline = time.monotonic() + seconds
-    while not ready():  # type: ignore[operator]
-        assert time.monotonic() < deadline, ready
+    while not ready():
+        assert time.monotonic() < deadline, f"no {what} after {seconds} s"
         time.sleep(0.5)
