@@ -72,9 +72,10 @@ class Host:
 
     def kill(self) -> None:
         """End all its processes at once, as when its power fails."""
-        for child in psutil.Process(self._process.pid).children():
-            child.kill()
-        self._process.wait()
+        if self._process.poll() is None:
+            for child in psutil.Process(self._process.pid).children():
+                child.kill()
+            self._process.wait()
 
 
 def connect(first: Host, second: Host) -> None:
@@ -136,7 +137,7 @@ def keys(host: Host, prefix: str) -> list[str]:
     return printed.split()
 
 
-def wait_until(ready: Callable[[], bool], what: str, seconds: float = 300) -> None:
+def wait_until(ready: Callable[[], bool], what: str, seconds: float = 600) -> None:
     """Wait until `ready` returns True."""
     deadline = time.monotonic() + seconds
     while not ready():

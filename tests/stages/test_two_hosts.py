@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 import tcformer
+from pipelines.training.faults import VARIABLE
 from tests.conftest import Workplace
 from tests.hosts import KEYS, S3_PORT, Host, connect, keys, s3_server, wait_until, why_there_are_none
 
@@ -49,6 +50,7 @@ class HostCluster:
             "RAY_AUTH_TOKEN": "0123456789abcdef" * 4,
             "RAY_USAGE_STATS_ENABLED": "0",
             "GLOO_SOCKET_IFNAME": "eth0",
+            VARIABLE: "slow:0:1",  # so that there is time to disturb a training
         }
         own = str(folder / "first")
         self._own = {"TMPDIR": own, "HOME": own, **self._ray}
@@ -113,8 +115,8 @@ class HostCluster:
 
     def close(self) -> None:
         """End both hosts."""
-        self.second.kill()
-        self.first.kill()
+        for host in (self.second, self.first):
+            host.kill()
 
 
 def host_sees(host: Host, path: Path) -> bool:
@@ -160,7 +162,7 @@ def kill_stage(process: subprocess.Popen[str]) -> None:
 
 
 def test_a_task_from_preparation_to_drawings_with_faults_equals_one_machine(
-    faces: Workplace, cluster: HostCluster, shared_ray: dict[str, str], tmp_path: Path
+    faces: Workplace, cluster: HostCluster, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     with s3_server(cluster.first) as server:
         _with_faults(cluster, server)
@@ -170,6 +172,8 @@ def test_a_task_from_preparation_to_drawings_with_faults_equals_one_machine(
     for folder in ("data", "runs"):
         (faces.folder / folder).rename(tmp_path / folder)
     faces.set(cluster__storage=None)
+    cluster.close()
+    shared_ray = request.getfixturevalue("shared_ray")  # only now: the hosts needed the memory
     for module in FACE:
         faces.run("python", "-m", *module, **shared_ray)
     there = outputs(faces.folder)
