@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipelines.adapters import ray, storage
@@ -26,11 +27,13 @@ from pipelines.datasets import cache, shards
 from pipelines.datasets.location import MANIFEST, DataLocation, fetch_dataset
 from pipelines.datasets.mapping import bring_files, mapping_files
 from pipelines.datasets.prepared import Prepared
-from pipelines.params import Cluster
+from pipelines.params import Cluster, load_params
+from tcformer.data.batch import evenly_spread
 from tcformer.errors import UserError
 from tcformer.files import temporary_folder
 from tcformer.tasks import TASKS, TaskSpec
-from tests.small import generate, parameters
+from tests.small import ROOT, generate, parameters
+from tests.stages import test_paper_recipe
 
 SIZE = 1000  # of a shard, in these tests
 
@@ -419,3 +422,28 @@ def test_a_failure_of_an_s3_server_becomes_one_sentence(
     with pytest.raises(UserError, match=r"^cluster\.storage s3://\*\*\*@bucket/x") as caught:
         store.read("key")
     assert advice in str(caught.value) and "\n" not in str(caught.value) and "Request ID" not in str(caught.value)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_official_data_from_the_storage_give_the_same_samples(
+    task: str, samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pieces of the real datasets in the layouts of the paper's recipe."""
+    monkeypatch.setattr(shards, "SHARD_BYTES", 1 << 20)
+    root = getattr(test_paper_recipe, task)(tmp_path / "real", samples)
+    recipe = load_params(ROOT / "params.yaml").paper
+    spec, evaluation = recipe.spec_of(task), recipe.evaluation_options_of(task)
+    if task == "imagenet":
+        spec = dataclasses.replace(spec, options=dataclasses.replace(spec.options, num_classes=120))
+    place = Prepared.of_layout(root, spec, evaluation).location_for_workers(
+        cluster_of(tmp_path / "storage"), spec, evaluation
+    )
+    copy = fetch_dataset(dataclasses.replace(place, root=str(tmp_path / "nowhere")))
+    assert copy.name == Prepared.of_layout(copy, spec, evaluation).sha256 == place.sha256
+    for split in ("train_set", "val_set", "test_set"):
+        here, there = (getattr(spec.build(folder, evaluation), split)() for folder in (root, copy))
+        assert len(here) == len(there) > 0
+        for index in evenly_spread(len(here), 4):
+            first, second = (data.sample(index, np.random.default_rng(index)) for data in (here, there))
+            assert first.keys() == second.keys()
+            assert all(np.array_equal(first[name], second[name]) for name in first), (split, index)

@@ -55,9 +55,12 @@ class HostCluster:
         own = str(folder / "first")
         self._own = {"TMPDIR": own, "HOME": own, **self._ray}
         self.second = self._new_second()
+
+    def begin(self) -> None:
+        """Start Ray on both hosts."""
         temp = f"/tmp/ray-hosts-{os.getpid()}"
         more = ("--head", "--port", str(PORT), "--include-dashboard", "false", "--temp-dir", temp)
-        self._start_ray(self.first, *more, **self._own)
+        self._head = self._start_ray(self.first, *more, **self._own)
         self._join_second()
 
     def _new_second(self) -> Host:
@@ -66,9 +69,11 @@ class HostCluster:
         connect(self.first, host)
         return host
 
-    def _start_ray(self, host: Host, *more: str, **environment: str) -> None:
+    def _start_ray(self, host: Host, *more: str, **environment: str) -> subprocess.Popen[str]:
         where = ("--node-ip-address", host.address, "--num-cpus", "1")
-        self._read(host.start("ray", "start", "--block", *where, *more, **environment), f"ray on {host.name}")
+        process = host.start("ray", "start", "--block", *where, *more, **environment)
+        self._read(process, f"ray on {host.name}")
+        return process
 
     def _join_second(self) -> None:
         probe = f"import socket; socket.create_connection(('{self.first.address}', {PORT}), 1)"
@@ -76,11 +81,17 @@ class HostCluster:
         def head_answers() -> bool:
             process = self.second.start("python", "-c", probe)
             process.communicate()
+            assert self._head.poll() is None, "".join(self.printed[f"ray on {self.first.name}"])
             return process.returncode == 0
 
         wait_until(head_answers, "head of Ray")
         self._start_ray(self.second, "--address", f"{self.first.address}:{PORT}", TMPDIR="/tmp", **self._ray)
-        wait_until(lambda: any("Ray runtime started" in line for line in self.printed["ray on second"]), "second node")
+
+        def has_joined() -> bool:
+            assert self._head.poll() is None, "".join(self.printed[f"ray on {self.first.name}"])
+            return any("Ray runtime started" in line for line in self.printed["ray on second"])
+
+        wait_until(has_joined, "second node")
 
     def start(self, *module: str) -> subprocess.Popen[str]:
         """Start a stage on the first host."""
@@ -141,6 +152,7 @@ def cluster(faces: Workplace, tmp_path: Path) -> Iterator[HostCluster]:
     faces.set(cluster__storage="s3://bucket/cluster")
     cluster = HostCluster(faces, tmp_path / "hosts")
     try:
+        cluster.begin()
         yield cluster
     finally:
         for name, lines in cluster.printed.items():  # shown where the test fails
