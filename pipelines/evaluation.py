@@ -1,11 +1,14 @@
 """A trained model measured on its task's test set: predictions in parallel, metrics once."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipelines.adapters.ray import parallel_map, session, uses_gpus
+from pipelines.adapters.ray import needs_storage, parallel_map, session, uses_gpus
+from pipelines.datasets.location import DataLocation, fetch_dataset
+from pipelines.datasets.prepared import Prepared
 from pipelines.headlines import write_parts
 from pipelines.params import InstructionSets, Params
 from pipelines.token_measures import TokenMeasurement, headline_measures
@@ -22,7 +25,7 @@ class _Shard:
 
     task: TaskSpec
     evaluation: Any
-    data_root: Path
+    data: DataLocation
     weights: bytes
     batch: int
     shards: int
@@ -34,7 +37,7 @@ class _Shard:
         import torch
 
         check_instruction_sets(self.instruction_sets)
-        task = self.task.build(self.data_root, self.evaluation)
+        task = self.task.build(fetch_dataset(self.data), self.evaluation)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model = model_from_bytes(self.weights).to(device).eval()
         found: list[dict[str, Any]] = []
@@ -43,6 +46,10 @@ class _Shard:
             for samples in batches:
                 found += task.predict(model, {name: value.to(device) for name, value in samples.items()})
         return found
+
+
+def _measure_tokens(measurement: TokenMeasurement, data: DataLocation) -> dict[str, Any]:
+    return replace(measurement, data_root=fetch_dataset(data)).measure()
 
 
 def evaluate(task: str, weights: Path, data_root: Path, params: Params, out: Path) -> dict[str, Any]:
@@ -68,13 +75,18 @@ def evaluate(task: str, weights: Path, data_root: Path, params: Params, out: Pat
     whole.test_set()  # faults of the data are reported before Ray starts
     if options.tokens:
         whole.val_set()
+    data = DataLocation(str(data_root))
+    if needs_storage(params.cluster):
+        data = Prepared.of_layout(data_root, spec, evaluation).location_for_workers(params.cluster, spec, evaluation)
     content, training = weights.read_bytes(), params.active.training_of(task).training
     loaders, pinned = params.cluster.loader_processes, params.instruction_sets
-    shard = _Shard(spec, evaluation, data_root, content, options.batch, shards, loaders, pinned)
+    shard = _Shard(spec, evaluation, data, content, options.batch, shards, loaders, pinned)
     measurement = TokenMeasurement(spec, data_root, content, options.tokens, training)
     with session(params.cluster, environment_for(pinned)):
         parts = parallel_map(shard.predict, range(shards), gpus=uses_gpus(), title=f"evaluate@{task}")
-        [tokens] = parallel_map(TokenMeasurement.measure, [measurement], gpus=uses_gpus(), title=f"tokens@{task}")
+        [tokens] = parallel_map(
+            partial(_measure_tokens, data=data), [measurement], gpus=uses_gpus(), title=f"tokens@{task}"
+        )
     predictions = [prediction for part in parts for prediction in part]
     metrics = whole.evaluate(predictions)
     keypoints = ALL_TASKS[task].keypoints(whole, predictions)

@@ -235,6 +235,7 @@ class Cluster(Strict):
     stall_timeout: float = pydantic.Field(gt=0)  # seconds without a worker's sign of life or progress that end it
     wait_limit: float = pydantic.Field(gt=0)  # minutes that a training waits for a missing node
     storage: UserPath | None  # folder or s3:// address that driver and workers reach; null: this machine's disk
+    cache_size: float = pydantic.Field(gt=0)  # gigabytes of datasets that each machine keeps from the storage
 
     @property
     def fewest_workers(self) -> int:

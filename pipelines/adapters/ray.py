@@ -24,6 +24,7 @@ from pipelines.adapters.ray_environment import (
     require_token,
     start_patiently,
 )
+from pipelines.adapters.storage import below, environment_of
 from pipelines.adapters.watch import Watch
 from pipelines.params import Cluster
 from pipelines.process import Interrupted, Interrupts, runs_locally, signal_handlers_kept
@@ -54,6 +55,11 @@ def _on_this_machine(cluster: Cluster) -> bool:
     return os.environ.get(SHARED) == "1" or not (cluster.address or os.environ.get("RAY_ADDRESS"))
 
 
+def needs_storage(cluster: Cluster) -> bool:
+    """Whether data go through `cluster.storage`: Ray's nodes may be machines that share no other disk with this one."""
+    return bool(cluster.storage) and not runs_locally() and not _on_this_machine(cluster)
+
+
 @contextmanager
 def session(cluster: Cluster, environment: Mapping[str, str] | None = None) -> Iterator[None]:
     """Join the Ray at `cluster.address` or RAY_ADDRESS, or start one for the duration on this machine.
@@ -80,7 +86,8 @@ def session(cluster: Cluster, environment: Mapping[str, str] | None = None) -> I
     import ray
 
     quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
-    runtime_env: dict[str, Any] = {"env_vars": dict(environment)} if environment else {}
+    variables = {**environment_of(cluster.storage), **(environment or {})}
+    runtime_env: dict[str, Any] = {"env_vars": variables} if variables else {}
     if address:
         # Ray copies the code to nodes that have only the environment installed. Not needed on this machine, nor in a
         # job that `ray job submit` sent: the code is there already.
@@ -368,7 +375,7 @@ class _Fit(threading.Thread):
             run_config=ray.train.RunConfig(
                 # A name of its own for each attempt: Ray resumes runs by name, ours resume from our own checkpoints.
                 name=f"{job.name}-{uuid.uuid4().hex[:8]}",
-                storage_path=f"{job.store}/ray",
+                storage_path=below(job.store, "ray"),
                 # Another group goes on, perhaps with another number of workers: see `run_training`.
                 failure_config=ray.train.FailureConfig(0, controller_failure_limit=0, max_preemption_failures=0),
                 callbacks=[_introduce_controller(self._mailbox)],

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pipelines.adapters.ray import parallel_map, session
 from pipelines.datasets.archives import check_md5, examine, no_progress, require_space
+from pipelines.datasets.mapping import mapping_files
 from pipelines.datasets.survey import (
     Downloads,
     FoundPath,
@@ -53,8 +53,8 @@ def complete(downloads: Downloads, cluster: Cluster) -> Inventory:
                     downloads.official.convert(path.found, part)
     jobs = downloads.official.remaining_jobs(root, downloads.sources)
     if jobs:
-        with _writing(root), session(cluster):
-            parallel_map(_run, jobs, title=f"{title}: extracting images")
+        with _writing(root), mapping_files(cluster) as each:
+            each(_run, jobs, title=f"{title}: extracting images")
     inventory = downloads.take_inventory()
     check_nothing_missing(downloads, inventory.missing)
     for warning in downloads.warnings(inventory):

@@ -1,14 +1,13 @@
-"""Where a worker finds a dataset: on its own disk, or as an archive in the storage that all machines reach."""
+"""Where a worker finds a dataset: at its path, or else as shards in the storage that all machines reach."""
 
-import shutil
-import tarfile
+import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
+from pipelines.datasets.cache import cached_dataset
 
-from pipelines.adapters.storage import Store
-from tcformer.files import temporary_folder
+MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -16,28 +15,43 @@ class DataLocation:
     """Where the files of a dataset are; travels to workers.
 
     Attributes:
-        root: the folder with the files; if there is an archive, the storage that holds it.
-        archive: key of a tar file in the storage, see `pipelines.adapters.storage.Store`.
+        root: the folder with the files on the driver's machine, and on others that have it.
+        storage: where the shards are, see `pipelines.datasets.shards`; None: every machine has `root`.
+        sha256: of the dataset.
+        probes: names and sizes of a few files, by which a machine knows whether its `root` is this dataset.
+        cache_bytes: of the datasets that a machine keeps, at most.
     """
 
     root: str
-    archive: str | None = None
+    storage: str | None = None
+    sha256: str = ""
+    probes: tuple[tuple[str, int], ...] = ()
+    cache_bytes: int = 0
 
 
-def fetch_dataset(location: DataLocation) -> Path:
-    """Root of a dataset on this machine; the machine's first worker unpacks an archive, the others wait for it."""
-    if location.archive is None:
-        return Path(location.root)
-    cache = temporary_folder("data")
-    folder = cache / Path(location.archive).stem
-    with FileLock(cache / f"{folder.name}.lock"):
-        if not folder.is_dir():
-            downloaded = cache / location.archive
-            archive = Store(location.root).fetch(location.archive, downloaded)
-            part = cache / f"{folder.name}.part"  # renamed when complete: a crash leaves no incomplete dataset
-            shutil.rmtree(part, ignore_errors=True)
-            with tarfile.open(archive) as tar:
-                tar.extractall(part, filter="data")
-            part.rename(folder)
-            downloaded.unlink(missing_ok=True)  # a local store gave its own file instead
-    return folder
+def fetch_dataset(location: DataLocation, at: Callable[[str], None] = lambda text: None) -> Path:
+    """Root of a dataset on this machine: its path if the dataset is there, else a copy from the storage.
+
+    Args:
+        location: says where it is.
+        at: receives what this process does while it takes long, in a few words.
+
+    Raises:
+        UserError: see `pipelines.datasets.cache.cached_dataset`.
+    """
+    root = Path(location.root)
+    if location.storage is None or _is_at(root, location):
+        return root
+    return cached_dataset(location.storage, location.sha256, location.cache_bytes, at)
+
+
+def _is_at(root: Path, location: DataLocation) -> bool:
+    """Whether a folder contains the dataset: by the manifest of `prepare`, else by the sizes of a few files."""
+    try:
+        manifest = root / MANIFEST
+        if manifest.is_file():
+            return bool(json.loads(manifest.read_text(encoding="utf-8"))["sha256"] == location.sha256)
+        sizes = [(root / name).stat().st_size == size for name, size in location.probes]
+        return bool(sizes) and all(sizes)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

@@ -6,10 +6,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipelines.adapters.ray import parallel_map, session
+from pipelines.adapters.ray import needs_storage, parallel_map, session
+from pipelines.adapters.storage import Store
 from pipelines.datasets.downloads import complete
 from pipelines.datasets.key_lines import place_of
-from pipelines.datasets.prepared import MANIFEST
+from pipelines.datasets.location import MANIFEST
+from pipelines.datasets.mapping import Map, bring_files
+from pipelines.datasets.prepared import Prepared
 from pipelines.datasets.survey import find_downloads
 from pipelines.layout import PARAMS
 from pipelines.params import Params
@@ -23,10 +26,15 @@ _IMAGES_PER_RAY_TASK = 16
 def prepare(task: str, params: Params, out: Path) -> None:
     """Generate a task's dataset below `out`, or complete the official one where it is; write the manifest to `out`.
 
+    For a Ray of other machines the dataset is then written to `cluster.storage`.
+
     Raises:
-        UserError: official files are missing, damaged or unsafe, or the parameters do not name their folder.
+        UserError: official files are missing, damaged or unsafe, or the parameters do not name their folder; the
+            storage cannot be written to.
     """
     data = params.active.data_of(task)
+    if needs_storage(params.cluster):
+        Store(str(params.cluster.storage)).require_usable()  # before the work, not after it
     content: dict[str, str]
     details: dict[str, Any] = {}
     root = None
@@ -50,7 +58,9 @@ def prepare(task: str, params: Params, out: Path) -> None:
     }
     with atomic_write(out / MANIFEST) as part:
         part.write_text(json.dumps(manifest, indent=1))
-    print(f"prepare@{task}: {manifest['files']} files, sha256 {str(manifest['sha256'])[:16]}")
+    print(f"prepare@{task}: {manifest['files']} files, sha256 {str(manifest['sha256'])[:16]}", flush=True)
+    spec, evaluation = params.active.spec_of(task), params.active.evaluation_options_of(task)
+    Prepared.open(out).location_for_workers(params.cluster, spec, evaluation)
 
 
 def _make_empty(folder: Path) -> None:
@@ -68,5 +78,7 @@ def _generate(task: str, params: Params, out: Path) -> None:
         )
     _make_empty(out)  # images of an earlier, larger dataset must not remain in this one
     with session(params.cluster):
-        each = partial(parallel_map, chunk=_IMAGES_PER_RAY_TASK, title=f"prepare@{task}")
+        each: Map = partial(parallel_map, chunk=_IMAGES_PER_RAY_TASK, title=f"prepare@{task}")
+        if needs_storage(params.cluster):
+            each = bring_files(each, out)
         ALL_TASKS[task].part("generate").generate(out, options, map=each)

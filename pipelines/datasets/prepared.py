@@ -1,16 +1,21 @@
 """A prepared dataset: its manifest, and how workers get its files."""
 
-import tarfile
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines.adapters.ray import needs_storage
 from pipelines.adapters.storage import Store
-from pipelines.datasets.location import DataLocation
+from pipelines.datasets.location import MANIFEST, DataLocation
+from pipelines.datasets.shards import store_dataset
+from pipelines.params import Cluster
 from tcformer.checks import read_json
+from tcformer.data.batch import evenly_spread
+from tcformer.data.official import Inventory, OfficialDataset
 from tcformer.errors import UserError
+from tcformer.files import sha256_of_json
+from tcformer.tasks import ALL_TASKS, TaskSpec
 
-MANIFEST = "manifest.json"
+_PROBES = 256
 
 
 @dataclass(frozen=True)
@@ -39,20 +44,45 @@ class Prepared:
             raise UserError(f"{path}: expected 'root' and 'sha256' of a prepared dataset; run `dvc repro -f prepare`")
         return cls(Path(root) if root else folder, sha256, bool(root))
 
-    def location_for_workers(self, storage: str | None) -> DataLocation:
+    @classmethod
+    def of_layout(cls, root: Path, task: TaskSpec, evaluation: object) -> "Prepared":
+        """A folder in the official layout of a task that `prepare` need not have seen.
+
+        Args:
+            root: the folder.
+            task: with the options that name its files.
+            evaluation: options of the evaluation, which name further files.
+        """
+        if (root / MANIFEST).is_file():
+            return cls.open(root)
+        return cls(root, sha256_of_json(_inventory(root, task, evaluation).identities), True)
+
+    def location_for_workers(self, cluster: Cluster, task: TaskSpec, evaluation: object) -> DataLocation:
         """Where workers find the files, see `pipelines.datasets.location.fetch_dataset`.
 
-        A generated dataset travels through `storage` as one archive, which is written once. An official dataset is
-        read where it is, so every machine must have it under the same path.
+        If Ray's nodes may be other machines and there is a storage, the dataset is written there first, once.
+
+        Args:
+            cluster: where the workers run.
+            task: that reads the dataset, with its options.
+            evaluation: options of its evaluation.
         """
-        if storage is None or self.official:
+        if cluster.storage is None or not needs_storage(cluster):
             return DataLocation(str(self.root))
-        key = f"data-{self.sha256[:16]}.tar"
-        store = Store(storage)
-        if store.read(f"{key}.complete") is None:
-            with tempfile.NamedTemporaryFile(suffix=".tar") as archive:
-                with tarfile.open(archive.name, "w") as tar:
-                    tar.add(self.root, ".")
-                store.put(Path(archive.name), key)
-            store.write(f"{key}.complete", b"")
-        return DataLocation(storage, key)
+
+        def names() -> list[str]:
+            if self.official:
+                return sorted(set(_inventory(self.root, task, evaluation).files))
+            return sorted(path.relative_to(self.root).as_posix() for path in self.root.rglob("*") if path.is_file())
+
+        shards = store_dataset(
+            Store(cluster.storage), self.root, self.sha256, names, f"storing the data of {task.name}"
+        )
+        files = [file for shard in shards for file in shard.files]
+        probes = tuple(files[index] for index in evenly_spread(len(files), _PROBES))
+        return DataLocation(str(self.root), cluster.storage, self.sha256, probes, int(cluster.cache_size * 1e9))
+
+
+def _inventory(root: Path, task: TaskSpec, evaluation: object) -> Inventory:
+    official: OfficialDataset = ALL_TASKS[task.name].part("official").OFFICIAL
+    return official.take_inventory(root, official.sources(task.options, evaluation))

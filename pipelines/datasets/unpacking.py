@@ -15,7 +15,6 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from pipelines.adapters.ray import parallel_map, session
 from pipelines.datasets.archives import (
     Contents,
     check_md5,
@@ -26,6 +25,7 @@ from pipelines.datasets.archives import (
     require_space,
 )
 from pipelines.datasets.byte_counts import ByteCounter, show_byte_counts
+from pipelines.datasets.mapping import mapping_files
 from pipelines.datasets.survey import FoundPath
 from pipelines.params import Cluster
 from tcformer.data.official import Archive, Progress
@@ -128,8 +128,8 @@ def _mapping(cluster: Cluster, parallel: bool) -> Iterator[Callable[..., list[An
     if not parallel:
         yield lambda function, items: [function(item) for item in items]
         return
-    with session(cluster):
-        yield parallel_map
+    with mapping_files(cluster) as each:
+        yield each
 
 
 def checksum(root: Path, path: Path, progress: Progress) -> str:

@@ -21,7 +21,7 @@ def list_trainings(params: Params) -> None:
         state = "finished" if found.is_finished else f"step {found.step}" if found.step is not None else "no checkpoint"
         size = megabytes(root.size(found.name))
         print(f"{found.name}: {size}, {state}, {'old' if is_old else 'kept'}: {reason}")
-    print(f"{count} trainings in {root.root}")
+    print(f"{count} trainings in {root.shown}")
 
 
 def clean_trainings(params: Params) -> None:
@@ -49,7 +49,7 @@ def clean_trainings(params: Params) -> None:
             (locks / f"{found.name}{suffix}").unlink(missing_ok=True)
         freed += size
         print(f"{found.name}: deleted, {megabytes(size)}: {reason}")
-    print(f"{megabytes(freed)} freed in {root.root}")
+    print(f"{megabytes(freed)} freed in {root.shown}")
 
 
 def _judged(root: Store, params: Params) -> Iterator[tuple[StoredTraining, str, bool]]:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from pipelines.adapters.storage import Store
+from pipelines.adapters.storage import Store, below
 from tcformer.errors import UserError
 
 BEAT_SECONDS = 5.0
@@ -76,7 +76,7 @@ def only_one_in_storage(storage: str | None, key: str) -> Iterator[None]:
     if storage is None:
         yield
         return
-    store = Store(f"{storage.rstrip('/')}/locks")
+    store = Store(below(storage, "locks"))
     sign = Sign(store, key)
     sign.take()
     stop = threading.Event()
@@ -150,7 +150,7 @@ class Sign:
         self._store.write(f"{self._key}/{_HOLDER}", json.dumps(content).encode())
 
     def _refuse_if_it_counts(self, before: dict[str, str]) -> None:
-        print(f"{before['process']} trains this in {self._store.root}, or did: waiting for a sign of it", flush=True)
+        print(f"{before['process']} trains this in {self._store.shown}, or did: waiting for a sign of it", flush=True)
         deadline = time.monotonic() + DEAD_SECONDS
         while time.monotonic() < deadline:
             time.sleep(min(1.0, BEAT_SECONDS / 5))
@@ -162,7 +162,7 @@ class Sign:
 
     def _held(self, holder: dict[str, str]) -> UserError:
         return UserError(
-            f"this training is running already in {self._store.root} ({holder['process']}): wait for it, or stop that "
+            f"this training is running already in {self._store.shown} ({holder['process']}): wait for it, or stop that "
             "process"
         )
 

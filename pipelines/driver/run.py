@@ -8,7 +8,7 @@ from pathlib import Path
 from pipelines.adapters.deepspeed import start_deepspeed
 from pipelines.adapters.mlflow import Run
 from pipelines.adapters.ray import run_training, session
-from pipelines.adapters.storage import Store
+from pipelines.adapters.storage import Store, below
 from pipelines.driver.lease import only_one, only_one_in_storage
 from pipelines.driver.local import train_locally
 from pipelines.driver.plan import TrainingPlan, checkpoints_root, plan_of
@@ -18,7 +18,7 @@ from pipelines.driver.stored import unfinished_with_other_inputs, write_inputs
 from pipelines.execution import current_execution, experiment_name
 from pipelines.headlines import write_headline
 from pipelines.layout import WEIGHTS, Layout
-from pipelines.params import Cluster, Params, spec_to_json
+from pipelines.params import Params, spec_to_json
 from pipelines.process import Interrupted, noted_interrupts, runs_locally
 from pipelines.provenance import cpu, git_revision, versions
 from pipelines.trained import dataset_used
@@ -65,7 +65,7 @@ def run(plan: TrainingPlan, params: Params, out: Path, fresh: bool = False) -> N
     """
     layout = Layout(params.recipe)
     root = Store(checkpoints_root(params))
-    store = Store(f"{root.root}/{plan.key}")
+    store = Store(below(root.root, plan.key))
     cache = Layout("remote").checkpoints / plan.key  # copies of a remote store's files
     require_writable(out, f"the outputs of {plan.stage}")
     require_writable(layout.checkpoints, "checkpoints")
@@ -86,7 +86,7 @@ def run(plan: TrainingPlan, params: Params, out: Path, fresh: bool = False) -> N
         with _recorded(plan, params, layout, begins, machine) as tracked:
             if checkpoint.fault(store, checkpoint.FINAL, cache) is not None:
                 write_inputs(store, params.recipe, plan.inputs)
-                _launch(plan, params.cluster, store, tracked)
+                _launch(plan, params, store, tracked)
             finished = checkpoint.open_verified(store, checkpoint.FINAL, cache)
             options = json.loads(spec_to_json(plan.task))
             provenance = {"training": plan.key, "data": plan.data.sha256, "options": options, **machine}
@@ -165,8 +165,9 @@ def _run_name(plan: TrainingPlan, experiment: str) -> str:
     return " ".join(filter(None, [*parts, experiment and f"({experiment})"]))
 
 
-def _launch(plan: TrainingPlan, cluster: Cluster, store: Store, tracked: Run) -> None:
+def _launch(plan: TrainingPlan, params: Params, store: Store, tracked: Run) -> None:
     """Run the training loop, on Ray's workers or in this process."""
+    cluster = params.cluster
     task = plan.task.build(plan.data.root)
     # Before any worker starts: the datasets check annotations and files, and the batch must divide among the workers.
     data = task.train_set()
@@ -187,7 +188,7 @@ def _launch(plan: TrainingPlan, cluster: Cluster, store: Store, tracked: Run) ->
         name=plan.file_name,
         key=plan.key,
         task=plan.task,
-        data=plan.data.location_for_workers(cluster.storage),
+        data=plan.data.location_for_workers(cluster, plan.task, params.active.evaluation_options_of(plan.task.name)),
         training=plan.training,
         store=store.root,
         initial=initial,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.adapters.storage import Store
+from pipelines.adapters.storage import Store, below
 from pipelines.driver.plan import LOCAL
 from pipelines.training import checkpoint
 
@@ -47,7 +47,7 @@ def stored_trainings(root: Store) -> Iterator[StoredTraining]:
     for name in root.folders():
         match = _NAME.fullmatch(name)
         if match:
-            store = Store(f"{root.root}/{name}")
+            store = Store(below(root.root, name))
             steps = checkpoint.steps(store)
             about = _inputs(store.read(_INPUTS))
             yield StoredTraining(
@@ -94,8 +94,8 @@ def unfinished_with_other_inputs(root: Store, name: str, recipe: str, inputs: Ma
     others = f", one of {len(candidates)}," if len(candidates) > 1 else ""
     return (
         f"this training starts from the beginning: an unfinished one{others} stopped after step {nearest.step} and has "
-        f"other inputs: {'; '.join(changes)}. Its checkpoints are in {root.root}/{nearest.name}; restore its inputs to "
-        "resume it, or delete it with `python -m stages.checkpoints clean`"
+        f"other inputs: {'; '.join(changes)}. Its checkpoints are in {root.shown}/{nearest.name}; restore its inputs "
+        "to resume it, or delete it with `python -m stages.checkpoints clean`"
     )
 
 

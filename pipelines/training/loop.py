@@ -201,7 +201,7 @@ def _start(job: Job, start_engine: StartEngine, link: Link, scratch: Path) -> Wo
     check_instruction_sets(job.instruction_sets)
     be_deterministic(training.seed, device)
     rank, workers = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    task = job.task.build(fetch_dataset(job.data))
+    task = job.task.build(fetch_dataset(job.data, link.at))
     data = task.train_set()
     group = getattr(data, "samples_per_group", 1)
     batch = BatchPlan.divide(training.global_batch, training.micro_batch, workers, group)

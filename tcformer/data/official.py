@@ -127,6 +127,7 @@ class Inventory:
         identities: SHA-256 by file or folder: of the bytes of an annotation file, of the names and sizes of images.
         counts: number of images, persons or classes, by what is counted.
         missing: images that annotations name and that do not exist or are empty.
+        files: paths below the root of all files that the task reads; one that two annotations name may be there twice.
         warnings: what a training can do without, but its user should know.
     """
 
@@ -135,6 +136,7 @@ class Inventory:
     counts: dict[str, int] = field(default_factory=dict)
     missing: list[MissingPath] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
 
     def add_images(self, folder: Path, names: Iterable[str], source: Source | None = None) -> None:
         """Add the named images of a folder below the root; duplicate names count once."""
@@ -147,6 +149,7 @@ class Inventory:
                 size = 0
             if size:
                 found.append([name, size])
+                self.files.append(f"{place}/{name}")
             else:
                 reason = "it is empty" if (folder / name).exists() else ""
                 self.missing.append(MissingPath(f"{place}/{name}", source, reason))
@@ -156,7 +159,9 @@ class Inventory:
         """Add a file below the root, or the files of a folder, by their bytes; skip a file that does not exist."""
         files = sorted(path.iterdir()) if path.is_dir() else [path]
         for file in filter(Path.is_file, files):
-            self.identities[file.relative_to(self.root).as_posix()] = sha256_of_file(file)
+            name = file.relative_to(self.root).as_posix()
+            self.identities[name] = sha256_of_file(file)
+            self.files.append(name)
 
 
 @dataclass(frozen=True)

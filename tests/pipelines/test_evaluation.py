@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-from contextlib import redirect_stdout
+import shutil
+import tempfile
+from contextlib import nullcontext, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -179,3 +181,31 @@ def test_a_backbone_without_tokens_is_skipped(roots: dict[str, Path], tmp_path: 
     params = parameters(tmp_path, network__backbone="timm/resnet10t")
     tokens = measured(params, roots["face"], tmp_path)
     assert tokens == {"skipped": "the backbone timm/resnet10t has no tokens"} and headline_measures(tokens) == {}
+
+
+def test_an_evaluation_on_other_machines_takes_its_data_from_the_storage(
+    roots: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Machines of a Ray that do not see the driver's files; here they are this process, and the files are renamed."""
+    params, root = parameters(tmp_path), tmp_path / "data"
+    shutil.copytree(roots["face"], root)
+    weights = save("face", params, root, tmp_path / "weights.safetensors")
+    expected = evaluate("face", weights, root, params, tmp_path / "here")
+    cluster = params.cluster.model_copy(update={"storage": str(tmp_path / "storage"), "address": "10.0.0.1:6379"})
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setattr("pipelines.datasets.cache._used", {})
+    monkeypatch.delenv(LOCAL)
+    monkeypatch.setattr("pipelines.evaluation.session", lambda cluster, environment: nullcontext())
+    monkeypatch.setattr("pipelines.evaluation.uses_gpus", lambda: False)
+
+    def elsewhere(function: Any, items: Any, *, gpus: bool, title: str) -> list[Any]:
+        root.rename(tmp_path / "hidden")
+        found = [function(item) for item in items]
+        (tmp_path / "hidden").rename(root)
+        return found
+
+    monkeypatch.setattr("pipelines.evaluation.parallel_map", elsewhere)
+    found = evaluate("face", weights, root, params.model_copy(update={"cluster": cluster}), tmp_path / "there")
+    assert found == expected and len(list((tmp_path / "storage/data").iterdir())) == 1
+    assert (tmp_path / "here/predictions.json").read_bytes() == (tmp_path / "there/predictions.json").read_bytes()

@@ -12,7 +12,6 @@ import signal
 import socket
 import sys
 import tarfile
-import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Sequence
@@ -28,14 +27,14 @@ from PIL import Image
 from ruamel.yaml import YAML
 from scipy.io import savemat
 
-from pipelines.datasets import location, prepared, survey, unpacking
+from pipelines.datasets import mapping, survey, unpacking
 from pipelines.datasets import prepare as preparing
 from pipelines.datasets.archives import md5_of_file
 from pipelines.datasets.downloads import Finding, check
 from pipelines.datasets.key_lines import line_of
-from pipelines.datasets.location import DataLocation, fetch_dataset
+from pipelines.datasets.location import MANIFEST
 from pipelines.datasets.prepare import prepare
-from pipelines.datasets.prepared import MANIFEST, Prepared
+from pipelines.datasets.prepared import Prepared
 from pipelines.params import Params, load_params
 from stages import prepare as stage
 from tcformer.body.files import SmplArrays, load_smpl, save_smpl_pickle
@@ -44,7 +43,6 @@ from tcformer.data.mesh import mpi_inf_3dhp
 from tcformer.data.mesh.files import load_spin
 from tcformer.data.official import Archive, Inventory, OfficialDataset, Origin, RequiredPath, Source
 from tcformer.errors import UserError
-from tcformer.files import temporary_folder
 from tcformer.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -729,9 +727,8 @@ def test_a_new_dataset_needs_only_its_description(root: Path, monkeypatch: pytes
 
 def run_jobs_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Run the jobs of `prepare` in this process, without Ray."""
-    monkeypatch.setattr("pipelines.datasets.downloads.session", lambda cluster: nullcontext())
-    one_by_one = "pipelines.datasets.downloads.parallel_map"
-    monkeypatch.setattr(one_by_one, lambda function, items, title: list(map(function, items)))
+    monkeypatch.setattr(mapping, "session", lambda cluster: nullcontext())
+    monkeypatch.setattr(mapping, "parallel_map", lambda function, items, title: list(map(function, items)))
 
 
 def test_a_task_without_an_official_dataset_says_so(
@@ -798,72 +795,6 @@ def test_generated_data_need_their_options(tmp_path: Path, params_file: Path) ->
     assert not (tmp_path / "out").exists()
 
 
-@pytest.fixture
-def stored(tmp_path: Path, generated: Params, monkeypatch: pytest.MonkeyPatch) -> tuple[Prepared, Path]:
-    """A generated dataset, and a storage folder; the cache of unpacked datasets is below `tmp_path`."""
-    (tmp_path / "temporary").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    params = generated.model_copy(
-        update={"cluster": generated.cluster.model_copy(update={"storage": str(tmp_path / "storage")})}
-    )
-    prepare("face", params, tmp_path / "out")
-    return Prepared.open(tmp_path / "out"), Path(str(params.cluster.storage))
-
-
-def test_generated_data_are_stored_once(stored: tuple[Prepared, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    data, storage = stored
-    assert data.location_for_workers(None) == DataLocation(str(data.root))
-    place = data.location_for_workers(str(storage))
-    key = f"data-{data.sha256[:16]}.tar"
-    assert place == DataLocation(str(storage), key) and pickle.loads(pickle.dumps(place)) == place
-    assert sorted(path.name for path in storage.iterdir()) == [key, f"{key}.complete"]
-    monkeypatch.setattr(prepared.Store, "put", None)
-    assert data.location_for_workers(str(storage)) == place
-    official = dataclasses.replace(data, official=True)
-    assert official.location_for_workers(str(storage)) == DataLocation(str(data.root)), "official data stay"
-
-
-def test_two_processes_unpack_a_dataset_once(
-    stored: tuple[Prepared, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data, storage = stored
-    place = data.location_for_workers(str(storage))
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    (tmp_path / "tcformer-data").symlink_to("/")  # a name that others know is not used
-    folder = temporary_folder("data") / Path(str(place.archive)).stem
-    part = folder.with_name(f"{folder.name}.part")
-    part.mkdir(parents=True)
-    (part / "incomplete.jpg").touch()  # of a process that was killed
-    log = tmp_path / "log"
-    log.touch()
-    opened = tarfile.open
-
-    def open_slowly(*arguments: Any, **options: Any) -> Any:
-        with log.open("a") as stream:
-            stream.write(f"{os.getpid()}\n")
-        time.sleep(0.5)
-        return opened(*arguments, **options)
-
-    monkeypatch.setattr(location.tarfile, "open", open_slowly)
-    context = multiprocessing.get_context("fork")
-    together, results = context.Barrier(2), context.Queue()
-
-    def fetch() -> None:
-        together.wait(60)
-        results.put(fetch_dataset(place))
-
-    processes = [context.Process(target=fetch) for _ in range(2)]
-    for process in processes:
-        process.start()
-    assert [results.get(timeout=60) for _ in processes] == [folder, folder]
-    for process in processes:
-        process.join()
-    assert len(log.read_text().split()) == 1, "the second process waited for the first"
-    assert tree(folder) == tree(data.root) and not part.exists()
-    assert (storage / str(place.archive)).exists(), "the stored archive stays"
-    assert fetch_dataset(DataLocation(str(data.root))) == data.root
-
-
 # --check, and several archives at a time
 
 
@@ -924,8 +855,8 @@ def test_several_archives_are_unpacked_through_ray(face: Path, monkeypatch: pyte
         mapped.append(len(items))
         return unpacking_map(function, items)
 
-    unpacking_map = unpacking.parallel_map
-    monkeypatch.setattr(unpacking, "parallel_map", parallel_map)
+    unpacking_map = mapping.parallel_map
+    monkeypatch.setattr(mapping, "parallel_map", parallel_map)
     monkeypatch.setattr(unpacking, "LEAST_BYTES_FOR_RAY", 0)
     run("face", face)
     assert mapped == [2, 2]

@@ -62,11 +62,11 @@ def test_local_equals_one_ray_worker(workplace: Workplace, faces: Path, shared_r
     assert hashlib.sha256(predictions.read_bytes()).hexdigest() == local_predictions
     assert json.loads((faces / "provenance.json").read_text())["training"].startswith("finetune-face-")
 
-    # The same with data and checkpoints behind an address, as for machines that share no disk.
+    # The same with checkpoints behind an address; the workers of this machine read the data where they are.
     storage = workplace.folder / "storage"
     workplace.set(cluster__storage=storage.as_uri())
     workplace.run("python", "-m", "stages.finetune", "face", **shared_ray)
-    assert len(list(storage.glob("data-*.tar"))) == 1 and len(list(storage.glob("finetune-face-*/final"))) == 1
+    assert len(list(storage.glob("finetune-face-*/final"))) == 1 and not (storage / "data").exists()
     weights, texts = results(faces)
     assert texts == local_texts and all(torch.equal(value, local_weights[name]) for name, value in weights.items())
 

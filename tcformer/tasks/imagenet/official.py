@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from tcformer.data.imagenet.class_archives import SUFFIX, WNID, sort_validation, validation_classes, write_index
+from tcformer.data.imagenet.class_archives import (
+    SUFFIX,
+    WNID,
+    index_file,
+    sort_validation,
+    validation_classes,
+    write_index,
+)
 from tcformer.data.imagenet.dataset import class_images, class_names
 from tcformer.data.official import (
     Archive,
@@ -42,6 +49,12 @@ class Imagenet(OfficialDataset):
                 for image in images:
                     size = os.stat(folder / wnid / image.name).st_size if in_files else image.size
                     found.append([wnid, image.name, size])
+                if in_files:
+                    inventory.files += [f"{split}/{wnid}/{image.name}" for image in images]
+                else:
+                    tar = folder / f"{wnid}{SUFFIX}"
+                    packed = [path for path in (tar, index_file(tar)) if path.is_file()]
+                    inventory.files += [path.relative_to(root).as_posix() for path in packed]
             if not found:
                 reason = "it contains no class folders or class tars with images"
                 inventory.missing.append(MissingPath(split, reason=reason))

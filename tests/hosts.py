@@ -1,0 +1,145 @@
+"""Hosts on this machine, each with a network, processes and files of its own: namespaces of Linux, which need root."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+INTERFACE = "eth0"
+S3_PORT = 9000
+#: Runs an S3 server with the bucket "bucket" until it is killed; its objects are in its memory.
+SERVER = """
+import sys, time
+from moto.server import ThreadedMotoServer
+ThreadedMotoServer(ip_address="0.0.0.0", port=int(sys.argv[1]), verbose=False).start()
+import boto3
+address = f"http://127.0.0.1:{sys.argv[1]}"
+options = dict(region_name="us-east-1", aws_access_key_id="key", aws_secret_access_key="secret")
+boto3.client("s3", endpoint_url=address, **options).create_bucket(Bucket="bucket")
+print("ready", flush=True)
+time.sleep(1e6)
+"""
+KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
+
+
+class Host:
+    """A host; its network is connected by `connected`.
+
+    Args:
+        name: of its folder.
+        address: IP address.
+        folder: below which its private files are; they stay when the host is killed, as on a disk.
+        hidden: folders of this machine that the host does not see: it has empty ones there, which it can write to.
+    """
+
+    def __init__(self, name: str, address: str, folder: Path, hidden: tuple[Path, ...]) -> None:
+        self.name, self.address = name, address
+        script = []
+        for number, place in enumerate(hidden):
+            own = folder / name / str(number)
+            own.mkdir(parents=True, exist_ok=True)
+            script.append(f"mount --bind '{own}' '{place}'")
+        script += ["ip link set lo up", "echo ready", "exec sleep infinity"]
+        unshare = ["unshare", "--net", "--mount", "--propagation", "private", "--pid", "--fork", "--mount-proc"]
+        self._process = subprocess.Popen(
+            [*unshare, "--kill-child", "sh", "-ec", "\n".join(script)], stdout=subprocess.PIPE, text=True
+        )
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "ready\n"
+        self.pid = psutil.Process(self._process.pid).children()[0].pid
+
+    def start(self, *command: str, cwd: Path | None = None, **environment: str) -> subprocess.Popen[str]:
+        """Start a command on the host, with this environment alone."""
+        enter = ["nsenter", "--target", str(self.pid), "--net", "--mount", "--pid", f"--wdns={cwd or '/'}", "--"]
+        tools = str(Path(sys.executable).parent)
+        base = {"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "HOME": "/tmp", "LANG": "C.UTF-8"}
+        return subprocess.Popen(
+            [*enter, *command],
+            env={**base, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def kill(self) -> None:
+        """End all its processes at once, as when its power fails."""
+        if self._process.poll() is None:
+            for child in psutil.Process(self._process.pid).children():
+                child.kill()
+            self._process.wait()
+
+
+def connect(first: Host, second: Host) -> None:
+    """Connect the networks of two hosts; that of the first stays up when the second is killed, for its successor."""
+    enter = "nsenter --target {} --net sh -ec '{}'".format
+    switch = (
+        f"ip link show {INTERFACE} > /dev/null 2>&1 || "
+        f"{{ ip link add {INTERFACE} type bridge; ip addr add {first.address}/24 dev {INTERFACE}; }}; "
+        f"ip link set {INTERFACE} up; ip link set cable{second.pid} master {INTERFACE} up"
+    )
+    for command in (
+        f"ip link add cable{second.pid} netns {first.pid} type veth peer name {INTERFACE} netns {second.pid}",
+        enter(first.pid, switch),
+        enter(second.pid, f"ip addr add {second.address}/24 dev {INTERFACE}; ip link set {INTERFACE} up"),
+    ):
+        subprocess.run(["sh", "-ec", command], check=True)
+
+
+def why_there_are_none() -> str | None:
+    """Why this machine cannot have such hosts; None if it can."""
+    if os.geteuid() != 0 or not all(map(shutil.which, ("unshare", "nsenter", "ip"))):
+        return "needs root, and the tools unshare, nsenter and ip"
+    kinds = (f"ip link add {name} type {name}" for name in ("veth", "bridge"))
+    trial = subprocess.run(
+        ["unshare", "--net", "--mount", "--pid", "--fork", "sh", "-ec", "; ".join(kinds)],
+        capture_output=True,
+        text=True,
+    )
+    return f"needs namespaces: {trial.stderr.strip()}" if trial.returncode else None
+
+
+@contextmanager
+def s3_server(host: Host) -> Iterator[subprocess.Popen[str]]:
+    """An S3 server on the host, at `S3_PORT`."""
+    process = host.start(sys.executable, "-c", SERVER, str(S3_PORT))
+    lines = []
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line)
+            if line == "ready\n":
+                break
+        else:
+            raise AssertionError("".join(lines))
+        yield process
+    finally:
+        process.kill()
+
+
+def keys(host: Host, prefix: str) -> list[str]:
+    """Keys in the bucket of the S3 server on the host."""
+    program = (
+        "import re, sys, urllib.request; "
+        "text = urllib.request.urlopen(sys.argv[1], timeout=30).read().decode(); "
+        "print(*re.findall('<Key>(.*?)</Key>', text), sep='\\n')"
+    )
+    address = f"http://127.0.0.1:{S3_PORT}/bucket?list-type=2&prefix={prefix}"
+    printed, _ = host.start(sys.executable, "-c", program, address).communicate()
+    return printed.split()
+
+
+def wait_until(ready: Callable[[], bool], what: str, seconds: float = 600) -> None:
+    """Wait until `ready` returns True."""
+    deadline = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < deadline, f"no {what} after {seconds} s"
+        time.sleep(0.5)
