@@ -2,12 +2,8 @@
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from pipelines.training.events import Event
-
-if TYPE_CHECKING:
-    from ray.actor import ActorHandle
 
 
 @dataclass(frozen=True)
@@ -43,7 +39,7 @@ class Mailbox:
         self._heard: dict[int, _Heard] = {}
         self._asked: dict[int, int] = {}  # rank -> the last step that it asked about
         self._stop: int | None = None
-        self._controller: ActorHandle | None = None
+        self._controller: object = None
         self._meeting: str | None = None
 
     def meet(self, address: str) -> None:
@@ -54,11 +50,11 @@ class Mailbox:
         """Where the workers meet; None: not known yet."""
         return self._meeting
 
-    def set_controller(self, controller: "ActorHandle") -> None:
+    def set_controller(self, controller: object) -> None:
         """Keep the handle of the actor that starts and watches the workers."""
         self._controller = controller
 
-    def controller(self) -> "ActorHandle | None":
+    def controller(self) -> object:
         """The actor that starts and watches the workers; None: it has not started."""
         return self._controller
 
