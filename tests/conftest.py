@@ -105,8 +105,12 @@ def shared_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, s
 
 
 @pytest.fixture
-def workplace(tmp_path: Path) -> Iterator[Workplace]:
-    folder = tmp_path / "work place"  # people have spaces in their paths
+def workplace(tmp_path: Path) -> Workplace:
+    return make_workplace(tmp_path / "work place")  # people have spaces in their paths
+
+
+def make_workplace(folder: Path) -> Workplace:
+    """Copy the repository's code to a new folder, with small parameters."""
     folder.mkdir()
     for name in COPIED:
         source = ROOT / name
@@ -147,4 +151,4 @@ def workplace(tmp_path: Path) -> Iterator[Workplace]:
             sample("visualize__mesh__samples"): 2,
         }
     )
-    yield place
+    return place

@@ -2,7 +2,10 @@
 
 import logging
 import os
+import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -139,9 +142,10 @@ def start_deepspeed(model: Network, options: EngineOptions) -> DeepSpeedEngine:
     # Both are read at import.
     os.environ["DS_ACCELERATOR"] = "cuda" if on_gpu else "cpu"
     warnings.filterwarnings("ignore", category=FutureWarning)
-    import deepspeed
-    import deepspeed.ops
-    from deepspeed.utils import logger
+    with _without("mlflow"):  # DeepSpeed's autotuner would import it: 1.5 s of each worker's start
+        import deepspeed
+        import deepspeed.ops
+        from deepspeed.utils import logger
 
     logger.setLevel(logging.ERROR)
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # compiled at first use otherwise
@@ -156,6 +160,17 @@ def start_deepspeed(model: Network, options: EngineOptions) -> DeepSpeedEngine:
     if wrapped.zero_optimization():
         _create_moments(wrapped.optimizer)
     return DeepSpeedEngine(wrapped)
+
+
+@contextmanager
+def _without(module: str) -> Iterator[None]:
+    """Have imports of a module fail in the body, unless it is loaded already."""
+    sys.modules.setdefault(module, None)  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        if sys.modules[module] is None:
+            del sys.modules[module]
 
 
 def _create_moments(optimizer: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sqlite3
 import time
@@ -13,16 +14,18 @@ import psutil
 import pytest
 
 import tcformer
-from tests.conftest import Workplace
+from tests.conftest import Workplace, make_workplace
 
 pytestmark = [pytest.mark.slow, pytest.mark.pipeline, pytest.mark.long]
 
 STAGE = ("python", "-m", "stages.finetune", "face")
+ANEW = (*STAGE, "--fresh")
 
 
-@pytest.fixture
-def faces(workplace: Workplace, shared_ray: dict[str, str]) -> Workplace:
-    """Faces are prepared, and six steps of training are left to do, with a checkpoint only where one is asked for."""
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, shared_ray: dict[str, str]) -> Workplace:
+    """Faces are prepared and trained for six steps; checkpoints are only taken where one is asked for."""
+    workplace = make_workplace(tmp_path_factory.mktemp("faults") / "work place")
     initial = workplace.folder / "initial.safetensors"
     tcformer.save_model(tcformer.create_model("tcformer_nano", "imagenet", num_classes=12), initial)
     settings = {"initial": str(initial), "training__epochs": 6, "training__log_every": 4, "training__global_batch": 8}
@@ -30,7 +33,16 @@ def faces(workplace: Workplace, shared_ray: dict[str, str]) -> Workplace:
         cluster__stall_timeout=16.0, **{f"sample__finetune__face__{name}": value for name, value in settings.items()}
     )
     workplace.run("python", "-m", "stages.prepare", "face", **shared_ray)
+    workplace.run("python", "-m", "stages.finetune", "face", **shared_ray)
     return workplace
+
+
+@pytest.fixture
+def faces(trained: Workplace, tmp_path: Path) -> Workplace:
+    """A copy of `trained` for one test."""
+    folder = tmp_path / "work place"
+    shutil.copytree(trained.folder, folder)
+    return Workplace(folder)
 
 
 def ray_workers() -> set[psutil.Process]:
@@ -58,7 +70,7 @@ def test_an_exception_of_one_worker_ends_the_training(faces: Workplace, shared_r
     broken = next(path for path in images if path.name == Path(test_list[1].split()[-1]).name)
     broken.write_bytes(broken.read_bytes()[:100])
     started = time.monotonic()
-    printed = faces.run(*STAGE, status=2, **shared_ray)
+    printed = faces.run(*ANEW, status=2, **shared_ray)
     assert broken.name in printed and "Traceback" not in printed, printed
     assert time.monotonic() - started < 100, "most of it until the workers are ready"
 
@@ -68,10 +80,9 @@ def test_a_signal_takes_a_checkpoint(
     faces: Workplace, shared_ray: dict[str, str], number: signal.Signals, status: int
 ) -> None:
     weights = faces.folder / "runs" / "sample" / "finetune" / "face" / "model.safetensors"
-    faces.run(*STAGE, **shared_ray)
     undisturbed = weights.read_bytes(), weights.with_name("training.csv").read_bytes()
 
-    process = faces.start(*STAGE, "--fresh", TCFORMER_FAULT="slow:0:2")
+    process = faces.start(*ANEW, TCFORMER_FAULT="slow:0:2")
     assert process.stdout
     for line in process.stdout:
         if "workers" in line:
@@ -94,13 +105,13 @@ def test_a_signal_takes_a_checkpoint(
 
 def test_a_worker_that_is_lost_too_often_ends_in_one_sentence(faces: Workplace, shared_ray: dict[str, str]) -> None:
     faces.set(cluster__max_failures=0)
-    printed = faces.run(*STAGE, status=2, TCFORMER_FAULT="kill:1:2")
+    printed = faces.run(*ANEW, status=2, TCFORMER_FAULT="kill:1:2")
     assert "lost its workers more than cluster.max_failures = 0 times" in printed and "Traceback" not in printed, (
         printed
     )
 
 
 def test_a_worker_that_hangs_is_named(faces: Workplace, shared_ray: dict[str, str]) -> None:
-    printed = faces.run(*STAGE, status=2, TCFORMER_FAULT="hang:1:2")
+    printed = faces.run(*ANEW, status=2, TCFORMER_FAULT="hang:1:2")
     assert "error: training finetune-face stalls: no sign of life for 16 s from rank 1 on" in printed, printed
     assert "Traceback" not in printed
