@@ -56,26 +56,32 @@ class TwoNodes:
             "PYTHONPATH": str(workplace.folder),
             "TCFORMER_FAULT": "slow:0:1",
         }
-        with (folder / "errors").open("w") as errors:
-            self._process = subprocess.Popen(
-                [sys.executable, str(code), f"/tmp/ray-elastic-{os.getpid()}"],
-                env=variables,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-            )
-        self.environment["RAY_ADDRESS"] = self._read("address").split()[1]
+        for _ in range(3):  # on a busy machine Ray does not start within its own time limit
+            with (folder / "errors").open("w") as errors:
+                self._process = subprocess.Popen(
+                    [sys.executable, str(code), f"/tmp/ray-elastic-{os.getpid()}"],
+                    env=variables,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                    text=True,
+                )
+            address = self._read("address")
+            if address:
+                self.environment["RAY_ADDRESS"] = address.split()[1]
+                return
+            self.close()
+        raise AssertionError((folder / "errors").read_text())
 
     def tell(self, line: str) -> None:
         """Have the second node removed or added."""
         assert self._process.stdin
         print(line, file=self._process.stdin, flush=True)
-        self._read("done")
+        assert self._read("done")
 
     def _read(self, beginning: str) -> str:
         assert self._process.stdout
-        return next(line for line in self._process.stdout if line.startswith(beginning))
+        return next((line for line in self._process.stdout if line.startswith(beginning)), "")
 
     def close(self) -> None:
         """End all its processes."""

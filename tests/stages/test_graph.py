@@ -105,8 +105,8 @@ def test_a_killed_worker_and_a_killed_driver_change_no_bit(workplace: Workplace,
     assert (digest(weights), digest(curve)) == undisturbed
 
     # The fault reaches the workers of a Ray that the stage starts itself.
-    printed = workplace.run(*stage, "--fresh", TCFORMER_FAULT="kill:1:3")
-    assert "resumed after step 2" in printed
+    printed = workplace.run(*stage, "--fresh", TCFORMER_FAULT="kill:1:5")
+    assert "resumed after step" in printed  # 4, or 2 if that checkpoint was still being written
     assert (digest(weights), digest(curve)) == undisturbed
 
     # The driver: killed once the first checkpoint is there, before the training ends.

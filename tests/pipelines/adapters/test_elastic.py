@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from pipelines.adapters import ray as adapter
 from pipelines.adapters.elastic import Look, Node, Places
+from pipelines.adapters.mailbox import Mailbox
 from pipelines.params import Cluster, WorkerRange, load_params
 from pipelines.process import Interrupted, Interrupts
-from pipelines.training.events import Event, Note
+from pipelines.training.events import CheckpointSaved, Event, Failed, Note, Stopped
 from tcformer.errors import UserError
 from tests.imports import ROOT
 
@@ -172,6 +174,68 @@ def test_what_one_machine_does_not_have_is_not_waited_for(cluster: Cluster, monk
     two = cluster.model_copy(update={"cpus_per_worker": 2})
     with pytest.raises(UserError, match=r"asks for 4 CPUs, which Ray does not have: lower cluster\.workers in"):
         adapter.run_training(lambda job, link: None, None, two, [2], lambda event: None, Interrupts())  # type: ignore[arg-type]
+
+
+class Handle:
+    """A mailbox in this process that is called as an actor is."""
+
+    def __init__(self) -> None:
+        self.mailbox = Mailbox()
+
+    def __getattr__(self, name: str) -> object:
+        method = getattr(self.mailbox, name)
+        return type("Method", (), {"remote": staticmethod(method)})
+
+
+@pytest.mark.parametrize(
+    ("last", "error", "room", "expected"),
+    [
+        (Stopped(5), None, 2, "grows"),
+        (CheckpointSaved(8), None, 1, "finished"),
+        (CheckpointSaved(8), "lost", 1, "lost"),
+    ],
+)
+def test_a_group_grows_ends_or_is_lost(
+    last: Event, error: str | None, room: int, expected: str, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker sends a checkpoint, then an exception if its peer is lost, then its last event."""
+    monkeypatch.setenv("RAY_TRAIN_V2_ENABLED", "1")
+    import ray.train
+
+    handle, turns = Handle(), iter(range(100))
+
+    class Fit:
+        def __init__(self, *arguments: object, **options: object) -> None:
+            self.error = ray.train.WorkerGroupError("died", {1: ValueError()}) if error else None
+
+        def going_on(self) -> nullcontext[None]:
+            return nullcontext()
+
+        def is_alive(self) -> bool:
+            turn = next(turns)
+            if turn == 1:
+                handle.mailbox.send(CheckpointSaved(4))
+                if error:
+                    handle.mailbox.send(Failed(0, "connection reset", False, "..."))
+            if turn == 3:
+                handle.mailbox.send(last)
+            return turn < 3
+
+        def join(self, seconds: float) -> None:
+            """No time passes."""
+
+    monkeypatch.setattr(adapter, "_Fit", Fit)
+    monkeypatch.setattr(adapter, "_start_mailbox", lambda: handle)
+    monkeypatch.setattr(ray, "get", lambda reference: reference)
+    events: list[Event] = []
+    looks = Look([node(number) for number in range(room)], {"CPU": room - 1})
+    places = Places([1, 2], {"CPU": 1}, lambda: looks, lambda text: None, 60)
+    job = type("Job", (), {"name": "finetune-face"})()
+    end = adapter._run_group(lambda job, link: None, job, cluster, 1, places, events.append, Interrupts())
+    assert end.how == expected
+    assert handle.mailbox.stops_before(0, 9) == (room == 2)
+    note = [Note("there is room for 2 workers: stopping to go on with them")] if room == 2 else []
+    assert events == [CheckpointSaved(4), *note, last]
 
 
 def test_what_ray_says_of_a_group_that_ended(monkeypatch: pytest.MonkeyPatch) -> None:
