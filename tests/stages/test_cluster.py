@@ -39,7 +39,7 @@ def cluster(workplace: Workplace, tmp_path: Path) -> Iterator[dict[str, str]]:
     )
     family = psutil.Process(process.pid)
     try:
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 180
         ready = ("ray", "job", "list", "--address", f"http://127.0.0.1:{DASHBOARD}")
         while True:
             trial = workplace.start(*ready, **environment)
