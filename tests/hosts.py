@@ -47,10 +47,13 @@ class Host:
             own = folder / name / str(number)
             own.mkdir(parents=True, exist_ok=True)
             script.append(f"mount --bind '{own}' '{place}'")
-        script += ["ip link set lo up", "echo ready", "exec sleep infinity"]
+        script += ["ip link set lo up", "echo ready", "exec cat"]  # until this process ends, however it ends
         unshare = ["unshare", "--net", "--mount", "--propagation", "private", "--pid", "--fork", "--mount-proc"]
         self._process = subprocess.Popen(
-            [*unshare, "--kill-child", "sh", "-ec", "\n".join(script)], stdout=subprocess.PIPE, text=True
+            [*unshare, "--kill-child", "sh", "-ec", "\n".join(script)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == "ready\n"

@@ -9,13 +9,12 @@ from pipelines.datasets.location import MANIFEST, DataLocation
 from pipelines.datasets.shards import store_dataset
 from pipelines.params import Cluster
 from tcformer.checks import read_json
-from tcformer.data.batch import evenly_spread
 from tcformer.data.official import Inventory, OfficialDataset
 from tcformer.errors import UserError
 from tcformer.files import sha256_of_json
 from tcformer.tasks import ALL_TASKS, TaskSpec
 
-_PROBES = 256
+_PROBES = 256  # at most
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ class Prepared:
             Store(cluster.storage), self.root, self.sha256, names, f"storing the data of {task.name}"
         )
         files = [file for shard in shards for file in shard.files]
-        probes = tuple(files[index] for index in evenly_spread(len(files), _PROBES))
+        probes = tuple(files[:: -(-len(files) // _PROBES) or 1])
         return DataLocation(str(self.root), cluster.storage, self.sha256, probes, int(cluster.cache_size * 1e9))
 
 

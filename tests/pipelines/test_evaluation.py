@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
 import tempfile
 from contextlib import nullcontext, redirect_stdout
 from io import StringIO
@@ -184,11 +183,11 @@ def test_a_backbone_without_tokens_is_skipped(roots: dict[str, Path], tmp_path: 
 
 
 def test_an_evaluation_on_other_machines_takes_its_data_from_the_storage(
-    roots: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Machines of a Ray that do not see the driver's files; here they are this process, and the files are renamed."""
-    params, root = parameters(tmp_path), tmp_path / "data"
-    shutil.copytree(roots["face"], root)
+    params = parameters(tmp_path)
+    root = generate("face", params, tmp_path)
     weights = save("face", params, root, tmp_path / "weights.safetensors")
     expected = evaluate("face", weights, root, params, tmp_path / "here")
     cluster = params.cluster.model_copy(update={"storage": str(tmp_path / "storage"), "address": "10.0.0.1:6379"})
