@@ -18,8 +18,10 @@ import torch
 from click.testing import CliRunner
 
 import tcformer
+from pipelines.prediction import predict
 from stages.cli import cli, run
 from tcformer.errors import UserError
+from tcformer.inference.pictures import as_picture
 from tests.imports import ROOT
 from tests.tcformer.inference.test_predictor import WHOLEBODY, weights
 
@@ -183,6 +185,14 @@ def test_no_person_and_empty_boxes(photos: Path, tmp_path: Path) -> None:
     assert cv2.imread(str(out / "astronaut.jpg")) is not None, "drawn without a person"
 
 
+def test_pictures_share_batches_unless_they_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = [(Path(str(side)), as_picture(np.zeros((side, 8, 3), np.uint8)), None) for side in (2, 8, 2, 2, 2)]
+    names = [[str(path) for path, *_ in group] for group in predict._batches(pictures, 3)]
+    assert names == [["2", "8", "2"], ["2", "2"]]
+    monkeypatch.setattr(predict, "_PIXELS_AT_ONCE", 64)
+    assert [len(group) for group in predict._batches(pictures, 3)] == [2, 3]
+
+
 def test_a_picture_of_twelve_thousand_pixels(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "wide.jpg"), np.full((300, 12_000, 3), 90, np.uint8))
     path, out = weights(tmp_path, "wholebody", SMALL), tmp_path / "out"
@@ -249,7 +259,7 @@ def test_a_usage_error_has_the_status_2(monkeypatch: pytest.MonkeyPatch, capsys:
 
 
 def test_a_prediction_imports_nothing_that_takes_seconds(photos: Path, tmp_path: Path) -> None:
-    """Of the pipeline's tools, of torchvision and of PyTorch's compiler; the first result must come within five seconds."""
+    """Of the pipeline's tools, torchvision and PyTorch's compiler: the first result must come within five seconds."""
     program = """
 import sys
 sys.argv = ["tcformer", *sys.argv[1:]]
