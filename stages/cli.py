@@ -4,6 +4,7 @@ tcformer predict photo.jpg --weights model.safetensors -o out/
 """
 
 import json
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -278,11 +279,16 @@ for command in (keypoints, *CLUSTER_COMMANDS):
 
 def run() -> int:
     """Run a command and return the exit status."""
+    output = sys.stdout
     try:
         return cli.main(prog_name="tcformer", standalone_mode=False) or 0
     except click.ClickException as error:
         error.show()
         return error.exit_code
+    except SystemExit:
+        if sys.stdout is not output:  # click replaced it, because nobody reads it any more, as after `| head`
+            return 128 + signal.SIGPIPE
+        raise
 
 
 def main() -> None:

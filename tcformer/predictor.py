@@ -193,14 +193,17 @@ class Predictor:
             (H, W, 3) uint8 RGB.
 
         Raises:
-            UserError: the result has no crop, or no tokens because ONNX Runtime made it.
+            UserError: the result has no crop or no tokens.
         """
         from tcformer import draw as pictures
 
         if not len(result):
             raise UserError("the result has no crop whose tokens could be drawn; give a picture with a box")
         if not result.tokens[0]:
-            raise UserError("ONNX Runtime gives no tokens; load the weights without the ONNX file to draw them")
+            raise UserError(
+                "the result has no tokens: ONNX Runtime and the classifiers of timm give none; load weights of a "
+                "TCFormer, without an ONNX file"
+            )
 
         examples = [self.task.example(result, row) for row in range(len(result))]
         return pictures.token_sheet(examples, scale=self.task.sheet_scale)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,9 @@ from tcformer.inference.pictures import as_picture, read_picture
 from tcformer.predictor import Predictor, choose_device
 
 _Item = TypeVar("_Item")
-_PICTURES_AT_ONCE = 8  # in memory
+_PIXELS_AT_ONCE = 1 << 26  # in memory, of the pictures of a batch: 200 MB
+#: A file, its pixels, and its boxes if they are known.
+_Picture: TypeAlias = tuple[Path, ReducedImage, Boxes | None]
 Detector = Callable[[NDArray[np.uint8]], Boxes]
 
 
@@ -146,7 +148,7 @@ class _Job:
     def run(self) -> int:
         pictures = [file for file in self._files if not is_video(file)]
         with Progress("predict", len(pictures), "picture") as progress:
-            for group in _groups(self._read(pictures, progress), _PICTURES_AT_ONCE):
+            for group in _batches(self._read(pictures, progress), self._options.batch):
                 results = self._predictor.predict([image for _, image, _ in group], [boxes for *_, boxes in group])
                 self._say_notes()
                 for (file, image, _), result in zip(group, results):
@@ -177,7 +179,7 @@ class _Job:
         found = f"{self._predictor.task.shows}: {self._found}" if self._options.predictions else "tokens"
         print(f"{found} in {of_files}; see {self._out.folder}")
 
-    def _read(self, files: list[Path], progress: Progress) -> Iterator[tuple[Path, ReducedImage, Boxes | None]]:
+    def _read(self, files: list[Path], progress: Progress) -> Iterator[_Picture]:
         """The pictures that can be read, with their boxes."""
         for file in files:
             try:
@@ -262,6 +264,18 @@ def _groups(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
     """Items in lists of `size`."""
     iterator = iter(items)
     while group := list(itertools.islice(iterator, size)):
+        yield group
+
+
+def _batches(pictures: Iterable[_Picture], size: int) -> Iterator[list[_Picture]]:
+    """Pictures in lists of `size`, or fewer if they are large."""
+    group: list[_Picture] = []
+    for picture in pictures:
+        group.append(picture)
+        if len(group) == size or sum(image.pixels.size // 3 for _, image, _ in group) >= _PIXELS_AT_ONCE:
+            yield group
+            group = []
+    if group:
         yield group
 
 

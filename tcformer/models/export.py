@@ -124,7 +124,7 @@ def compare(model: Network, path: str | Path, image_size: tuple[int, int]) -> fl
     model = _in_evaluation(model)
     worst = 0.0
     for batch in _CHECKED_BATCHES:
-        images = random_images(batch, image_size, seed=batch, channels=model.in_chans)
+        images = random_images(batch, image_size, seed=batch, channels=getattr(model, "in_chans", 3))
         # The same kernels, because others, in float32, decide a near tie differently in about one of thirty images.
         with use_kernels("portable"), torch.no_grad():
             expected = _as_list(model(images))
@@ -153,7 +153,7 @@ def _in_evaluation(model: Network) -> Network:
 
 
 def _trace(model: Network, image_size: tuple[int, int]) -> torch.export.ExportedProgram:
-    model, images = _in_evaluation(model), random_images(2, image_size, channels=model.in_chans)
+    model, images = _in_evaluation(model), random_images(2, image_size, channels=getattr(model, "in_chans", 3))
     with use_kernels("portable"), torch.no_grad(), _attention():
         with record_parts() as parts:
             model(images)

@@ -18,12 +18,13 @@ from tcformer.models.strict_loading import load_strictly
 _BACKBONE: Final = "backbone."
 # In the classification checkpoints, names of the backbone's parameters have no prefix; in the pose checkpoints they do.
 _OTHERS: Final = ("head.", "neck.", "keypoint_head.", "mesh_head.")
-#: Parts of names that wrappers of a network add: torch's DistributedDataParallel, torch.compile.
-_WRAPPERS: Final = ("module", "_orig_mod")
-#: First parts of the networks' own names, and of a number that torch's AveragedModel adds.
-_COUNTER: Final = "n_averaged"
+#: Parts of names that wrappers of a network add: torch's DistributedDataParallel, torch.compile, FSDP and torch's
+#: activation checkpointing.
+_WRAPPERS: Final = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+#: First parts of the networks' own names, and of numbers that the averages of torch and of mmengine add.
+_COUNTERS: Final = ("n_averaged", "steps")
 _FIRST_PARTS: Final = (
-    *("backbone", "neck", "head", "keypoint_head", "mesh_head", "patch_embed1", _COUNTER),
+    *("backbone", "neck", "head", "keypoint_head", "mesh_head", "patch_embed1", *_COUNTERS),
     *(f"{name}{stage}" for name in ("block", "norm", "ctm") for stage in range(1, 5)),
 )
 #: First parts of names in checkpoints of Lightning and other trainers, whose modules contain the network.
@@ -90,7 +91,7 @@ def load_released_weights(model: Network, checkpoint: str | Path | Checkpoint, s
 
 def read_released_weights(checkpoint: str | Path | Checkpoint) -> ReleasedWeights:
     """Read the weights of a checkpoint, by our names. See `load_released_weights`."""
-    content: object = read_checkpoint(Path(checkpoint)) if isinstance(checkpoint, str | Path) else checkpoint
+    content: object = _read(Path(checkpoint)) if isinstance(checkpoint, str | Path) else checkpoint
     name = _name_of(checkpoint)
     found = list(_weights_in(content))
     if not found:
@@ -114,6 +115,27 @@ def read_released_weights(checkpoint: str | Path | Checkpoint) -> ReleasedWeight
         for key, tensor in stored.items()
     }
     return ReleasedWeights(tensors, MMPOSE_EPS if mmpose else DEFAULT_EPS, choices)
+
+
+def _read(path: Path) -> object:
+    """The content of a file of torch.save, or the tensors of a safetensors file of another program."""
+    if not is_safetensors(path):
+        return read_checkpoint(path)
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: cannot be read as safetensors ({error}); copy or download the file again") from error
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file exists and begins as a safetensors file does: the ninth byte begins its description in JSON."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        return stream.read(9)[8:] == b"{"
 
 
 def _weights_in(content: object, levels: int = _MOST_LEVELS) -> Iterator[tuple[str, dict[str, Tensor | StoredTensor]]]:
@@ -154,7 +176,7 @@ def _of_the_network(
             owner = parts[0] if owner not in _AVERAGED_OWNERS else owner
             parts = parts[1:]
         name = ".".join(parts)
-        if name == _COUNTER:
+        if name in _COUNTERS:
             continue
         known = by_owner.setdefault(owner, {})
         if name in known:

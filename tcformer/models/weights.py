@@ -18,7 +18,7 @@ from tcformer.files import atomic_write
 from tcformer.models.factory import NOT_IN_CONFIG, create_model
 from tcformer.models.networks import Network
 from tcformer.models.patch_norm import DEFAULT_EPS, OPTION, set_patch_norm_eps
-from tcformer.models.released_weights import ReleasedWeights, Say, read_released_weights, warn
+from tcformer.models.released_weights import ReleasedWeights, Say, is_safetensors, read_released_weights, warn
 from tcformer.models.strict_loading import load_strictly
 from tcformer.models.timm_backbone import TimmBackbone
 
@@ -183,14 +183,28 @@ def _read_any(model: Network, path: str | Path, say: Say) -> ReleasedWeights:
 
 
 def is_released(path: Path) -> bool:
-    """Whether torch.save wrote a file, by its first bytes or else by its name."""
+    """Whether another program wrote a file, by its first bytes or else by its name.
+
+    It is a file of torch.save, or a safetensors file without the metadata of `save_model`.
+    """
+    if is_safetensors(path):
+        return not _is_ours(path)
     start = b""
     if path.is_file():
         with path.open("rb") as stream:
             start = stream.read(9)
-    if start[8:] == b"{":  # the ninth byte of any safetensors file
-        return False
     return start.startswith(_RELEASED_BEGINNINGS) or path.suffix in _RELEASED_SUFFIXES
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a safetensors file has our metadata, or is damaged, so that our reader says what is wrong."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return _KEY in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return True
 
 
 def _read(path: str | Path, with_tensors: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:

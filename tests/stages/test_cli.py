@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -17,8 +18,10 @@ import torch
 from click.testing import CliRunner
 
 import tcformer
+from pipelines.prediction import predict
 from stages.cli import cli, run
 from tcformer.errors import UserError
+from tcformer.inference.pictures import as_picture
 from tests.imports import ROOT
 from tests.tcformer.inference.test_predictor import WHOLEBODY, weights
 
@@ -163,6 +166,71 @@ def test_mistakes_end_in_one_sentence(photos: Path, tmp_path: Path) -> None:
         call("predict", picture, "-w", face, "--detector", "torchvision", "-o", out)
 
 
+def test_no_person_and_empty_boxes(photos: Path, tmp_path: Path) -> None:
+    path, picture, out = weights(tmp_path, "wholebody", SMALL), photos / "astronaut.png", tmp_path / "out"
+    file = tmp_path / "boxes.json"
+    for content in (
+        "[]",
+        "{}",
+        '{"astronaut.png": []}',
+        '{"images": [{"id": 1, "file_name": "a"}], "annotations": []}',
+    ):
+        file.write_text(content)
+        with pytest.raises(UserError, match=r"contains no boxes|has no box for any of the 1 pictures") as error:
+            call("predict", picture, "-w", path, "--boxes", file, "-o", out)
+        assert "\n" not in str(error.value) and not out.exists()
+    file.write_text('{"astronaut.png": [], "grace_hopper.jpg": [[10, 20, 200, 300]]}')
+    assert "2 files" in call("predict", photos, "-w", path, "--boxes", file, "-o", out, "--tokens")
+    assert [record["file_name"] for record in records(out)] == ["grace_hopper.jpg"]
+    assert cv2.imread(str(out / "astronaut.jpg")) is not None, "drawn without a person"
+
+
+def test_pictures_share_batches_unless_they_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = [(Path(str(side)), as_picture(np.zeros((side, 8, 3), np.uint8)), None) for side in (2, 8, 2, 2, 2)]
+    names = [[str(path) for path, *_ in group] for group in predict._batches(pictures, 3)]
+    assert names == [["2", "8", "2"], ["2", "2"]]
+    monkeypatch.setattr(predict, "_PIXELS_AT_ONCE", 64)
+    assert [len(group) for group in predict._batches(pictures, 3)] == [2, 3]
+
+
+def test_a_picture_of_twelve_thousand_pixels(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "wide.jpg"), np.full((300, 12_000, 3), 90, np.uint8))
+    path, out = weights(tmp_path, "wholebody", SMALL), tmp_path / "out"
+    call("predict", tmp_path / "wide.jpg", "-w", path, "-o", out)
+    [record] = records(out)
+    assert record["box"] == [0, 0, 12_000, 300]
+    assert cv2.imread(str(out / "wide.jpg")).shape == (40, 1600, 3)
+
+
+def test_no_tokens_of_a_classifier_of_timm(photos: Path, tmp_path: Path) -> None:
+    tcformer.save_model(tcformer.create_model("timm/resnet18", num_classes=3), tmp_path / "a.safetensors")
+    arguments = (photos / "astronaut.png", "-w", tmp_path / "a.safetensors", "--size", 64, 64, "-o", tmp_path / "out")
+    assert "in 1 file" in call("predict", *arguments)
+    with pytest.raises(UserError, match=r"no tokens: .* classifiers of timm"):
+        call("tokens", *arguments)
+
+
+def test_networks_that_predict_nothing_for_pictures(photos: Path, tmp_path: Path) -> None:
+    arguments = (photos / "astronaut.png", "-w", tmp_path / "a.safetensors", "-o", tmp_path / "out")
+    tcformer.save_model(tcformer.create_model("tcformer_nano", num_classes=0), tmp_path / "a.safetensors")
+    with pytest.raises(UserError, match="tcformer tokens"):
+        call("predict", *arguments, "--size", 64, 64)
+    call("tokens", *arguments, "--size", 64, 64)
+    tcformer.save_model(tcformer.create_model("tcformer_nano", in_chans=1), tmp_path / "a.safetensors")
+    with pytest.raises(UserError, match="images of 1 channels, but pictures have 3"):
+        call("predict", *arguments)
+
+
+def test_a_reader_that_ends_early_is_no_error() -> None:
+    """As in `tcformer --help | head -1`."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "stages.cli", "--help"]
+    done = subprocess.run(command, cwd=ROOT, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
 def test_info_and_convert(tmp_path: Path) -> None:
     torch.save(
         {"model": tcformer.create_model("tcformer_nano", "imagenet", num_classes=3).state_dict()}, tmp_path / "a.pth"
@@ -202,13 +270,14 @@ def test_a_usage_error_has_the_status_2(monkeypatch: pytest.MonkeyPatch, capsys:
 
 
 def test_a_prediction_imports_nothing_that_takes_seconds(photos: Path, tmp_path: Path) -> None:
-    """Of the pipeline's tools and of torchvision; the first result must come within five seconds."""
+    """Of the pipeline's tools, torchvision and PyTorch's compiler: the first result must come within five seconds."""
     program = """
 import sys
 sys.argv = ["tcformer", *sys.argv[1:]]
 from stages.cli import run
 assert run() == 0
-print([name for name in ("ray", "mlflow", "deepspeed", "dvc", "torchvision", "timm", "pydantic", "numba", "scipy")
+print([name for name in ("ray", "mlflow", "deepspeed", "dvc", "torchvision", "timm", "pydantic", "numba", "scipy",
+       "torch._dynamo", "sympy")
        if name in sys.modules])
 """
     path = weights(tmp_path, "wholebody", SMALL)

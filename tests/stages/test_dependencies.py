@@ -40,7 +40,6 @@ CANNOT_CHANGE_A_RESULT = {
     "stages": "arguments and paths; what they choose stands in the parameters",
     "tcformer/data/official.py": "names the files that prepare and the storage take",
     "tcformer/errors.py": "messages",
-    "tcformer/data/official.py": "lists the files of an official dataset, whose hashes DVC compares",
     "tcformer/extras.py": "messages",
     "tcformer/files.py": "writes bytes that others made",
     "tcformer/lazy.py": "imports",

@@ -104,7 +104,7 @@ def test_program_runs_without_our_operators() -> None:
 
 
 class Clusters(nn.Module):
-    config: ClassVar = {"task": "imagenet", "variant": "clusters"}
+    config: ClassVar = {"task": "imagenet", "variant": "clusters", "options": {}}
 
     def forward(self, images: Tensor) -> Tensor:
         return torch.stack([dpc_knn(images.flatten(2).mT, 16)[1], dpc_knn(images.flatten(2).mT, 5, k=2)[1]])

@@ -138,6 +138,15 @@ LAYOUTS: dict[str, tuple[Callable[[dict[str, Tensor]], Any], str]] = {
         "the averaged weights ema_model.* are used; it contains no others",
     ),
     "torch's average": (lambda w: {"n_averaged": torch.tensor(3), **renamed(w, "module.{}".format)}, ""),
+    "mmengine's average": (
+        lambda w: {"ema_state_dict": {"steps": torch.tensor(3), **renamed(w, "module.{}".format)}},
+        "averaged weights in 'ema_state_dict' are used",
+    ),
+    "FSDP": (lambda w: {"model": renamed(w, "_fsdp_wrapped_module.{}".format)}, ""),
+    "parts checkpointed": (
+        lambda w: renamed(w, lambda n: n.replace("block1.0.", "block1.0._checkpoint_wrapped_module.")),
+        "",
+    ),
     "parameters": (lambda w: {"model": {n: nn.Parameter(t) for n, t in w.items()}}, ""),
     "half": (lambda w: {"model": {n: t.to(torch.bfloat16).clone() for n, t in w.items()}}, ""),
 }
@@ -151,6 +160,22 @@ def test_any_suffix(suffix: str, source: Network, tmp_path: Path) -> None:
         target = network(2)
         assert load_initial(target, tmp_path / f"{name}{suffix}") == "network"
         assert same(source, target)
+
+
+def test_safetensors_of_other_programs(source: Network, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    from tcformer.inference import load_any_weights
+
+    path = tmp_path / "model.safetensors"
+    for names, metadata in (("{}", None), ("model.{}", {"format": "pt"})):
+        save_file(renamed(source.state_dict(), names.format), path, metadata)
+        target = network(2)
+        assert load_initial(target, path) == "network" and same(source, target)
+        assert same(load_any_weights(path).model, source)
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(UserError, match=r"model\.safetensors: is not a weights file"):
+        load_initial(target, path)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
