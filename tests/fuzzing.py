@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_st
 from scipy import sparse
 
 from tcformer.errors import UserError, printable
 
-FUZZING = settings(max_examples=80, derandomize=True, deadline=None)
+#: A busy machine is slow, which is no fault.
+FUZZING = settings(max_examples=80, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
-MOST_SECONDS = 5.0  # of one load
+MOST_SECONDS = 5.0  # of the processor, for one load
 MOST_KILOBYTES = 300_000  # that the loads of one test may add to the memory of the process
 
 TEXTS = st.one_of(st.text(max_size=6), st.sampled_from(["", "../a.jpg", "/a", "nan", "1e999", "\x1b[2J", "\ud800"]))
@@ -85,14 +86,14 @@ def places(value: Any) -> list[tuple[Any, Any]]:
 
 def load_or_refuse(load: Callable[[Path], Any], path: Path) -> None:
     """Load a file; it may be refused by a `UserError` with its name, or the name of its folder, within the time."""
-    started = time.monotonic()
+    started = time.process_time()
     try:
         load(path)
     except UserError as error:
         text = str(error)
         assert path.name in text or path.parent.name in text, text
         assert text == printable(text)
-    assert time.monotonic() - started < MOST_SECONDS
+    assert time.process_time() - started < MOST_SECONDS
 
 
 @contextlib.contextmanager
