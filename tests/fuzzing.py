@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_st
 from scipy import sparse
 
 from tcformer.errors import UserError, printable
 
-#: A busy machine is slow, which is no fault.
-FUZZING = settings(max_examples=80, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+FUZZING = settings(max_examples=80, derandomize=True, deadline=None)
 
 MOST_SECONDS = 5.0  # of the processor, for one load
 MOST_KILOBYTES = 300_000  # that the loads of one test may add to the memory of the process
