@@ -11,12 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from ruamel.yaml import YAML
 
 from pipelines.params import load_params, spec_to_json
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("kernels", "tcformer", "pipelines", "stages", "dvc.yaml", "params.yaml", ".dvcignore", ".gitignore")
+
+
+# On a busy machine hypothesis would take slow drawing of values for a fault of the test.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 @dataclass(frozen=True)
