@@ -105,17 +105,24 @@ def _parameters(section: object, name: str, trees: list[Any]) -> Iterator[Parame
         element = _element(kind)
         if fields(kind) or fields(element):
             inner.append((kind if fields(kind) else element, f"{name}.{key}".lstrip(".")))
-        if not fields(kind):
+        if not fields(kind) or int in _alternatives(kind):  # a number or a section
             meaning = _comment(model, key) or _yaml_comment(trees, name, key)  # type: ignore[arg-type]  # classes are hashable
             yield Parameter(name, key, _type_text(kind, model, key), meaning)
     for kind, below in inner:
         yield from _parameters(kind, below, trees)
 
 
+def _alternatives(kind: object) -> list[Any]:
+    """The types of `X | Y`, without the limits of `Annotated[X, ...]`; of another type itself."""
+    union = typing.get_origin(kind) in (typing.Union, types.UnionType)
+    found = typing.get_args(kind) if union else (kind,)
+    return [typing.get_args(one)[0] if typing.get_origin(one) is typing.Annotated else one for one in found]
+
+
 def _model(section: object) -> type[Any]:
-    """The class of a section, also inside `X | None`."""
-    candidates = (section, *getattr(section, "__args__", ()))
-    return next(candidate for candidate in candidates if inspect.isclass(candidate) and fields(candidate))
+    """The class of a section, also inside `X | None` and `tuple[X, ...]`."""
+    candidates = (*_alternatives(section), *typing.get_args(section))
+    return next(one for one in candidates if inspect.isclass(one) and fields(one))
 
 
 def _element(kind: object) -> object:

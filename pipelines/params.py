@@ -203,8 +203,8 @@ else:  # made from the table of tasks, so that no task is listed here
 class WorkerRange(Strict):
     """A number of training processes that follows the cluster's nodes."""
 
-    min: int = pydantic.Field(ge=1)
-    max: int = pydantic.Field(ge=1)
+    min: int = pydantic.Field(ge=1)  # with fewer a training waits for nodes
+    max: int = pydantic.Field(ge=1)  # more nodes are left free
 
     @pydantic.model_validator(mode="after")
     def _is_ordered(self) -> "WorkerRange":

@@ -156,7 +156,7 @@ def test_every_parameter_is_in_the_reference_with_its_meaning() -> None:
 def test_the_reference_shows_types_limits_and_the_values_of_both_recipes() -> None:
     page = parameter_page(ROOT / "params.yaml")
     assert (
-        "| `workers` | whole number, at least 1 | `2` | training processes; one GPU each where there are GPUs |" in page
+        "| `workers` | whole number or section | `2` | training processes; one GPU each where there are GPUs |" in page
     )
     section = page.partition("## `pretrain.training.optimizer`")[2].partition("\n## ")[0]
     (rate,) = re.findall(r"\| `layer_decay` \| ([^|]+) \| ([^|]+) \|", section)

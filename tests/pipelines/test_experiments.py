@@ -487,7 +487,8 @@ def test_experiments_side_by_side(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 
 def test_seeds_become_a_mean_and_a_spread(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("dvc.api.read", lambda *place, **where: "step,epoch,val_loss\n8,1,0.5\n")
+    curve, parts = "step,epoch,val_loss\n8,1,0.5\n", "part,value\nbody,0.5\n"
+    monkeypatch.setattr("dvc.api.read", lambda path, **where: parts if path.endswith("parts.csv") else curve)
     small = [state_of(f"small-seed{seed}", 0.002, 0.3 + 0.01 * seed, seed) for seed in (0, 1, 2)]
     other = state_of("other", 0.001, 0.2, seed=1)
     again = state_of("again", 0.001, 0.2, seed=1, workers=8)  # the same, elsewhere
