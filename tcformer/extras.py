@@ -18,9 +18,9 @@ _OURS: Final = ("kernels", "tcformer", "pipelines", "stages")
 #: Top-level module of another package -> the extra of pyproject.toml with that package.
 EXTRAS: Final[dict[str, str]] = {
     **dict.fromkeys(("PIL", "cv2", "numba", "pycocotools", "safetensors", "scipy", "simplejpeg"), "data"),
-    **dict.fromkeys(("skimage", "smplx", "timm", "torchvision"), "data"),
+    **dict.fromkeys(("ruamel", "skimage", "smplx", "timm", "torchvision"), "data"),
     **dict.fromkeys(("click", "deepspeed", "dvc", "filelock", "jinja2", "mlflow", "psutil", "pyarrow"), "pipeline"),
-    **dict.fromkeys(("pydantic", "ray", "ruamel", "tqdm"), "pipeline"),
+    **dict.fromkeys(("pydantic", "ray", "requests", "tqdm"), "pipeline"),
     **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "export"),
 }
 

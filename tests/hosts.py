@@ -17,7 +17,8 @@ INTERFACE = "eth0"
 S3_PORT = 9000
 #: Runs an S3 server with the bucket "bucket" until it is killed; its objects are in its memory.
 SERVER = """
-import sys, time
+import logging, sys, time
+logging.disable()  # nobody reads it, and a full pipe would stop the server
 from moto.server import ThreadedMotoServer
 ThreadedMotoServer(ip_address="0.0.0.0", port=int(sys.argv[1]), verbose=False).start()
 import boto3

@@ -13,7 +13,8 @@ from pipelines.process import Interrupted, Interrupts
 from tcformer.errors import UserError
 
 LOOK_SECONDS = 1.0  # between two looks at the cluster while nothing can start
-PATIENCE_SECONDS = 5.0  # in which Ray frees what the last group used, and notices that a node is gone
+PATIENCE_SECONDS = 5.0  # in which Ray frees what the last group used
+LOSS_SECONDS = 25.0  # in which Ray notices that a node is gone
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,12 @@ class Places:
     _clock: Callable[[], float] = time.monotonic
     _sleep: Callable[[float], None] = time.sleep
 
-    def choose(self, interrupts: Interrupts) -> int:
+    def choose(self, interrupts: Interrupts, patience: float = PATIENCE_SECONDS) -> int:
         """The number of workers of the next group: the largest that has room. Waits until the fewest have.
+
+        Args:
+            interrupts: notes signals.
+            patience: seconds in which resources that living nodes seem to have may become free.
 
         Raises:
             UserError: the nodes for the fewest workers did not come in time.
@@ -82,7 +87,7 @@ class Places:
             waited = self._clock() - began
             count = self._largest(min(held, free))
             # A group that has just ended may still use its resources, and a node that is lost may still be counted.
-            if count == self._largest(held) or waited > PATIENCE_SECONDS:
+            if count == self._largest(held) or waited > patience:
                 count = count or (self.counts[0] if self.counts[0] <= held else 0)  # Ray waits for what others use
                 if count:
                     return count

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from pipelines.adapters.elastic import Look, Node, Places
+from pipelines.adapters.elastic import LOSS_SECONDS, PATIENCE_SECONDS, Look, Node, Places
 from pipelines.adapters.mailbox import Mailbox
 from pipelines.adapters.ray_environment import (
     folder_for_ray,
@@ -107,10 +107,18 @@ def session(cluster: Cluster, environment: Mapping[str, str] | None = None) -> I
         start = partial(ray.init, "local", **quiet)
         with signal_handlers_kept():
             start_patiently(start, ray.shutdown)
+    _silence_raylets()
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _silence_raylets() -> None:
+    """Keep what Ray's own processes report in Ray's logs: `log_to_driver` leaves out what workers print only."""
+    import ray._private.worker
+
+    ray._private.worker.print_to_stdstream = lambda *_, **__: None
 
 
 def address_of_session() -> str:
@@ -181,7 +189,7 @@ def run_training(
         )
     failures, before = 0, 0
     while True:
-        count = places.choose(interrupts)
+        count = places.choose(interrupts, LOSS_SECONDS if failures else PATIENCE_SECONDS)
         if count < counts[-1] and before and count != before:
             lost = places.lost()
             say(f"goes on with {count} of {counts[-1]} workers{lost and '; '}{lost}")
