@@ -47,6 +47,8 @@ class TwoNodes:
             "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # loopback only
             "GLOO_SOCKET_IFNAME": "lo",
+            # Ray would copy the code to each node; here a node that ends would delete the copy of both.
+            "TCFORMER_SHARED_RAY": "1",
         }
         code = folder / "cluster.py"
         code.write_text(CLUSTER)
