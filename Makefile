@@ -6,6 +6,8 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Two processes of one thread each: the tests' tensors are small.
 TWO := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+# Those that start Ray wait much: two files at once, each with a Ray of its own.
+RAY := $(BIN)/python -m pytest -n 2 --dist loadfile
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
@@ -20,14 +22,14 @@ verify: .venv/.installed  ## compare what make repro has made here with the comm
 test: check  ## build the environment, then run lint, type checks and the tests
 	$(TWO) -m "not slow"
 	$(TWO) -m "slow and not pipeline and not long"
-	$(BIN)/python -m pytest -m "pipeline and not long"
+	$(RAY) -m "pipeline and not long"
 
 test-fast: .venv/.installed  ## only the tests that take seconds: under three minutes on two cores
 	$(TWO) -m "not slow" --timeout 60
 
 test-long: .venv/.installed  ## tests of whole recipes: the paper's on pieces of real data, each network, exported files
 	$(TWO) -m "long and not pipeline"
-	$(BIN)/python -m pytest -m "long and pipeline"
+	$(RAY) -m "long and pipeline"
 
 check: .venv/.installed  ## lint and type checks alone
 	$(BIN)/ruff check .

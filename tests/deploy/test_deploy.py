@@ -161,7 +161,7 @@ def test_slurm_starts_a_head_and_the_other_nodes_and_runs_the_command(job: Path)
 
 def test_slurm_runs_another_command_and_nothing_if_a_node_is_sick(job: Path) -> None:
     status, log = finished(start(job, "dvc", "status", "a b"), job)
-    assert status == 0 and log[-1].startswith("dvc status a b ")
+    assert status == 0 and any(line.startswith("dvc status a b ") for line in log)
     (job / "log").unlink()
     (job / "sick").touch()
     status, log = finished(start(job), job)
@@ -176,4 +176,4 @@ def test_slurms_warning_before_the_time_limit_takes_a_checkpoint(job: Path) -> N
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     status, log = finished(process, job)
-    assert status == 130 and log[-1] == "checkpoint"
+    assert status == 130 and "checkpoint" in log

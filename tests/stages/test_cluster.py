@@ -14,7 +14,7 @@ import pytest
 import tcformer
 from tests.conftest import Workplace
 
-pytestmark = [pytest.mark.slow, pytest.mark.pipeline]
+pytestmark = [pytest.mark.slow, pytest.mark.pipeline, pytest.mark.long]
 PORT, DASHBOARD, AGENT = "26379", "28265", "28266"
 
 
@@ -82,7 +82,6 @@ def test_a_running_cluster_and_a_submitted_job(workplace: Workplace, cluster: di
     assert trained.read_bytes() == first
 
 
-@pytest.mark.long
 def test_a_submitted_graph_comes_back_and_a_stopped_training_resumes(
     workplace: Workplace, cluster: dict[str, str]
 ) -> None:

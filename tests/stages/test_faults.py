@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -45,19 +46,23 @@ def faces(trained: Workplace, tmp_path: Path) -> Workplace:
     return Workplace(folder)
 
 
-def ray_workers() -> set[psutil.Process]:
-    """Ray's training processes on this machine."""
-    processes = psutil.process_iter(["cmdline"])
-    return {process for process in processes if "RayTrainWorker" in " ".join(process.info["cmdline"] or ())}
+def ray_workers(address: str) -> set[psutil.Process]:
+    """The training processes of the Ray at an address: children of its raylet."""
+    found = set()
+    for process in psutil.process_iter(["cmdline"]):
+        with contextlib.suppress(psutil.Error):  # it has ended meanwhile
+            is_worker = "RayTrainWorker" in " ".join(process.info["cmdline"] or ())
+            if is_worker and (raylet := process.parent()) and address in " ".join(raylet.cmdline()):
+                found.add(process)
+    return found
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left() -> Iterator[None]:
-    """After 10 seconds there are no other training processes than before the test."""
-    before = ray_workers()
+def nothing_is_left(shared_ray: dict[str, str]) -> Iterator[None]:
+    """10 seconds after the test there are no training processes."""
     yield
     deadline = time.monotonic() + 10
-    while left := ray_workers() - before:
+    while left := ray_workers(shared_ray["RAY_ADDRESS"]):
         assert time.monotonic() < deadline, left
         time.sleep(0.2)
 
