@@ -87,7 +87,7 @@ def test_each_trains_two_steps(tmp_path: Path) -> None:
             train(job, start_deepspeed, link)
 
     with session(plain.cluster):
-        run_training(train_all, jobs[0], plain.cluster, lambda event: None, Interrupts())
+        run_training(train_all, jobs[0], plain.cluster, [plain.cluster.most_workers], lambda event: None, Interrupts())
     for choice, job in zip(CHOICES, jobs, strict=False):
         store = Store(job.store)
         assert checkpoint.fault(store, checkpoint.FINAL, tmp_path) is None, choice
