@@ -189,7 +189,7 @@ def run_training(
         )
     failures, before = 0, 0
     while True:
-        count = places.choose(interrupts, LOSS_SECONDS if failures else PATIENCE_SECONDS)
+        count = places.choose(interrupts, LOSS_SECONDS if before else PATIENCE_SECONDS)
         if count < counts[-1] and before and count != before:
             lost = places.lost()
             say(f"goes on with {count} of {counts[-1]} workers{lost and '; '}{lost}")

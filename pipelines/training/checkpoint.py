@@ -116,7 +116,8 @@ def newest(store: Store, cache: Path, warn: Callable[[str], None], files: Collec
 
 def tidy(store: Store, name: str) -> None:
     """Remove what the valid checkpoint `name` makes superfluous: all but the last two, or all but the final weights."""
-    for other in [other for other in store.folders() if other != name] if name == FINAL else steps(store)[:-KEPT]:
+    superfluous = set(store.folders()) - {name} if name == FINAL else steps(store)[:-KEPT]
+    for other in sorted(superfluous):
         store.delete(other)
 
 

@@ -84,9 +84,8 @@ class CheckpointWriter:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         """After an exception, let a write in flight end, but repeat it no more. After a signal wait for nothing."""
-        if self._thread and kind is not None and issubclass(kind, Exception):
-            self._abandoned.set()
-            self._thread.join(CLOSE_SECONDS)
+        if kind is not None and issubclass(kind, Exception):
+            self.settle()
 
     def start(self, name: str, snapshot: Snapshot, done: Event | None = None) -> None:
         """Begin to write a checkpoint, once the one before is written.
