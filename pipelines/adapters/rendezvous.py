@@ -12,7 +12,7 @@ import torch
 import torch.distributed
 
 LOOPBACK = "127.0.0.1"
-PATIENCE = timedelta(minutes=5)  # for the others to come, and in NCCL's and gloo's operations until they are set up
+PATIENCE = timedelta(minutes=30)  # for the others, at the start and in each operation: one may still fetch its data
 
 
 def join_group(
@@ -38,4 +38,4 @@ def join_group(
         meeting, int(port), ranks, rank == 0, PATIENCE, master_listen_fd=descriptor, wait_for_workers=False
     )
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(ranks), "MASTER_ADDR": meeting, "MASTER_PORT": port}
-    torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=ranks)
+    torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=ranks, timeout=PATIENCE)
