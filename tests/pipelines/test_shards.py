@@ -113,8 +113,9 @@ def test_a_dataset_is_written_once_and_the_same_bytes(
     shards.store_dataset(store, root, sha256, lambda: pytest.fail("not needed"), "storing")
 
 
+@pytest.mark.parametrize("damage", [None, b"{", b'{"name": "shard-00001.tar"}'])
 def test_an_interrupted_write_goes_on_and_is_no_dataset_before(
-    store: Store, root: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, root: Path, damage: bytes | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[str] = []
     failed: list[str] = []
@@ -135,9 +136,12 @@ def test_an_interrupted_write_goes_on_and_is_no_dataset_before(
     with pytest.raises(UserError, match="the dataset is not in the storage"):
         fetched(store, "0" * 64)
     before = [key for key in written if key.endswith(".tar")]
+    if damage is not None:
+        store.write(f"data/{'0' * 64}/shard-00001.tar.json", damage)
     stored(store, root)
     again = [key for key in written if key.endswith(".tar")][len(before) :]
-    assert len(before) == 3 and [Path(key).name for key in again] == ["shard-00003.tar"]
+    missing = ["shard-00003.tar"] if damage is None else ["shard-00001.tar", "shard-00003.tar"]
+    assert len(before) == 3 and [Path(key).name for key in again] == missing
     assert tree(fetched(store, "0" * 64)) == tree(root)
 
 
@@ -185,6 +189,10 @@ def test_a_shard_cannot_write_elsewhere(store: Store, root: Path, tmp_path: Path
     index["shards"][1]["sha256"] = hashlib.sha256(stream.getvalue()).hexdigest()
     (folder / "index.json").write_text(json.dumps(index))
     with pytest.raises(UserError, match="a path outside the target"):
+        fetched(store, sha256)
+    index["shards"][1]["name"] = "x/../../../../../outside.tar"
+    (folder / "index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match=r"the index is damaged \('x/\.\./.*' is no name of a shard\)"):
         fetched(store, sha256)
 
 
@@ -402,6 +410,11 @@ def test_a_store_that_is_away_for_a_while_is_waited_for(
     assert store.read("key") == b"content"
     said = capsys.readouterr().err
     assert said.count("does not answer: trying again") == 1 and "pass" not in said
+    store = s3_store(Away("NETWORK_CONNECTION during GetObject operation: curlCode: 7, x", 1), monkeypatch)
+    store.patient = False
+    with pytest.raises(UserError, match="no server answers"):
+        store.read("key")
+    assert store.read("key") == b"content"
 
 
 @pytest.mark.parametrize(
