@@ -157,8 +157,8 @@ class Store:
         """The result of `action`, which is tried again while a remote store cannot be reached.
 
         Raises:
-            UserError: it does not answer for a while (once, if this store is not patient), or refuses. Failures of other
-                kinds are raised unchanged.
+            UserError: it does not answer for a while, or once if this store is not patient, or it refuses. Failures of
+                other kinds are raised unchanged.
         """
         address = "/".join(self.root.split("/")[:3])
         began = time.monotonic()

@@ -125,6 +125,9 @@ def _fetch_shard(store: Store, key: str, shard: Shard, target: Path) -> None:
         if examine(archive).size != sum(size for _, size in shard.files):
             raise UserError(_altered(store, key, "its files are not those of the index"))
         with tarfile.open(archive) as tar:
+            # tarfile fails where another thread makes the same folder at the same time.
+            for place in {(target / name).parent for name in tar.getnames()}:
+                place.mkdir(parents=True, exist_ok=True)
             tar.extractall(target, filter="data")
     finally:
         copy.unlink(missing_ok=True)  # a local storage gives its own file instead

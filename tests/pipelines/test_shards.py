@@ -352,9 +352,10 @@ def test_generators_bring_their_files_from_other_machines(task: str, tmp_path: P
     assert tree(there) == tree(here) and len(tree(here)) > 4
 
 
-def test_files_of_this_machine_are_not_given_to_others(tmp_path: Path) -> None:
+def test_files_of_this_machine_are_not_given_to_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with mapping_files(cluster_of(tmp_path)) as each:  # no Ray answers at that address
         assert each(abs, [-1, 2, -3], title="trial") == [1, 2, 3]
+    assert "trial: item 3/3" in capsys.readouterr().out
 
 
 def test_the_way_to_an_s3_server_travels_to_workers(monkeypatch: pytest.MonkeyPatch) -> None:
