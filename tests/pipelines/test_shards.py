@@ -196,6 +196,18 @@ def test_a_shard_cannot_write_elsewhere(store: Store, root: Path, tmp_path: Path
         fetched(store, sha256)
 
 
+def test_shards_of_the_same_new_folder_are_unpacked_at_the_same_time(
+    store: Store, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sha256 = stored(store, root)
+
+    def made_by_another_thread(place: str, *rest: Any) -> None:
+        raise FileExistsError(place)
+
+    monkeypatch.setattr(tarfile.os, "makedirs", made_by_another_thread)
+    assert tree(fetched(store, sha256)) == tree(root)
+
+
 def test_two_processes_fetch_a_dataset_once(store: Store, root: Path, tmp_path: Path, machine: Path) -> None:
     sha256 = stored(store, root)
     part = temporary_folder("data") / f"{sha256}.part"
