@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import json
 import resource
 import time
 from collections.abc import Callable, Iterator
@@ -81,6 +83,31 @@ def places(value: Any) -> list[tuple[Any, Any]]:
     for key in keys:
         found += [(value, key), *places(value[key])]
     return found
+
+
+@st.composite
+def json_with_any_value(draw: st.DrawFn, content: Any) -> str:
+    """The JSON of `content` with any value in any place."""
+    root = {"root": copy.deepcopy(content)}
+    found = places(root)
+    container, key = draw(st.one_of(st.just(found[0]), st.sampled_from(found)))
+    container[key] = draw(JSON)
+    return json.dumps(root["root"])
+
+
+def text_file(name: str, text: str) -> Callable[[Path], Path]:
+    """A function that writes a file in a folder."""
+
+    def write(folder: Path) -> Path:
+        (folder / name).write_text(text, encoding="utf-8")
+        return folder / name
+
+    return write
+
+
+def json_file(name: str, value: object) -> Callable[[Path], Path]:
+    """As `text_file`, of a value in JSON."""
+    return text_file(name, json.dumps(value))
 
 
 def load_or_refuse(load: Callable[[Path], Any], path: Path) -> None:

@@ -32,7 +32,7 @@ KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGI
 
 
 class Host:
-    """A host; its network is connected by `connected`.
+    """A host; `connect` connects its network.
 
     Args:
         name: of its folder.

@@ -89,12 +89,14 @@ class Store:
 
     Args:
         root: a folder, or an address that pyarrow understands.
+        patient: whether to wait for a remote store that is away; if not, this is an error at once.
 
     Raises:
         UserError: it is an address of another kind, or none at all.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, patient: bool = True) -> None:
+        self.patient = patient
         self.local = not _SCHEME.match(root)
         self.root = self._path = str(Path(root).expanduser()) if self.local else root
         self._files: Any = None
@@ -155,7 +157,8 @@ class Store:
         """The result of `action`, which is tried again while a remote store cannot be reached.
 
         Raises:
-            UserError: it does not answer for a while, or refuses. Failures of other kinds are raised unchanged.
+            UserError: it does not answer for a while, or once if this store is not patient, or it refuses. Failures of
+                other kinds are raised unchanged.
         """
         address = "/".join(self.root.split("/")[:3])
         began = time.monotonic()
@@ -168,7 +171,7 @@ class Store:
                 if not passes and "AWS Error" not in str(error):
                     raise
                 patience = PATIENCE_SECONDS if address in _answered else FIRST_PATIENCE_SECONDS
-                if not passes or time.monotonic() - began > patience:
+                if not (passes and self.patient) or time.monotonic() - began > patience:
                     raise self._refused(purpose, error) from error
                 if not said:
                     print(f"cluster.storage {self.shown} does not answer: trying again", file=sys.stderr, flush=True)

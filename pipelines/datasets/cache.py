@@ -23,6 +23,7 @@ from tcformer.files import sha256_of_file, temporary_folder
 
 _PART = ".part"  # ends the name of a dataset that is not complete yet
 _LOCK = ".lock"
+_REMOVED = "removed"  # name of a dataset that is being removed
 _POLL_SECONDS = 0.2
 _used: dict[Path, int] = {}  # datasets that this process uses: their locks, held until it ends
 
@@ -102,13 +103,12 @@ def _fetch(store: Store, sha256: str, folder: Path, limit: int, at: Callable[[st
             at(f"fetching the dataset: {done / 1e9:.2f} of {total / 1e9:.2f} GB")
 
     at(f"fetching the dataset: 0 of {total / 1e9:.2f} GB")
-    with ThreadPoolExecutor(THREADS, "fetch") as pool:
-        try:
+    try:
+        with ThreadPoolExecutor(THREADS, "fetch") as pool:
             list(pool.map(fetch, shards))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            shutil.rmtree(part, ignore_errors=True)
-            raise
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
     os.sync()  # after a power failure the name must not exist without the files
     part.rename(folder)
 
@@ -125,6 +125,9 @@ def _fetch_shard(store: Store, key: str, shard: Shard, target: Path) -> None:
         if examine(archive).size != sum(size for _, size in shard.files):
             raise UserError(_altered(store, key, "its files are not those of the index"))
         with tarfile.open(archive) as tar:
+            # tarfile fails where another thread makes the same folder at the same time.
+            for place in {(target / name).parent for name in tar.getnames()}:
+                place.mkdir(parents=True, exist_ok=True)
             tar.extractall(target, filter="data")
     finally:
         copy.unlink(missing_ok=True)  # a local storage gives its own file instead
@@ -150,6 +153,7 @@ def _make_room(folder: Path, shards: Sequence[Shard], limit: int) -> None:
     gate = _open_lock(folder.with_name("room"))  # one process of this machine at a time
     try:
         fcntl.flock(gate, fcntl.LOCK_EX)
+        shutil.rmtree(folder.with_name(_REMOVED), ignore_errors=True)  # of a process that was killed
         sizes, used = {}, {}
         for other in folder.parent.iterdir():
             with suppress(FileNotFoundError):  # it was complete, and renamed, just now
@@ -185,9 +189,9 @@ def _remove_unused(folder: Path) -> bool:
     """Remove a dataset unless a process uses or fetches it; returns whether it is removed."""
     lock = _open_lock(folder.with_name(folder.name.removesuffix(_PART)))
     try:
-        if not _try_lock(lock, fcntl.LOCK_EX):
+        if not _try_lock(lock, fcntl.LOCK_EX) or not folder.is_dir():  # it was complete, and renamed, just now
             return False
-        gone = folder.with_name(f"removed-{os.getpid()}{_PART}")  # renamed first: never a dataset with missing files
+        gone = folder.with_name(_REMOVED)  # renamed first: never a dataset with missing files
         folder.rename(gone)
         shutil.rmtree(gone, ignore_errors=True)
         return True

@@ -12,6 +12,7 @@ from typing import Any
 
 from pipelines.adapters.ray import needs_storage, parallel_map, session
 from pipelines.params import Cluster
+from pipelines.progress import Progress
 
 Map = Callable[..., list[Any]]
 
@@ -29,7 +30,12 @@ def mapping_files(cluster: Cluster) -> Iterator[Map]:
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
 
         def map_here(function: Callable[[Any], Any], items: Iterable[Any], *, title: str = "") -> list[Any]:
-            return list(pool.map(function, items))
+            inputs, results = list(items), []
+            with Progress(title, len(inputs)) as progress:
+                for result in pool.map(function, inputs):
+                    results.append(result)
+                    progress.update(1)
+            return results
 
         yield map_here
 

@@ -5,10 +5,12 @@ The files lie below `data/<SHA-256 of the dataset>/`. The index is written last:
 
 import hashlib
 import json
+import re
 import tarfile
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +23,8 @@ from tcformer.errors import UserError
 SHARD_BYTES = 1 << 28  # of files in a shard; a larger file has one of its own
 THREADS = 4  # that write or read shards at the same time
 _INDEX = "index.json"
+_NAME = re.compile(r"shard-\d{5,}\.tar")
+_DAMAGES = (ValueError, KeyError, TypeError, OverflowError, RecursionError)  # what damaged JSON raises
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ def read_index(store: Store, sha256: str) -> tuple[Shard, ...] | None:
     text = store.read(key)
     try:
         return None if text is None else tuple(map(_shard_of, json.loads(text)["shards"]))
-    except (ValueError, KeyError, TypeError) as error:
+    except _DAMAGES as error:
         raise UserError(
             f"{store.shown}/{key}: the index is damaged ({error}): expected the shards of a dataset; delete the folder "
             "of this file, and run the stage again"
@@ -67,6 +71,8 @@ def read_index(store: Store, sha256: str) -> tuple[Shard, ...] | None:
 
 
 def _shard_of(fields: dict[str, Any]) -> Shard:
+    if not _NAME.fullmatch(fields["name"]):  # it becomes a path on the machine that fetches it
+        raise ValueError(f"{fields['name']!r:.60} is no name of a shard")
     files = tuple((str(name), int(size)) for name, size in fields["files"])
     return Shard(str(fields["name"]), int(fields["size"]), str(fields["sha256"]), files)
 
@@ -94,8 +100,9 @@ def store_dataset(
         return stored
     plans = _plan([(name, (root / name).stat().st_size) for name in sorted(names())])
     folder, lock = folder_of(sha256), threading.Lock()
-    store.require_space(sum(size for files in plans for _, size in files), f"the dataset {root}")
-    with Progress(title, sum(size for files in plans for _, size in files), BYTES) as progress:
+    total = sum(size for files in plans for _, size in files)
+    store.require_space(total, f"the dataset {root}")
+    with Progress(title, total, BYTES) as progress:
 
         def write(number: int) -> Shard:
             files = plans[number]
@@ -105,11 +112,7 @@ def store_dataset(
             return shard
 
         with ThreadPoolExecutor(THREADS, "store") as pool:
-            try:
-                shards = tuple(pool.map(write, range(len(plans))))
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+            shards = tuple(pool.map(write, range(len(plans))))
     index = {"sha256": sha256, "shards": [asdict(shard) for shard in shards]}
     store.write(f"{folder}/{_INDEX}", json.dumps(index).encode())
     return shards
@@ -131,11 +134,11 @@ def _plan(files: Sequence[tuple[str, int]]) -> list[list[tuple[str, int]]]:
 def _write_shard(store: Store, folder: str, name: str, root: Path, files: Sequence[tuple[str, int]]) -> Shard:
     """Write a shard and, after it, a note of its content, by which a later attempt knows that it is complete."""
     note = f"{folder}/{name}.json"
-    text = store.read(note)
-    if text is not None:
-        shard = _shard_of(json.loads(text))
-        if list(shard.files) == list(files):
-            return shard
+    with suppress(*_DAMAGES):  # then it is written again, as one without a note
+        text = store.read(note)
+        known = None if text is None else _shard_of(json.loads(text))
+        if known and (known.name, known.files) == (name, tuple(files)):
+            return known
     found: list[tuple[int, str]] = []
     size = sum(size for _, size in files)
     store.produce(f"{folder}/{name}", partial(_write_tar, root, files, found), size)

@@ -79,6 +79,7 @@ def only_one_in_storage(storage: str | None, key: str) -> Iterator[None]:
     store = Store(below(storage, "locks"))
     sign = Sign(store, key)
     sign.take()
+    store.patient = False  # a beat that fails is followed by the next one, and the end of a training waits for none
     stop = threading.Event()
     beats = threading.Thread(target=sign.keep, args=(stop,), name="lease", daemon=True)
     beats.start()

@@ -113,8 +113,9 @@ def test_a_dataset_is_written_once_and_the_same_bytes(
     shards.store_dataset(store, root, sha256, lambda: pytest.fail("not needed"), "storing")
 
 
+@pytest.mark.parametrize("damage", [None, b"{", b'{"name": "shard-00001.tar"}'])
 def test_an_interrupted_write_goes_on_and_is_no_dataset_before(
-    store: Store, root: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, root: Path, damage: bytes | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[str] = []
     failed: list[str] = []
@@ -135,9 +136,12 @@ def test_an_interrupted_write_goes_on_and_is_no_dataset_before(
     with pytest.raises(UserError, match="the dataset is not in the storage"):
         fetched(store, "0" * 64)
     before = [key for key in written if key.endswith(".tar")]
+    if damage is not None:
+        store.write(f"data/{'0' * 64}/shard-00001.tar.json", damage)
     stored(store, root)
     again = [key for key in written if key.endswith(".tar")][len(before) :]
-    assert len(before) == 3 and [Path(key).name for key in again] == ["shard-00003.tar"]
+    missing = ["shard-00003.tar"] if damage is None else ["shard-00001.tar", "shard-00003.tar"]
+    assert len(before) == 3 and [Path(key).name for key in again] == missing
     assert tree(fetched(store, "0" * 64)) == tree(root)
 
 
@@ -186,6 +190,22 @@ def test_a_shard_cannot_write_elsewhere(store: Store, root: Path, tmp_path: Path
     (folder / "index.json").write_text(json.dumps(index))
     with pytest.raises(UserError, match="a path outside the target"):
         fetched(store, sha256)
+    index["shards"][1]["name"] = "x/../../../../../outside.tar"
+    (folder / "index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match=r"the index is damaged \('x/\.\./.*' is no name of a shard\)"):
+        fetched(store, sha256)
+
+
+def test_shards_of_the_same_new_folder_are_unpacked_at_the_same_time(
+    store: Store, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sha256 = stored(store, root)
+
+    def made_by_another_thread(place: str, *rest: Any) -> None:
+        raise FileExistsError(place)
+
+    monkeypatch.setattr(tarfile.os, "makedirs", made_by_another_thread)
+    assert tree(fetched(store, sha256)) == tree(root)
 
 
 def test_two_processes_fetch_a_dataset_once(store: Store, root: Path, tmp_path: Path, machine: Path) -> None:
@@ -344,9 +364,10 @@ def test_generators_bring_their_files_from_other_machines(task: str, tmp_path: P
     assert tree(there) == tree(here) and len(tree(here)) > 4
 
 
-def test_files_of_this_machine_are_not_given_to_others(tmp_path: Path) -> None:
+def test_files_of_this_machine_are_not_given_to_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with mapping_files(cluster_of(tmp_path)) as each:  # no Ray answers at that address
         assert each(abs, [-1, 2, -3], title="trial") == [1, 2, 3]
+    assert "trial: item 3/3" in capsys.readouterr().out
 
 
 def test_the_way_to_an_s3_server_travels_to_workers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -402,6 +423,11 @@ def test_a_store_that_is_away_for_a_while_is_waited_for(
     assert store.read("key") == b"content"
     said = capsys.readouterr().err
     assert said.count("does not answer: trying again") == 1 and "pass" not in said
+    store = s3_store(Away("NETWORK_CONNECTION during GetObject operation: curlCode: 7, x", 1), monkeypatch)
+    store.patient = False
+    with pytest.raises(UserError, match="no server answers"):
+        store.read("key")
+    assert store.read("key") == b"content"
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ class HostCluster:
         """Keep what a process prints."""
         lines = self.printed[name] = []
         assert process.stdout is not None
-        threading.Thread(target=lambda stream: lines.extend(stream), args=(process.stdout,), daemon=True).start()
+        threading.Thread(target=lines.extend, args=(process.stdout,), daemon=True).start()
 
     def replace_second(self) -> None:
         """The second host loses its power, and starts again with the files on its disk."""

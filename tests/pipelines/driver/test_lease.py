@@ -68,6 +68,15 @@ def test_a_killed_process_of_this_machine_holds_nothing(tmp_path: Path, monkeypa
         pass
 
 
+def test_beats_wait_for_no_storage_that_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    patient: list[bool] = []
+    read = Sign._read
+    monkeypatch.setattr(Sign, "_read", lambda self: (patient.append(self._store.patient), read(self))[1])
+    with only_one_in_storage(str(tmp_path), "face"):
+        assert patient == [True, True]
+    assert patient[2:] and not any(patient[2:])
+
+
 def test_a_machine_that_is_gone_holds_nothing_after_a_while(tmp_path: Path) -> None:
     path = holder_in(tmp_path)
     path.parent.mkdir(parents=True)
