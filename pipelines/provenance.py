@@ -14,6 +14,7 @@ from tcformer.tasks import OWN_TASKS
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("torch", "numpy", "ray", "deepspeed", "mlflow", "dvc", "pycocotools", "triton", "timm", "safetensors")
+NOT_INSTALLED = "not installed"  # instead of a package's version
 DISTRIBUTION = "tcformer"  # the name in pyproject.toml
 #: Packages whose files a stage of dvc.yaml may depend on.
 CODE = ("kernels", "tcformer", "pipelines", "stages")
@@ -51,9 +52,14 @@ def stage_code(stage: str, root: Path = ROOT) -> list[str]:
 
 def code_version(stage: str) -> str:
     """SHA-256 of the sources that can change a stage's result: not of those that launch or record it."""
+    return sha256_of_sources(stage_code(stage))
+
+
+def sha256_of_sources(places: Iterable[str]) -> str:
+    """One SHA-256 for the sources in this copy of the project that are the named places or below them."""
     names = [
         str(path.relative_to(ROOT))
-        for place in stage_code(stage)
+        for place in places
         for path in ((ROOT / place).rglob("*") if (ROOT / place).is_dir() else [ROOT / place])
         if path.suffix in (".py", ".cpp", ".h")
     ]
@@ -98,7 +104,7 @@ def versions() -> dict[str, str]:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
+            found[name] = NOT_INSTALLED
     return found
 
 

@@ -14,16 +14,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from pipelines.adapters.ray_environment import prepare_environment, require_token
 from pipelines.redaction import redacted
 from tcformer.errors import UserError
 from tcformer.files import atomic_write
-
-if TYPE_CHECKING:
-    pass
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 CONNECT_SECONDS = 10.0

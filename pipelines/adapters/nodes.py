@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from pipelines.adapters.ray import joined_resources
 from pipelines.adapters.ray_environment import prepare_environment, require_token
 from pipelines.process import signal_handlers_kept
 from tcformer.errors import UserError
@@ -141,6 +142,6 @@ def _nodes_of(address: str) -> int:
     with signal_handlers_kept():
         ray.init(address=address, logging_level="ERROR", log_to_driver=False)
     try:
-        return sum(bool(node["Alive"]) for node in ray.nodes())
+        return joined_resources()[0]
     finally:
         ray.shutdown()

@@ -81,7 +81,7 @@ def require_token(address: str) -> None:
         raise UserError(
             f"the Ray at {address} is on another machine or open to others, and RAY_AUTH_MODE is not token: expected a "
             "Ray with token authentication, because whoever reaches it can run code there; set RAY_AUTH_MODE=token and "
-            "RAY_AUTH_TOKEN_PATH here and for `ray start` (README.md, A cluster)"
+            "RAY_AUTH_TOKEN_PATH here and for `ray start` (docs/clusters.md, Security)"
         )
 
 

@@ -13,12 +13,14 @@ from functools import partial
 from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
 
+from pipelines.adapters.mlflow import tracking_uri
 from pipelines.adapters.nodes import Answers, on_every_node
 from pipelines.adapters.ray import session
 from pipelines.cluster.probe import CONNECT_SECONDS, NodeFacts, Probe
 from pipelines.layout import Layout
 from pipelines.params import Cluster, Params
 from pipelines.process import runs_locally
+from pipelines.provenance import NOT_INSTALLED
 from pipelines.redaction import redacted
 
 LARGEST_SKEW = 5.0  # seconds between two clocks; S3 refuses requests at 900
@@ -111,7 +113,7 @@ def findings(nodes: Asked, params: Params) -> Iterator[Finding]:
         yield from check_connections(nodes, list(facts), facts)
         yield from check_clocks(nodes, list(facts))
     yield from check_storage(nodes, list(facts), params)
-    yield check_tracking(os.environ.get("MLFLOW_TRACKING_URI", ""))
+    yield check_tracking(tracking_uri())
 
 
 def check_machines(facts: Mapping[str, NodeFacts]) -> Iterator[Finding]:
@@ -154,7 +156,7 @@ def check_versions(facts: Mapping[str, NodeFacts], here: NodeFacts) -> Iterator[
         differing = [
             f"{package} {version} (here {here.versions[package]})"
             for package, version in node.versions.items()
-            if version != here.versions[package] or version == "missing"
+            if version != here.versions[package] or version == NOT_INSTALLED
         ]
         if differing:
             wrong = True
@@ -310,9 +312,7 @@ def check_tracking(address: str) -> Finding:
     """The MLflow server answers. It is the driver that writes to it, and no other node."""
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        return Finding(
-            "MLflow", f"the database {redacted(address)}" if address else "a database in the repository's folder"
-        )
+        return Finding("MLflow", f"the database {redacted(address)}")
     try:
         port = parts.port or (443 if parts.scheme == "https" else 80)
         socket.create_connection((parts.hostname, port), timeout=CONNECT_SECONDS).close()

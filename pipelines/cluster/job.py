@@ -59,6 +59,8 @@ def run_order(order: Order, package: Path, place: Path, results: Path) -> int:
         environment = environment_of_command(checkout)
         if order.doctor:
             status = run([sys.executable, "-m", "stages.cli", "doctor"], checkout, environment, interrupts)
+            if status and interrupts.first is not None:
+                return status
             if status:
                 print("nothing was started: solve the problems, or submit with --no-doctor", flush=True)
                 return status
@@ -136,10 +138,12 @@ def environment_of_command(checkout: Path) -> dict[str, str]:
 
 
 def run(command: list[str], folder: Path, environment: dict[str, str], interrupts: Interrupts) -> int:
-    """Run a command to its end and return its exit status; 130 if the job was stopped meanwhile.
+    """Run a command to its end and return its exit status; 130 if the job was stopped meanwhile, or before.
 
     Whoever stops the job sends SIGINT to all its processes, as a terminal does: so the command has the signal already.
     """
+    if interrupts.first is not None:
+        return 128 + interrupts.first
     try:
         process = subprocess.Popen(command, cwd=folder, env=environment)
     except OSError as error:

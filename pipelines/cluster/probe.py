@@ -1,8 +1,6 @@
 """What `tcformer doctor` asks each node: a probe runs on the node, or in this process if there is no cluster."""
 
-import importlib.metadata
 import os
-import platform
 import shutil
 import socket
 import threading
@@ -15,11 +13,10 @@ from pathlib import Path
 import psutil
 
 from pipelines.adapters.storage import Store
-from pipelines.provenance import CODE, ROOT, sha256_of_files
+from pipelines.provenance import CODE, sha256_of_sources, versions
 from tcformer.errors import UserError
 from tcformer.files import temporary_folder
 
-PACKAGES = ("torch", "torchvision", "ray", "deepspeed", "dvc", "mlflow", "numpy")
 CONNECT_SECONDS = 5.0
 LISTEN_SECONDS = 120.0  # for which a probe answers the others
 
@@ -32,7 +29,7 @@ class NodeFacts:
         host: its name.
         address: by which the other nodes reach it.
         versions: of Python and of packages.
-        code: the first letters of a hash of this project's sources.
+        code: the first letters of a hash of this project's sources, which a commit alone does not tell.
         gpus: name of each GPU.
         gpu_fault: why the GPUs cannot be used; "" otherwise.
         name_leads_to: address that the node's own name leads to, "" if to none: what gloo listens on by default.
@@ -90,8 +87,8 @@ class Probe:
         return NodeFacts(
             host=socket.gethostname(),
             address=self._address,
-            versions=_versions(),
-            code=code_hash(),
+            versions=versions(),
+            code=sha256_of_sources(CODE)[:12],
             gpus=gpus,
             gpu_fault=fault,
             name_leads_to=_own_name_leads_to(),
@@ -161,27 +158,6 @@ def _accept(server: socket.socket) -> None:
                 server.accept()[0].close()
             except OSError:  # the time is over
                 return
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "missing"
-    return found
-
-
-def code_hash() -> str:
-    """The first letters of a hash of the sources in this copy of the project, which a commit alone does not tell."""
-    names = [
-        path.relative_to(ROOT).as_posix()
-        for package in CODE
-        for path in (ROOT / package).rglob("*")
-        if path.suffix in (".py", ".cpp", ".h")
-    ]
-    return sha256_of_files(ROOT, names)[:12]
 
 
 def _gpus() -> tuple[list[str], str]:

@@ -69,13 +69,11 @@ class Packed:
     Attributes:
         files: path -> its SHA-256.
         objects: hashes of objects of DVC's cache.
-        stages: DVC's stages whose outputs they are.
         left: path -> bytes of outputs that are too large to be sent.
     """
 
     files: dict[str, str] = field(default_factory=dict)
-    objects: list[str] = field(default_factory=list)
-    stages: list[str] = field(default_factory=list)
+    objects: set[str] = field(default_factory=set)
     left: dict[str, int] = field(default_factory=dict)
 
 
@@ -93,25 +91,21 @@ def pack(
         target: the archive.
     """
     packed = Packed()
-    outputs = locked_outputs(root / "dvc.lock") if cache else {}
+    outputs = _cached_outputs(root, cache) if cache else {}
     with atomic_write(target) as part, tarfile.open(part, "w") as archive:
         for path, out in outputs.items():
-            assert cache is not None
-            if not object_path(cache, out["md5"]).is_file():
-                continue  # kept by git, or not made by this command
             if out["md5"] in order.held:
                 continue
             if int(out.get("size", 0)) > order.largest_output:
                 packed.left[path] = int(out["size"])
                 continue
+            assert cache is not None
             for md5 in _objects_of(cache, out["md5"]):
                 if md5 not in packed.objects:
-                    packed.objects.append(md5)
+                    packed.objects.add(md5)
                     archive.add(object_path(cache, md5), f"objects/{md5}")
-            packed.stages.append(out["stage"])
-        cached = [path for path, out in outputs.items() if cache and object_path(cache, out["md5"]).is_file()]
         for name, about in snapshot(root).items():
-            if before.get(name) == about or any(name == path or name.startswith(f"{path}/") for path in cached):
+            if before.get(name) == about or any(name == path or name.startswith(f"{path}/") for path in outputs):
                 continue
             sha256 = sha256_of_file(root / name)
             if order.files.get(name) == sha256:
@@ -121,13 +115,10 @@ def pack(
                 continue
             packed.files[name] = sha256
             archive.add(root / name, f"files/{name}")
-        packed.stages = sorted(set(packed.stages))
         text = json.dumps(
             {
-                "checkout": order.checkout,
                 "files": packed.files,
                 "known": {name: known.get(name, []) for name in packed.files},
-                "stages": packed.stages,
                 "left": packed.left,
             }
         ).encode()
@@ -135,6 +126,12 @@ def pack(
         about_text.size = len(text)
         archive.addfile(about_text, io.BytesIO(text))  # last: an archive that was cut off has none
     return packed
+
+
+def _cached_outputs(root: Path, cache: Path) -> dict[str, dict[str, str]]:
+    """The outputs in dvc.lock that DVC's cache has: not those that git keeps, or that no command has made here."""
+    outputs = locked_outputs(root / "dvc.lock")
+    return {path: out for path, out in outputs.items() if object_path(cache, out["md5"]).is_file()}
 
 
 def _objects_of(cache: Path, md5: str) -> Iterator[str]:
@@ -194,13 +191,17 @@ def unpack(archive: Path, identity: str, root: Path = ROOT) -> Unpacked:
             raise _damaged(identity, str(error)) from None
         unpacked = Unpacked(others, left=dict(manifest["left"]))
         cache = dvc_cache(root)
+        objects = {path.name for path in (received / "objects").glob("*")}
         if cache:
             unpacked.objects = _take_objects(received / "objects", cache, identity)
         for name, sha256 in manifest["files"].items():
             _take_file(received / "files" / name, name, sha256, manifest["known"].get(name, []), root, unpacked)
-        if cache and manifest["stages"] and "dvc.lock" not in unpacked.kept:
-            done = _dvc(root, "checkout", "--allow-missing", *manifest["stages"])
-            unpacked.stages = manifest["stages"]
+        if cache and "dvc.lock" not in unpacked.kept:
+            outputs = locked_outputs(root / "dvc.lock").values()
+            unpacked.stages = sorted({out["stage"] for out in outputs if out["md5"] in objects})
+        if unpacked.stages:
+            # --: a name in the dvc.lock that came is no option.
+            done = _dvc(root, "checkout", "--allow-missing", "--", *unpacked.stages)
             if done.returncode:
                 unpacked.checkout_failed = (done.stderr.strip().splitlines() or ["no message"])[-1]
         return unpacked
@@ -240,7 +241,13 @@ def _take_file(source: Path, name: str, sha256: str, known: list[str], root: Pat
     """Put one file to its place, or beside it if another one is there that the job did not know."""
     identity = unpacked.others.name
     place = PurePosixPath(name)
-    if place.is_absolute() or ".." in place.parts or place.parts[0] in (".git", ".dvc") or _IGNORED.search(name):
+    if (
+        not place.parts
+        or place.is_absolute()
+        or ".." in place.parts
+        or place.parts[0] in (".git", ".dvc")
+        or _IGNORED.search(name)
+    ):
         raise _damaged(identity, f"{name!r} is no place for results")
     if not source.is_file() or sha256_of_file(source) != sha256:
         raise _damaged(identity, f"{name} is missing or has another hash")

@@ -113,7 +113,7 @@ def follow(jobs: Jobs, identity: str, root: Path = ROOT) -> int:
         job = jobs.job(identity)
     if job.exit_status is None and job.status == "FAILED":  # the command has not started, or Ray has lost it
         print(f"{identity} failed: {' '.join(job.message.split())[:1000]}", file=sys.stderr)
-    elif job.is_over:
+    else:
         fetch(jobs, job, root)
     return exit_status(job)
 

@@ -10,14 +10,20 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from pipelines.adapters.jobs import DEFAULT_ADDRESS
+from pipelines.training.sampling import usable_workers
+from tcformer.errors import UserError
+from tcformer.extras import EXTRAS
 from tests.conftest import ROOT
 
 DEPLOY = ROOT / "deploy"
@@ -88,11 +94,37 @@ def test_the_file_for_ray_up_has_rays_fields_and_a_token() -> None:
 
 def test_the_image_has_the_pinned_environment_and_no_code() -> None:
     text = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
+    # Docker joins lines that end with a backslash.
+    program = re.search(r"^RUN python -c '(.*?)' >", text, re.MULTILINE | re.DOTALL)
+    assert program
+    command = [sys.executable, "-c", program[1].replace("\\\n", "")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    installed = {canonicalize_name(Requirement(line).name) for line in done.stdout.splitlines()}
+    names = packages_distributions()
+    needed = [module for module, extra in EXTRAS.items() if extra in ("data", "pipeline")]
+    absent = [module for module in needed if not {canonicalize_name(name) for name in names[module]} & installed]
+    assert not absent and "tcformer" not in installed
+    pinned = re.findall(r"^([\w.-]+)==", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    assert installed <= set(map(canonicalize_name, pinned))
     copied = re.findall(r"^COPY (.*) \S+$", text, re.MULTILINE)
     assert copied == ["pyproject.toml constraints.txt"]
     assert "RAY_AUTH_MODE=token" in text and re.search(r"^USER 1000$", text, re.MULTILINE)
+    home = re.search(r"--home-dir (\S+) ", text)
+    assert home and f"WORKDIR {home[1]}\n" in text
+    assert f"{home[1]}/.ray/auth_token" in documents("ray-cluster.yaml")[0]["file_mounts"]
     version = re.search(r"^FROM python:([\d.]+)", text, re.MULTILINE)
     assert version and version[1] in (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["deploy/kuberay.yaml", "deploy/slurm.sbatch", "docs/clusters.md"])
+def test_every_training_of_the_paper_has_room_on_64_gpus_with_the_workers_that_the_files_name(name: str) -> None:
+    ranges = re.findall(r"\{min: (\d+), max: (\d+)\}", (ROOT / name).read_text(encoding="utf-8"))
+    assert ranges == [("16", "64")]
+    paper = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["paper"]
+    batches = [section["training"]["global_batch"] for section in (paper["pretrain"], *paper["finetune"].values())]
+    assert [usable_workers(batch, 16, 64)[-1] for batch in batches] == [64, 64, 16, 64]
+    with pytest.raises(UserError, match="16"):
+        usable_workers(16, 64, 64)
 
 
 # The Slurm script, with stubs of the programs that it starts.

@@ -15,6 +15,7 @@ from pipelines.cluster import doctor
 from pipelines.cluster.doctor import HERE, Finding, ThisMachine, findings
 from pipelines.cluster.probe import NodeFacts, Probe
 from pipelines.params import Params, load_params
+from pipelines.provenance import NOT_INSTALLED
 from tests.conftest import ROOT
 
 GOOD = NodeFacts(
@@ -107,6 +108,8 @@ def test_each_problem_is_named_with_its_fix(params: Params) -> None:
     assert "10.0.0.2 does not answer (no module psutil)" in of("no module psutil")
     older = {**GOOD.versions, "torch": "2.13.0"}
     assert "10.0.0.2: torch 2.13.0 (here 2.14.1) -> install constraints.txt" in of(facts(versions=older))
+    absent = {**GOOD.versions, "ray": NOT_INSTALLED}
+    assert "10.0.0.2: ray not installed (here 2.60.0)" in of(facts(versions=absent))
     assert "10.0.0.2 runs other code" in of(facts(code="xyz"))
     assert "GPUs: 10.0.0.2: driver too old" in of(facts(gpu_fault="driver too old"))
     assert "has 1 GB free" in of(facts(free={"/tmp": 1 << 30}))
@@ -180,6 +183,6 @@ def test_a_probe_tries_the_store(tmp_path: Path) -> None:
 def test_this_machine_is_examined() -> None:
     nodes = ThisMachine()
     facts = nodes.ask({HERE: Probe.facts}).by_node[HERE]
-    assert facts.versions["ray"] != "missing" and len(facts.code) == 12
+    assert facts.versions["ray"] != NOT_INSTALLED and len(facts.code) == 12
     assert facts.interfaces["lo"] == ["127.0.0.1"] and facts.cores >= 1 and not facts.unwritable
     assert not list(doctor.check_resources(nodes.resources, load_params(ROOT / "params.yaml").cluster))

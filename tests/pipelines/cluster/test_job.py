@@ -8,7 +8,9 @@ import sys
 import tarfile
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -97,7 +99,7 @@ def test_a_cluster_with_a_problem_runs_nothing(package: Path, monkeypatch: pytes
     commands: list[list[str]] = []
     monkeypatch.setattr(job, "run", lambda command, *rest: commands.append(command) or 1)
     order = order_of(package, "dvc", "repro")
-    asked = Order(**{**order.__dict__, "doctor": True})
+    asked = replace(order, doctor=True)
     assert run_order(asked, package, package.parent / "p", package.parent / "r") == 1
     assert commands == [[sys.executable, "-m", "stages.cli", "doctor"]]
 
@@ -120,6 +122,24 @@ def test_a_stopped_job_waits_for_its_command_and_packs(package: Path) -> None:
     threading.Thread(target=stop_all).start()
     assert run(package, *python(code)) == 130
     assert "checkpoint" in packed(package, "job-1")["files"]  # type: ignore[operator]
+
+
+def test_a_job_that_is_stopped_before_its_command_starts_does_not_start_it(
+    package: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The signal came while the checkout was written: no process had it that could take a checkpoint."""
+    update = job.update_checkout
+
+    def interrupted(*arguments: Any) -> None:
+        update(*arguments)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(job, "update_checkout", interrupted)
+    assert run(package, *python("open('out', 'w').close()")) == 130
+    assert packed(package, "job-1")["files"] == {}
+    asked = replace(order_of(package, "dvc", "repro"), doctor=True)
+    assert run_order(asked, package, package.parent / "p", package.parent / "r") == 130
+    assert "solve the problems" not in capsys.readouterr().out
 
 
 def test_notes_keep_the_last_versions(tmp_path: Path) -> None:

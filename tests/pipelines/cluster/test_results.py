@@ -78,6 +78,7 @@ def test_files_that_a_command_wrote_arrive(places: tuple[Path, Path, Path], dvc:
     assert sorted(unpacked.files) == ["metrics/a", "mlflow.db", "runs/sample/training"]
     assert (here / "runs/sample/training").read_text() == "curve"
     assert (here / "code").read_text() == "mine"
+    assert not [call for call in dvc if call[0] == "checkout"], "without a stage it would restore all"
     assert not (here / "runs/submitted").exists() or not any((here / "runs/submitted").rglob("*"))
 
 
@@ -121,7 +122,7 @@ def test_dvcs_outputs_arrive_as_objects_of_its_cache(
     assert (here / "dvc.lock").read_text() == lock
     assert unpacked.objects == 4
     assert object_path(here / ".dvc/cache", add_object(cache, "weights")).read_text() == "weights"
-    assert dvc[-1] == ("checkout", "--allow-missing", "prepare", "train")
+    assert dvc[-1] == ("checkout", "--allow-missing", "--", "prepare", "train")
     assert "runs/large (1000.0 GB) stayed on the cluster" in describe(unpacked)[-1]
     assert unpack(archive, JOB, here).objects == 0, "fetching again changes nothing"
 
@@ -144,7 +145,7 @@ def malicious(name: str, content: str = "x", told: str | None = None, link: str 
 
     def make(path: Path) -> None:
         files = {told: sha256(content)} if told else {}
-        manifest = json.dumps({"files": files, "known": {}, "stages": [], "left": {}})
+        manifest = json.dumps({"files": files, "known": {}, "left": {}})
         with tarfile.open(path, "w") as archive:
             for member, text in ((name, content), (MANIFEST, manifest)):
                 about = tarfile.TarInfo(member)
@@ -163,6 +164,7 @@ def malicious(name: str, content: str = "x", told: str | None = None, link: str 
         (malicious("files/y", told="x"), "missing or has another hash"),
         (malicious("files/x", told="../x"), "no place for results"),
         (malicious("files/x", told="/x"), "no place for results"),
+        (malicious("files/x", told="."), "no place for results"),
         (malicious("files/.git/hooks/post-checkout", told=".git/hooks/post-checkout"), "no place for results"),
         (malicious("files/.dvc/config", told=".dvc/config"), "no place for results"),
         (malicious("files/x", link="/etc/passwd", told="x"), "absolute path"),
