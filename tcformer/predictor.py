@@ -115,6 +115,10 @@ class Predictor:
             return cls(loaded, task, place, batch)
         if place.type != "cpu":
             raise UserError(f"{onnx}: ONNX Runtime is used on CPUs alone; give the device cpu, or no ONNX file")
+        if not task.shows:
+            raise UserError(
+                f"{onnx}: ONNX Runtime gives no tokens, and {weights} predicts nothing else; give no ONNX file"
+            )
         from tcformer.inference.onnx_runtime import OnnxNetwork
 
         return cls(loaded, task, place, batch, OnnxNetwork(Path(onnx), loaded.model, task.input_size))
@@ -204,7 +208,6 @@ class Predictor:
                 "the result has no tokens: ONNX Runtime and the classifiers of timm give none; load weights of a "
                 "TCFormer, without an ONNX file"
             )
-
         examples = [self.task.example(result, row) for row in range(len(result))]
         return pictures.token_sheet(examples, scale=self.task.sheet_scale)
 
@@ -281,7 +284,7 @@ def choose_device(name: str | torch.device | None) -> torch.device:
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).cpu()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"device {name}: cannot be used ({reason}); expected cpu, or cuda on a machine with a GPU"

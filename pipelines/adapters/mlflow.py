@@ -59,7 +59,11 @@ INPUT_COLUMNS = {"image": ("binary", 0), "boxes": ("double", 2)}
 _POINTS = {"boxes": ("double", 2), "points": ("double", 3), "scores": ("double", 2)}
 _CLASSES = {"boxes": ("double", 2), "classes": ("long", 2), "titles": ("string", 2), "scores": ("double", 2)}
 _BODIES = {"rotations": ("double", 4), "shape": ("double", 2), "camera": ("double", 2), "joints": ("double", 3)}
-OUTPUT_COLUMNS = {"imagenet": _CLASSES, "wholebody": _POINTS, "face": _POINTS, "mesh": _POINTS | _BODIES}
+OUTPUT_COLUMNS = {
+    "imagenet": _CLASSES,
+    **dict.fromkeys(("wholebody", "face", "keypoints"), _POINTS),
+    "mesh": _POINTS | _BODIES,
+}
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +21,8 @@ from tcformer.inference import Boxes, Result
 from tcformer.inference.pictures import as_picture, read_picture
 from tcformer.predictor import Predictor, choose_device
 
-_Item = TypeVar("_Item")
 _PIXELS_AT_ONCE = 1 << 26  # in memory, of the pictures of a batch: 200 MB
-#: A file, its pixels, and its boxes if they are known.
+#: A file, its pixels or those of a frame, and its boxes if they are known.
 _Picture: TypeAlias = tuple[Path, ReducedImage, Boxes | None]
 Detector = Callable[[NDArray[np.uint8]], Boxes]
 
@@ -100,7 +98,7 @@ def predict_files(options: PredictOptions) -> int:
     if options.predictions and not predictor.task.shows:
         raise UserError(
             f"{options.weights}: a network for {predictor.weights.task} predicts nothing that can be drawn; expected "
-            "weights for whole-body pose, faces, meshes or classes; `tcformer tokens` draws its tokens"
+            "weights for whole-body pose, faces, own keypoints, meshes or classes; `tcformer tokens` draws its tokens"
         )
     notes = predictor.weights.notes + (predictor.task.notes if options.predictions else [])
     for note in notes:
@@ -149,9 +147,7 @@ class _Job:
         pictures = [file for file in self._files if not is_video(file)]
         with Progress("predict", len(pictures), "picture") as progress:
             for group in _batches(self._read(pictures, progress), self._options.batch):
-                results = self._predictor.predict([image for _, image, _ in group], [boxes for *_, boxes in group])
-                self._say_notes()
-                for (file, image, _), result in zip(group, results):
+                for (file, image, _), result in zip(group, self._predict(group)):
                     self._keep(file, result)
                     if self._options.pictures:
                         self._draw(file.stem, image, result)
@@ -166,10 +162,12 @@ class _Job:
         self._report()
         return self._skipped
 
-    def _say_notes(self) -> None:
-        """Print what the predictor found out, once."""
+    def _predict(self, group: list[_Picture]) -> list[Result]:
+        """Predict pictures, and print what the predictor found out, once."""
+        results = self._predictor.predict([image for _, image, _ in group], [boxes for *_, boxes in group])
         while self._predictor.notes:
             print(f"note: {self._predictor.notes.pop(0)}", file=sys.stderr)
+        return results
 
     def _report(self) -> None:
         read = len(self._files) - self._skipped
@@ -226,10 +224,9 @@ class _Job:
                 tokens = VideoFile(self._out.free(f"{file.stem}-tokens", ".mp4"), video.fps)
                 count = 0
                 try:
-                    for group in _groups(video.frames(), self._options.batch):
-                        boxes = [self._boxes_of_frame(file, frame) for frame in group]
-                        images = [as_picture(frame) for frame in group]
-                        for image, result in zip(images, self._predictor.predict(images, boxes)):
+                    frames = ((file, as_picture(frame), self._boxes_of_frame(file, frame)) for frame in video.frames())
+                    for group in _batches(frames, self._options.batch):
+                        for (_, image, _), result in zip(group, self._predict(group)):
                             self._keep(file, result, count)
                             self._draw_frame(image, result, drawn, tokens)
                             count += 1
@@ -260,15 +257,8 @@ class _Job:
             tokens.write(self._predictor.draw_tokens(result.chosen([0])))  # of the first person
 
 
-def _groups(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
-    """Items in lists of `size`."""
-    iterator = iter(items)
-    while group := list(itertools.islice(iterator, size)):
-        yield group
-
-
 def _batches(pictures: Iterable[_Picture], size: int) -> Iterator[list[_Picture]]:
-    """Pictures in lists of `size`, or fewer if they are large."""
+    """Pictures or frames in lists of `size`, or fewer if they are large."""
     group: list[_Picture] = []
     for picture in pictures:
         group.append(picture)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 #: Decimals of numbers in the written results: of pixels, and of all other numbers.
 PIXEL_DIGITS, DIGITS = 2, 5
 _SHEET_PICTURE = 256  # about the height of a crop on a sheet, pixels
+_TOKENS_ALONE = "the network predicts nothing that can be drawn or written; draw its tokens with Predictor.draw_tokens"
 
 
 @dataclass(frozen=True)
@@ -173,8 +174,12 @@ class TaskPredictor:
         return result
 
     def records(self, result: Result) -> list[dict[str, Any]]:
-        """The content of predictions.json for a picture: a record for each box, without the name of the picture."""
-        raise NotImplementedError
+        """The content of predictions.json for a picture: a record for each box, without the name of the picture.
+
+        Raises:
+            UserError: the network predicts nothing for any picture.
+        """
+        raise UserError(_TOKENS_ALONE)
 
     def draw(self, view: View, result: Result, threshold: float) -> NDArray[np.uint8]:
         """Draw a result on its picture.
@@ -183,8 +188,11 @@ class TaskPredictor:
             view: the picture, at the size in which it is drawn.
             result: for the picture.
             threshold: points whose score is not above it are not drawn.
+
+        Raises:
+            UserError: the network predicts nothing for any picture.
         """
-        raise NotImplementedError
+        raise UserError(_TOKENS_ALONE)
 
     @property
     def sheet_scale(self) -> int:

@@ -29,6 +29,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from kernels.dpc_knn.portable_backend import known_parts, record_parts
 from tcformer.data.images import IMAGE_MEAN, IMAGE_STD
 from tcformer.errors import UserError
+from tcformer.extras import MissingPackage
 from tcformer.files import atomic_write
 from tcformer.models.kernel_choice import use_kernels
 from tcformer.models.networks import Network
@@ -42,6 +43,7 @@ _OUTPUTS = {
     "imagenet": ("logits",),
     "wholebody": ("heat_maps",),
     "face": ("heat_maps",),
+    "keypoints": ("heat_maps",),
     "mesh": ("rotations", "shape", "camera"),
     "features": ("stage1", "stage2", "stage3", "stage4"),
 }
@@ -227,14 +229,16 @@ def optional_package(name: str) -> ModuleType:
     """Import a package of the extra `export`.
 
     Raises:
-        UserError: it is not installed.
+        UserError: it is not installed, or cannot be imported.
     """
     try:
         return import_module(name)
+    except MissingPackage:
+        raise
     except ImportError as error:
         raise UserError(
-            f"ONNX needs the package {name} ({error}), which belongs to the extra `export`: install it with "
-            "`pip install 'tcformer[export]'`, or `pip install onnx onnxscript onnxruntime`"
+            f"the package {name} of the extra `export` cannot be imported ({error}); install it again, with "
+            "`pip install onnx onnxscript onnxruntime`"
         ) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from fnmatch import fnmatch
 from typing import Any
 
@@ -21,15 +22,12 @@ from tcformer.models.networks import (
 from tcformer.models.patch_norm import DEFAULT_EPS, set_patch_norm_eps
 from tcformer.models.patch_norm import OPTION as PATCH_NORM_EPS
 from tcformer.models.timm_backbone import PREFIX, Output, TimmBackbone
-from tcformer.models.variants import VARIANTS
+from tcformer.models.variants import VARIANTS, Variant
 
 _BACKBONE_OPTIONS: dict[str, Any] = {"drop_path_rate": 0.0, "in_chans": 3}
 _TCFORMER_OPTIONS: dict[str, Any] = {
-    "token_reduction": "ctm",
+    **asdict(checks.ReductionOptions()),
     "local_parts": (4, 2, 1),
-    "place_weight": 0.0,
-    "token_place": False,
-    "cluster_after": 0.0,
     "activation_checkpointing": False,
     PATCH_NORM_EPS: DEFAULT_EPS,
 }
@@ -42,8 +40,8 @@ _TASK_OPTIONS: dict[str, dict[str, Any]] = {
     "keypoints": {"num_keypoints": 17, "points": None, "neck": "auto"},
     "features": {"out_indices": None},
 }
-#: Options that are in the config of a network only if they have another value, so that older versions read the others.
-_IN_CONFIG_IF_NOT = {"in_chans": 3, "drop_rate": 0.0, "global_pool": "avg", "out_indices": None}
+#: Options that are in the config of a network only if they are not the default, so that older versions read the others.
+_IN_CONFIG_IF_CHANGED = ("in_chans", "drop_rate", "global_pool", "out_indices", PATCH_NORM_EPS)
 #: Options that affect only how a network is built or trained. They are not part of its config.
 NOT_IN_CONFIG = ("pretrained", "activation_checkpointing", "cluster_after")
 _SWITCHES = ("pretrained", "activation_checkpointing", "token_place")
@@ -69,8 +67,8 @@ def create_model(variant: str, task: str = "imagenet", **options: Any) -> Networ
             "imagenet": class logits (B, num_classes);
             "wholebody": heat maps (B, num_keypoints, H / 4, W / 4), sides rounded up;
             "face": the same for 98 landmarks;
-            "mesh": a `MeshPrediction` of SMPL rotations (B, 24, 3, 3), shape (B, 10) and camera (B, 3);
             "keypoints": the same for any points, as of a dataset of your own;
+            "mesh": a `MeshPrediction` of SMPL rotations (B, 24, 3, 3), shape (B, 10) and camera (B, 3);
             "features": a list of the feature maps (B, C, h, w) of the stages, finest first; `features_only=True`, as
             timm calls it, is the same.
         options: for every network `drop_path_rate` (default 0), the probability of dropping the residual branches of
@@ -82,8 +80,9 @@ def create_model(variant: str, task: str = "imagenet", **options: Any) -> Networ
             (default 1000; 0 for the pooled features), `drop_rate` (default 0; dropout before the head), `global_pool`
             (default "avg"; "" for logits of every token; TCFormer only). features: `out_indices` (default: all four
             stages). wholebody: `keypoints` (default "all" 133; "body", "foot", "face", "hand") or any `num_keypoints`.
-            face: `num_keypoints` (default 98). wholebody and face: `neck` (default "auto": MTA for TCFormer, the finest
-            map for HRNet, deconvolutions for other backbones; see `NECKS`).
+            face: `num_keypoints` (default 98). keypoints: `num_keypoints` (default 17) and `points` (default None), see
+            `PointSet.to_json`. wholebody, face and keypoints: `neck` (default "auto": MTA for TCFormer, the finest map
+            for HRNet, deconvolutions for other backbones; see `NECKS`).
 
     Returns:
         The network in training mode. `model.backbone(images)` returns the outputs of the four stages: `Tokens`, or the
@@ -104,14 +103,38 @@ def create_model(variant: str, task: str = "imagenet", **options: Any) -> Networ
         raise UserError(str(error)) from None
     model = _build(variant, task, chosen)
     initialise(model)
-    left_out = {name for name, default in _IN_CONFIG_IF_NOT.items() if name in chosen and chosen[name] == default}
-    left_out |= set(NOT_IN_CONFIG)
-    kept = {name: list(v) if isinstance(v, tuple) else v for name, v in chosen.items() if name not in left_out}
+    kept = _in_config(variant, task, chosen)
     if isinstance(model, FeatureExtractor) and "out_indices" in kept:
         kept["out_indices"] = model.out_indices
     model.config = {"variant": variant, "task": task, "options": kept}
     set_patch_norm_eps(model, chosen.get(PATCH_NORM_EPS, DEFAULT_EPS))
     return model
+
+
+def config_options(variant: str, task: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a network as its config has them.
+
+    Raises:
+        UserError: a name or value is wrong.
+    """
+    try:
+        return _in_config(variant, task, _complete(variant, task, options))
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def _in_config(variant: str, task: str, chosen: dict[str, Any]) -> dict[str, Any]:
+    defaults = _defaults(variant, task)
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in chosen.items()
+        if name not in NOT_IN_CONFIG and not (name in _IN_CONFIG_IF_CHANGED and value == defaults[name])
+    }
+
+
+def _defaults(variant: str, task: str) -> dict[str, Any]:
+    own = _TIMM_OPTIONS if variant.startswith(PREFIX) else _TCFORMER_OPTIONS
+    return {**_TASK_OPTIONS[task], **_BACKBONE_OPTIONS, **own}
 
 
 def _complete(variant: str, task: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -120,9 +143,8 @@ def _complete(variant: str, task: str, options: dict[str, Any]) -> dict[str, Any
     Raises:
         ValueError: an option is unknown or its value is wrong.
     """
-    own = _TIMM_OPTIONS if variant.startswith(PREFIX) else _TCFORMER_OPTIONS
-    defaults = {**_TASK_OPTIONS[task], **_BACKBONE_OPTIONS, **own}
-    if own is _TCFORMER_OPTIONS and options.get("pretrained") is False:
+    defaults = _defaults(variant, task)
+    if not variant.startswith(PREFIX) and options.get("pretrained") is False:
         options = {name: value for name, value in options.items() if name != "pretrained"}
     for name in options:
         if name not in defaults and (hint := checks.hint_for(name)):
@@ -135,13 +157,16 @@ def _complete(variant: str, task: str, options: dict[str, Any]) -> dict[str, Any
         raise ValueError(f"model option global_pool: {variant} keeps the pooling of timm; remove the option")
     if "keypoints" in chosen:
         chosen["num_keypoints"] = chosen["num_keypoints"] or len(subset(chosen["keypoints"]))
-    if (points := chosen.get("points")) is not None and len(points.get("names", ())) != chosen["num_keypoints"]:
-        raise ValueError(
-            f"model option points: expected names of {chosen['num_keypoints']} points (num_keypoints), found "
-            f"{len(points.get('names', ()))}; give the same number"
-        )
+    if (points := chosen.get("points")) is not None:
+        names = points.get("names")
+        count = len(names) if isinstance(names, list) else 0
+        if count != chosen["num_keypoints"]:
+            raise ValueError(
+                f"model option points: expected names of {chosen['num_keypoints']} points (num_keypoints), found "
+                f"{count}; give the same number"
+            )
     if not variant.startswith(PREFIX):
-        _reduction(chosen)  # checks that the options fit together
+        _reduction(chosen)  # checks these options, also whether they fit together
     if "neck" in chosen:
         chosen["neck"] = _neck(variant, chosen["neck"], chosen.get("token_reduction"))
     return chosen
@@ -155,21 +180,19 @@ def _check_value(name: str, value: Any) -> None:
         checks.check_name("set of keypoints", value, list(SUBSETS))
     elif name == "neck":
         checks.check_name("neck", value, checks.NECKS)
-    elif name == "token_reduction":
-        checks.check_name("token reduction", value, checks.TOKEN_REDUCTIONS)
+    elif name in ("token_reduction", "place_weight", "cluster_after"):
+        return  # checked by `ReductionOptions`
     elif name == "local_parts":
         checks.check_parts(value)
     elif name in _SWITCHES:
         if not isinstance(value, bool):
             raise ValueError(f"model option {name}: expected True or False, found {value!r}")
-    elif name == "place_weight":
-        checks.check_number(name, value)
     elif name == "global_pool":
         if value not in ("avg", ""):
             raise ValueError(f"model option global_pool: expected 'avg' or '' (no pooling), found {value!r:.80}")
     elif name == "out_indices":
         return  # checked by the network, which knows its stages
-    elif name in ("drop_path_rate", "drop_rate", "cluster_after"):
+    elif name in ("drop_path_rate", "drop_rate"):
         checks.check_number(name, value, below=1)
     elif name == PATCH_NORM_EPS:
         if not isinstance(value, float) or not 0 < value < 1:
@@ -181,14 +204,6 @@ def _check_value(name: str, value: Any) -> None:
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
             shown = f"{value!r:.80}" if not isinstance(value, int) or abs(value) < 10**80 else "a larger one"
             raise ValueError(f"model option {name}: expected an integer of {least} to {most}, found {shown}")
-
-
-def check_classifier(variant: str, options: dict[str, Any]) -> None:
-    """Raise UserError if a value among these options of a classifier is wrong."""
-    try:
-        _complete(variant, "imagenet", options)
-    except ValueError as error:
-        raise UserError(str(error)) from None
 
 
 def _reduction(options: dict[str, Any]) -> checks.ReductionOptions:
@@ -220,11 +235,11 @@ def _neck(variant: str, chosen: str, token_reduction: str | None) -> str:
 def _build(variant: str, task: str, options: dict[str, Any]) -> Network:
     backbone: Backbone | TimmBackbone
     neck = options.get("neck", "")
+    sizes: Variant | None = None
     if variant.startswith(PREFIX):
         output: Output = "pooled" if task == "imagenet" else "finest" if neck == "finest_map" else "maps"
         name = variant.removeprefix(PREFIX)
         backbone = TimmBackbone(name, output, options["pretrained"], options["drop_path_rate"], options["in_chans"])
-        widths, strides, sizes = backbone.widths, backbone.strides, None
     else:
         sizes = VARIANTS[variant]
         backbone = Backbone(
@@ -235,13 +250,12 @@ def _build(variant: str, task: str, options: dict[str, Any]) -> Network:
             options["activation_checkpointing"],
             options["in_chans"],
         )
-        widths, strides = list(sizes.widths), [4, 8, 16, 32]
     if task == "imagenet":
-        width = backbone.num_features if isinstance(backbone, TimmBackbone) else widths[-1]
+        width = backbone.num_features if isinstance(backbone, TimmBackbone) else backbone.widths[-1]
         return Classifier(backbone, width, options["num_classes"], options["drop_rate"], options["global_pool"])
     if task == "mesh":
-        return MeshRegressor(backbone, widths[-1])
+        return MeshRegressor(backbone, backbone.widths[-1])
     if task == "features":
         return FeatureExtractor(backbone, options["out_indices"])
-    made, width = make_neck(neck, sizes, widths, strides)
+    made, width = make_neck(neck, sizes, backbone.widths, backbone.strides)
     return PoseEstimator(backbone, made, width, options["num_keypoints"])

@@ -65,10 +65,7 @@ class Network(nn.Module):
         """
         taken = stage_indices(indices, len(self.backbone.widths))
         if isinstance(self.backbone, TimmBackbone):
-            chosen = [self.backbone.indices[index] for index in taken]
-            return self.backbone.net.forward_intermediates(
-                images, chosen, norm, stop_early, output_fmt, intermediates_only
-            )
+            return self.backbone.intermediates(images, taken, norm, stop_early, output_fmt, intermediates_only)
         if output_fmt not in ("NCHW", "NLC"):
             raise UserError(f"output_fmt: expected 'NCHW' or 'NLC', found {output_fmt!r:.40}; choose one of these")
         stages = self.backbone(images, max(taken) + 1 if stop_early else NUM_STAGES)
@@ -210,19 +207,13 @@ class Classifier(Network):
         Raises:
             UserError: a value is wrong.
         """
-        from tcformer.models.factory import check_classifier
+        from tcformer.models.factory import config_options
 
-        config = self.config["options"]
-        chosen: dict[str, Any] = {"num_classes": num_classes}
-        if global_pool is not None:
-            chosen["global_pool"] = global_pool
-        check_classifier(self.config["variant"], chosen)
+        pooling = self.global_pool if global_pool is None else global_pool
+        changed = {**self.config["options"], "num_classes": num_classes, "global_pool": pooling}
+        self.config["options"] = config_options(self.config["variant"], self.config["task"], changed)
+        self.num_classes, self.global_pool = num_classes, pooling
         parameter = next(self.parameters())
-        self.num_classes = config["num_classes"] = num_classes
-        if global_pool is not None:
-            self.global_pool = global_pool
-            config.pop("global_pool", None)
-            config.update({"global_pool": global_pool} if global_pool != "avg" else {})
         self.head = _classifier(self.head_hidden_size, num_classes).to(parameter.device, parameter.dtype)
         self.head.apply(init_weights).train(self.training)
 

@@ -201,7 +201,6 @@ def from_released_name(name: str) -> str:
     The names are the same, except that the backbone of a classifier has the prefix `backbone.` here (in the released
     checkpoints only the pose networks have it), and that mmpose's name of a convolution is another one.
     """
-    name = ".".join(part for part in name.split(".") if part not in _WRAPPERS)
     name = name.replace(_MMPOSE_PATCH_CONV, _PATCH_CONV)
     return name if name.startswith((_BACKBONE, *_OTHERS)) else _BACKBONE + name
 

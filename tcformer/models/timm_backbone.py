@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -69,6 +69,11 @@ class TimmBackbone(nn.Module):
         """Compute a map (B, C, h, w) of each stage, finest first, of normalised images (B, in_chans, H, W)."""
         return self._run(images, partial(self.net.forward_intermediates, indices=self.indices, intermediates_only=True))
 
+    def intermediates(self, images: Tensor, stages: Sequence[int], *options: object) -> Any:
+        """Call timm's `forward_intermediates` for some of the maps, counted from 0, with its other arguments."""
+        chosen = [self.indices[stage] for stage in stages]
+        return self._run(images, lambda images: self.net.forward_intermediates(images, chosen, *options))
+
     def features(self, images: Tensor) -> Tensor:
         """Compute the features before pooling, in the layout of the model, of normalised images (B, in_chans, H, W)."""
         return self._run(images, self.net.forward_features)
@@ -76,10 +81,6 @@ class TimmBackbone(nn.Module):
     def pool_features(self, features: Tensor) -> Tensor:
         """Compute the input (B, num_features) of timm's classifier from its features."""
         return self.net.forward_head(features)
-
-    def pool(self, images: Tensor) -> Tensor:
-        """Compute the input (B, num_features) of timm's classifier for normalised images (B, in_chans, H, W)."""
-        return self._run(images, self.net)
 
     def _run(self, images: Tensor, net: Callable[[Tensor], Any]) -> Any:
         """Apply the network, and turn its complaint about the size of the images into a UserError."""

@@ -25,8 +25,7 @@ _IMAGE_SIZE: Final = (224, 224)
 _STRIDE: Final = 32  # of the last stage
 _CLASSIFIERS: Final = {
     "imagenet": "head",
-    "wholebody": "keypoint_head.final_layer",
-    "face": "keypoint_head.final_layer",
+    **dict.fromkeys(("wholebody", "face", "keypoints"), "keypoint_head.final_layer"),
 }
 # timm's create_model passes these to every entry point. They are for downloads, of which there are none.
 _OF_DOWNLOADS: Final = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
@@ -120,10 +119,8 @@ def register_with_timm() -> list[str]:
     Raises:
         UserError: timm is not installed.
     """
-    try:
-        from timm.models import is_model, register_model
-    except ImportError as error:
-        raise UserError(f"timm cannot be imported ({error}); install it with `pip install timm`") from error
+    from timm.models import is_model, register_model
+
     for name in VARIANTS:
         if not is_model(name):
             register_model(_entry_point(name))

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -97,12 +98,23 @@ def test_files_of_something_else_are_refused(face: Path, tmp_path: Path, monkeyp
         tcformer.Predictor.load(face, device="cpu", onnx=path)
 
 
+def test_a_network_of_tokens_alone_is_refused(face: Path, tmp_path: Path) -> None:
+    tokens = weights(tmp_path, "features")
+    with pytest.raises(UserError, match=r"gives no tokens, and .*features\.safetensors predicts nothing else"):
+        tcformer.Predictor.load(tokens, device="cpu", onnx=simple_file(tmp_path / "face.onnx", face))
+
+
 def test_the_command(face: Path, samples: Path, tmp_path: Path) -> None:
     path, picture = simple_file(tmp_path / "face.onnx", face), samples / "persons/astronaut.png"
     command = ["predict", str(picture), "-w", str(face), "--device", "cpu", "--onnx", str(path)]
     done = CliRunner().invoke(cli, [*command, "-o", str(tmp_path / "out")], standalone_mode=False)
     assert done.exception is None, done.output
     assert "note: ONNX Runtime takes" in done.output and (tmp_path / "out/astronaut.jpg").is_file()
+    writer = cv2.VideoWriter(str(tmp_path / "clip.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, (64, 48))
+    writer.write(np.zeros((48, 64, 3), np.uint8))
+    writer.release()
+    of_video = [command[0], str(tmp_path / "clip.mp4"), *command[2:], "-o", str(tmp_path / "out")]
+    assert "note: ONNX Runtime takes" in CliRunner().invoke(cli, of_video, standalone_mode=False).output
     done = CliRunner().invoke(cli, [*command, "--tokens", "-o", str(tmp_path / "out")], standalone_mode=False)
     assert isinstance(done.exception, UserError) and "gives no tokens" in str(done.exception)
 

@@ -124,6 +124,16 @@ def test_the_network_of_a_checkpoint_is_recognised(tmp_path: Path, task: str, op
     assert all((found.model.state_dict()[name] == tensor).all() for name, tensor in model.state_dict().items())
 
 
+def test_a_network_of_tokens_alone_draws_its_tokens(tmp_path: Path) -> None:
+    predictor = tcformer.Predictor.load(weights(tmp_path, "features", {"input_size": [64, 64]}), device="cpu")
+    image = np.zeros((64, 64, 3), np.uint8)
+    result = predictor(image)
+    assert predictor.draw_tokens(result).ndim == 3
+    for write in (lambda: predictor.draw(image, result), lambda: predictor.task.records(result)):
+        with pytest.raises(UserError, match="with Predictor"):
+            write()
+
+
 def test_the_paper_s_options_hold_for_checkpoints(tmp_path: Path) -> None:
     torch.save(tcformer.create_model("tcformer_nano", "face").state_dict(), tmp_path / "face.pth")
     task = tcformer.Predictor.load(tmp_path / "face.pth").task

@@ -26,6 +26,7 @@ from tcformer.models.export import (
     relative_difference,
 )
 from tcformer.models.kernel_choice import use_kernels
+from tcformer.models.options import TASKS
 
 NANO = "tcformer_nano"
 SIZE = (64, 48)
@@ -88,6 +89,10 @@ def test_files_give_the_networks_outputs(
     assert {node.domain for node in proto.graph.node} == {""}  # no operators of anyone's own
     about = json.loads({p.key: p.value for p in proto.metadata_props}["tcformer"])
     assert (about["config"], about["image_size"]) == (model.config, list(size))
+
+
+def test_the_outputs_of_every_task_have_names() -> None:
+    assert set(export._OUTPUTS) == set(TASKS)
 
 
 @pytest.mark.slow

@@ -318,6 +318,19 @@ def test_options_of_other_names_point_to_the_right_one(option: str, message: str
         tcformer.create_model("tcformer_light", "imagenet", **{option: 1})
 
 
+@pytest.mark.parametrize("task", ["imagenet", "wholebody", "face", "keypoints"])
+def test_the_last_layer_is_named(task: str) -> None:
+    model = tcformer.create_model("tcformer_nano", task)
+    assert hasattr(model.get_submodule(model.pretrained_cfg["classifier"]), "weight")
+
+
+def test_images_of_wrong_size_for_hrnet() -> None:
+    with torch.device("meta"):
+        model = tcformer.create_model("timm/hrnet_w18_small")
+    with pytest.raises(UserError, match="multiples of 32"):
+        model.forward_intermediates(torch.zeros(1, 3, 60, 64))
+
+
 def test_timm_lists_the_variants() -> None:
     names = tcformer.register_with_timm()
     assert tcformer.register_with_timm() == names == tcformer.list_models()

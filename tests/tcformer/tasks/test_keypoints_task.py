@@ -95,6 +95,8 @@ def test_the_network_knows_its_points(root: Path) -> None:
     assert model(batch["image"]).shape == (2, 5, 16, 16)
     with pytest.raises(UserError, match=r"expected names of 4 points .num_keypoints., found 5"):
         tcformer.create_model("tcformer_nano", "keypoints", num_keypoints=4, points=task.points.to_json())
+    with pytest.raises(UserError, match=r"expected names of 5 points .num_keypoints., found 0"):
+        tcformer.create_model("tcformer_nano", "keypoints", num_keypoints=5, points={"names": 5})
     with pytest.raises(UserError, match="expected a description of the points"):
         tcformer.create_model("tcformer_nano", "keypoints", points=[1])
 
