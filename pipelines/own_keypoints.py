@@ -13,7 +13,7 @@ import numpy as np
 from ruamel.yaml import YAML
 
 from pipelines.params import load_params
-from tcformer.checks import read_json
+from tcformer.checks import is_count, read_json
 from tcformer.data.keypoints.annotations import Annotated, load_annotated
 from tcformer.data.keypoints.points import DEFAULT_SIGMA, PointSet, read_description
 from tcformer.data.keypoints.pts import coco_of_pts
@@ -73,7 +73,7 @@ def add_sections(params_file: Path, recipe: str, files: OwnFiles | None) -> list
         lines[line:line] = [f"  {each}" for each in sections[name]]
     with atomic_write(params_file) as part:
         part.write_text("".join(lines), encoding="utf-8")
-    load_params(params_file)
+        load_params(part)
     return notes
 
 
@@ -101,7 +101,7 @@ def _generated() -> tuple[dict[str, object], list[str]]:
 def _named(files: OwnFiles) -> tuple[dict[str, object], list[str]]:
     train = load_annotated(files.train, files.train_images, files.category, files.points)
     val = load_annotated(files.val, files.val_images, files.category, files.points)
-    notes = [f"{files.train}: {_counts(train)}", f"{files.val}: {_counts(val)}", *describe_points(train.points)]
+    notes = [f"{files.train}: {_counts(train)}", f"{files.val}: {_counts(val)}", *_describe(train.points)]
     named = [files.train, files.val, files.train_images, files.val_images, *([files.points] if files.points else [])]
     every = [path.resolve() for path in named]
     root = Path(os.path.commonpath([path if path.is_dir() else path.parent for path in every]))
@@ -143,7 +143,7 @@ def _counts(annotated: Annotated) -> str:
     return f"{len(crops)} labelled objects{kind} on {len(set(crops.image_id.tolist()))} images"
 
 
-def describe_points(points: PointSet) -> list[str]:
+def _describe(points: PointSet) -> list[str]:
     """What is known of points, a line for each matter."""
     pairs = [f"{points.names[a]} / {points.names[b]}" for a, b in points.flip or ()]
     default = sum(sigma == DEFAULT_SIGMA for sigma in points.sigmas)
@@ -181,9 +181,11 @@ def split(source: Path, share: float, out: Path, seed: int) -> list[str]:
     notes = []
     for name, is_val in (("train", False), ("val", True)):
         kept = [image for index, image in enumerate(images) if (index in chosen) is is_val]
-        ids = [image.get("id") for image in kept if isinstance(image, Mapping)]
-        annotations = [a for a in content["annotations"] if isinstance(a, Mapping) and a.get("image_id") in ids]
-        write_json(out / f"{name}.json", {**content, "images": kept, "annotations": annotations})
+        ids = {number for image in kept if is_count(number := _field(image, "id"), 0)}
+        annotations = [
+            a for a in content["annotations"] if is_count(number := _field(a, "image_id"), 0) and number in ids
+        ]
+        _write_json(out / f"{name}.json", {**content, "images": kept, "annotations": annotations})
         notes.append(f"{out / name}.json: {len(kept)} images, {len(annotations)} annotations")
     return notes
 
@@ -191,12 +193,16 @@ def split(source: Path, share: float, out: Path, seed: int) -> list[str]:
 def convert_pts(folders: Sequence[Path], images: Path, points: Path | None, out: Path) -> list[str]:
     """Write a COCO keypoint file of the .pts files below some folders, see `coco_of_pts`."""
     content = coco_of_pts(folders, images, None if points is None else read_description(points))
-    write_json(out, content)
+    _write_json(out, content)
     count = len(content["categories"][0]["keypoints"])
     return [f"{out}: {len(content['images'])} images with {count} points each"]
 
 
-def write_json(path: Path, content: object) -> None:
+def _field(record: object, name: str) -> object:
+    return record.get(name) if isinstance(record, Mapping) else None
+
+
+def _write_json(path: Path, content: object) -> None:
     """Write a JSON file. Raises UserError if that is not possible."""
     try:
         with atomic_write(path) as part:

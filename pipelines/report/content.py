@@ -56,7 +56,7 @@ def results_section(metrics: Mapping[str, Metrics | None]) -> Section:
     summary = summary_table(headline for report, found in reports for headline in report.headlines(found))
     parts = [
         part
-        for name, (report, found) in zip(TASKS, reports)
+        for name, (report, found) in zip(metrics, reports)
         for part in (*report.tables(found), *part_bars(name, {"this network": found, "baseline": _baseline(found)}))
     ]
     text = "python -m stages.experiments compare --output compare.html shows several experiments side by side."

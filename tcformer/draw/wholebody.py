@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tcformer.data.keypoints.points import IBUG68
 from tcformer.data.wholebody.keypoints import NAMES, NUM_KEYPOINTS, PARTS, SKELETON
 from tcformer.draw.canvas import (
     LEFT,
@@ -15,7 +16,6 @@ from tcformer.draw.canvas import (
     TRUTH,
     Colour,
     checked_points,
-    contour_lines,
     dot,
     draw_all,
     extent,
@@ -29,20 +29,6 @@ from tcformer.draw.text import write_text
 
 _FACE: Colour = (255, 244, 214)
 _FINGERS: tuple[Colour, ...] = ((255, 176, 32), (255, 92, 178), (96, 150, 255), (240, 74, 60), (72, 200, 80))
-
-# The face's contours, which SKELETON does not have: first point, last point (counted from the first face point, as in
-# 300-W / iBUG 68), and whether the contour is closed.
-_FACE_CONTOURS: tuple[tuple[int, int, bool], ...] = (
-    (0, 16, False),  # jaw
-    (17, 21, False),  # eyebrow at the image's left
-    (22, 26, False),
-    (27, 30, False),  # bridge of the nose
-    (31, 35, False),  # nostrils
-    (36, 41, True),  # eye at the image's left
-    (42, 47, True),
-    (48, 59, True),  # outer lip
-    (60, 67, True),  # inner lip
-)
 
 _NOSE = 0
 _HEAD = range(5)  # nose, eyes and ears
@@ -193,7 +179,7 @@ def _draw_person(
 def _lines() -> Iterator[tuple[int, int, str, Colour]]:
     """All lines as first keypoint, second keypoint, part and colour; the face first, so that hands are over it."""
     start = PARTS["face"].start
-    for a, b in contour_lines(_FACE_CONTOURS):
+    for a, b in IBUG68.skeleton:  # the contours of the face, which SKELETON does not have
         yield start + a, start + b, "face", _FACE
     for a, b in SKELETON:
         yield a, b, "head" if min(a, b) in _HEAD else _PART_OF[max(a, b)], _line_colour(a, b)

@@ -17,7 +17,7 @@ from tcformer.data.keypoints.annotations import Annotated
 from tcformer.data.wholebody.dataset import Crops
 from tcformer.errors import UserError
 from tcformer.metrics.oks import oks
-from tcformer.metrics.wholebody import coco_measures
+from tcformer.metrics.wholebody import coco_measures, placed_points
 from tcformer.metrics.wholebody_results import instance_score
 
 
@@ -127,46 +127,18 @@ def reference_lengths(annotated: Annotated) -> NDArray[np.float64]:
 def _average_precision(
     annotated: Annotated, results: Sequence[Mapping[str, Any]], sigmas: NDArray[np.float64]
 ) -> dict[str, float | None]:
-    people = annotated.people
-    truth = [
-        {
-            "id": row + 1,
-            "image_id": int(people.image_id[row]),
-            "category_id": 1,
-            "iscrowd": int(people.crowd[row]),
-            "area": float(people.area[row]),
-            "bbox": people.box[row].tolist(),
-            "keypoints": people.keypoints[row].ravel(),
-            "num_keypoints": int((people.keypoints[row, :, 2] > 0).sum()),
-        }
-        for row in range(len(people))
-    ]
     found = []
     for index, result in enumerate(results):
         points = np.array(result["keypoints"], np.float64).reshape(-1, 3)
         area = float(np.prod(np.ptp(points[:, :2], axis=0)))
         record = {"id": index + 1, "image_id": result["image_id"], "category_id": 1, "iscrowd": 0, "area": area}
         found.append({**record, "keypoints": points.ravel(), "score": result["score"]})
-    return coco_measures([{"id": image} for image in people.images], truth, found, sigmas)
-
-
-def mean_points(crops: Crops) -> NDArray[np.float64]:
-    """Mean place (K, 2) of each point in its box, as fractions of its sides; (0.5, 0.5) if it is never labelled.
-
-    Placed in every box, it is the baseline that a network has to beat.
-    """
-    assert crops.keypoints is not None
-    labelled = crops.keypoints[:, :, 2] > 0
-    place = (crops.keypoints[:, :, :2] - crops.box[:, None, :2]) / crops.box[:, None, 2:]
-    count = labelled.sum(0)[:, None]
-    total = np.where(labelled[..., None], place, 0).sum(0)
-    return np.where(count > 0, total / np.maximum(count, 1), 0.5)
+    return coco_measures(annotated.people, found, sigmas)
 
 
 def mean_results(mean: NDArray[np.float64], crops: Crops, category_id: int) -> list[dict[str, Any]]:
     """The mean (K, 2) of `mean_points` placed in boxes, as results."""
-    points = crops.box[:, None, :2] + mean * crops.box[:, None, 2:]
-    triplets = np.concatenate([points, np.ones((*points.shape[:2], 1))], -1)
+    triplets = placed_points(mean, crops)
     return [
         {
             "image_id": int(crops.image_id[row]),

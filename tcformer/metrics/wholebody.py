@@ -93,20 +93,6 @@ def _evaluate_part(
     part: str, people: People, records: Sequence[Mapping[str, Any]], points: list[NDArray[np.float64]]
 ) -> dict[str, float | None]:
     rows = _EVALUATED[part]
-    images = [{"id": image_id} for image_id in people.images]
-    truth = [
-        {
-            "id": int(people.annotation_id[i]),
-            "image_id": int(people.image_id[i]),
-            "category_id": 1,
-            "iscrowd": int(people.crowd[i]),
-            "area": float(people.area[i]),
-            "bbox": people.box[i].tolist(),
-            "keypoints": people.keypoints[i, rows].ravel(),
-            "num_keypoints": int((people.keypoints[i, rows, 2] > 0).sum()),
-        }
-        for i in range(len(people))
-    ]
     found = [
         {
             "id": index + 1,
@@ -120,22 +106,39 @@ def _evaluate_part(
         for index, (item, values) in enumerate(zip(records, points))
         if (values[rows, 2] > 0).any()
     ]
-    return coco_measures(images, truth, found, SIGMAS[rows])
+    return coco_measures(people, found, SIGMAS[rows], rows)
 
 
 def coco_measures(
-    images: list[dict[str, Any]], truth: list[dict[str, Any]], found: list[dict[str, Any]], sigmas: NDArray[np.float64]
+    people: People,
+    found: list[dict[str, Any]],
+    sigmas: NDArray[np.float64],
+    rows: slice | NDArray[np.int64] = slice(None),
 ) -> dict[str, float | None]:
     """COCO's keypoint evaluation, see `STATS`.
 
     Args:
-        images: records with an id.
-        truth: annotations with an id above 0 and category 1, see `_evaluate_part`.
-        found: results in the same form, with a score.
-        sigmas: (K,) of the points.
+        people: the annotations.
+        found: results with id, image_id, category_id 1, iscrowd 0, area, keypoints and score.
+        sigmas: (K,) of the evaluated points.
+        rows: the evaluated points among those of the annotations.
     """
     from pycocotools.cocoeval import COCOeval
 
+    images = [{"id": image_id} for image_id in people.images]
+    truth = [
+        {
+            "id": i + 1,  # pycocotools takes the id 0, which a file may have, for no match
+            "image_id": int(people.image_id[i]),
+            "category_id": 1,
+            "iscrowd": int(people.crowd[i]),
+            "area": float(people.area[i]),
+            "bbox": people.box[i].tolist(),
+            "keypoints": people.keypoints[i, rows].ravel(),
+            "num_keypoints": int((people.keypoints[i, rows, 2] > 0).sum()),
+        }
+        for i in range(len(people))
+    ]
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = COCOeval(_coco(images, truth), _coco(images, found), "keypoints")
         evaluation.params.kpt_oks_sigmas = sigmas
@@ -217,9 +220,13 @@ def mean_pose(people: People) -> NDArray[np.float64]:
         (133, 2) x, y from the upper left corner of the box, as fractions of its sides; (0.5, 0.5) for a point that is
         labelled nowhere.
     """
-    crops = annotated_crops(people)
+    return mean_points(annotated_crops(people))
+
+
+def mean_points(crops: Crops) -> NDArray[np.float64]:
+    """The same as `mean_pose` (K, 2) of any points in annotated boxes."""
     assert crops.keypoints is not None
-    labelled = crops.keypoints[:, :, 2] > 0  # (N, 133)
+    labelled = crops.keypoints[:, :, 2] > 0  # (N, K)
     place = (crops.keypoints[:, :, :2] - crops.box[:, None, :2]) / crops.box[:, None, 2:]
     count = labelled.sum(0)[:, None]
     total = np.where(labelled[..., None], place, 0).sum(0)
@@ -234,8 +241,7 @@ def mean_pose_results(pose: NDArray[np.float64], crops: Crops) -> list[dict[str,
         crops: the boxes; their scores become those of the results.
     """
     centre = crops.box[:, :2] + 0.5 * crops.box[:, 2:]
-    points = crops.box[:, None, :2] + pose * crops.box[:, None, 2:]
-    triplets = np.concatenate([points, np.ones((*points.shape[:2], 1))], -1)
+    triplets = placed_points(pose, crops)
     return [
         make_result(
             triplets[i],
@@ -247,3 +253,9 @@ def mean_pose_results(pose: NDArray[np.float64], crops: Crops) -> list[dict[str,
         )
         for i in range(len(crops))
     ]
+
+
+def placed_points(mean: NDArray[np.float64], crops: Crops) -> NDArray[np.float64]:
+    """x, y, score (N, K, 3) of the points (K, 2) of `mean_points` in every box, with the score 1."""
+    points = crops.box[:, None, :2] + mean * crops.box[:, None, 2:]
+    return np.concatenate([points, np.ones((*points.shape[:2], 1))], -1)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
+from pydantic import TypeAdapter
 
 from pipelines.datasets.downloads import check
 from pipelines.datasets.prepare import prepare
@@ -24,6 +26,8 @@ from stages.keypoints import keypoints
 from tcformer.data.keypoints.annotations import load_annotated
 from tcformer.errors import UserError
 from tcformer.models import create_model, save_model
+from tcformer.tasks.keypoints.official import OFFICIAL
+from tcformer.tasks.keypoints.options import KeypointsEvaluation, KeypointsOptions
 from tests import own_points
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -119,6 +123,24 @@ def test_other_points_change_the_identity_of_the_data(params_file: Path, files: 
     assert len(found) == 2
 
 
+def test_pts_files_are_among_the_files_that_workers_get(tmp_path: Path) -> None:
+    for name in ("train", "val"):
+        path = tmp_path / name / "indoor/a.pts"
+        path.parent.mkdir(parents=True)
+        path.write_text("n_points: 5\n{\n" + "\n".join(f"{i} {i * i}" for i in range(5, 10)) + "\n}\n")
+        Image.new("RGB", (100, 100)).save(path.with_suffix(".png"))
+        path.with_name("._a.pts").write_text("of an archive of macOS")
+    (tmp_path / "points.yaml").write_text(f"names: {list(own_points.NAMES)}\n")
+    folders = {split: {"annotations": split, "images": split} for name in ("train", "val")}
+    tree = own_points.options_tree(**folders, points="points.yaml")
+    options = TypeAdapter(KeypointsOptions).validate_json(json.dumps(tree))
+    evaluation = KeypointsEvaluation(test=None, flip_test=True, decoding="auto", keypoint_threshold=0.2)
+    inventory = OFFICIAL.take_inventory(tmp_path, OFFICIAL.sources(options, evaluation))
+    named = {f"{split}/indoor/a.{suffix}" for name in ("train", "val") for suffix in ("pts", "png")}
+    assert set(inventory.files) == {*named, "points.yaml"}
+    assert {"train/indoor/a.pts", "val/indoor/a.pts", "points.yaml"} < set(inventory.identities)
+
+
 def test_a_file_is_divided_by_images(files: OwnFiles, tmp_path: Path) -> None:
     notes = split(files.train, 0.25, tmp_path / "labels", seed=0)
     trees = [json.loads((tmp_path / f"labels/{name}.json").read_text()) for name in ("train", "val")]
@@ -127,7 +149,8 @@ def test_a_file_is_divided_by_images(files: OwnFiles, tmp_path: Path) -> None:
     for tree in trees:
         assert {a["image_id"] for a in tree["annotations"]} == {image["id"] for image in tree["images"]}
         assert tree["categories"] == own_points.content()["categories"]
-    assert notes[1].endswith("val.json: 1 images, 1 annotations") or "2 annotations" in notes[1]
+    counts = [f"{len(tree['images'])} images, {len(tree['annotations'])} annotations" for tree in trees]
+    assert [note.partition(".json: ")[2] for note in notes] == counts
     with pytest.raises(UserError, match="4 images, of which 0 would be for validation"):
         split(files.train, 0.01, tmp_path, seed=0)
 
@@ -138,7 +161,8 @@ def test_the_commands(files: OwnFiles, tmp_path: Path) -> None:
         assert done.exit_code == 0, done.output
         return done.output
 
-    assert "4 images" not in run("split", str(files.train), "-o", str(tmp_path / "labels"), "--val", "0.5")
+    divided = run("split", str(files.train), "-o", str(tmp_path / "labels"), "--val", "0.5")
+    assert "train.json: 2 images" in divided and "val.json: 2 images" in divided
     pts = tmp_path / "faces/a.pts"
     pts.parent.mkdir()
     pts.write_text("n_points: 68\n{\n" + "\n".join(f"{i} {i % 7}" for i in range(1, 69)) + "\n}\n")
@@ -177,10 +201,19 @@ def test_the_report_shows_own_keypoints_only_if_the_recipe_has_them(
     out = layout.run("evaluate", "keypoints")
     out.mkdir(parents=True)
     (out / "metrics.json").write_text(
-        json.dumps({"all": {"AP": 0.4321, "APM": None}, "oks": 0.5, "nme": 0.25, "baseline": {"oks": 0.125}})
+        json.dumps(
+            {
+                "all": {"AP": 0.4321, "AP50": 0.75, "APM": None},
+                "oks": 0.5,
+                "nme": 0.25,
+                "points": {"test": {"all": {"NME": 0.3125}}},
+                "baseline": {"oks": 0.125},
+            }
+        )
     )
     after = to_markdown(gather(layout, params, {}))
     assert "Own keypoints: loss" in after and "0.432" in after and "own keypoints" in after and "0.250" in after
+    assert "| all points | 0.432 | 0.750 |" in after and "### Own keypoints: by part" in after, "its table and its bars"
 
 
 def test_a_training_depends_on_the_code_that_it_shares() -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tcformer.checks import is_count, is_number, numbers_of_list, read_json
 from tcformer.data.keypoints.points import PointSet, points_of_category, read_description
 from tcformer.data.keypoints.pts import coco_of_pts
-from tcformer.data.wholebody.dataset import Crops, People, annotated_crops, box_problem, image_problem
+from tcformer.data.wholebody.dataset import Crops, People, annotated_crops, box_problem, checked_images
 from tcformer.errors import UserError
 
 _LISTS: Final = ("images", "annotations", "categories")
@@ -93,13 +93,7 @@ def _category(path: Path, categories: Sequence[object], name: str | None) -> Map
 
 
 def _people(path: Path, content: Mapping[str, Any], category_id: int, points: PointSet) -> People:
-    images: dict[int, tuple[str, int, int]] = {}
-    problems: list[str] = []
-    for image in content["images"]:
-        if problem := image_problem(image, images):
-            problems.append(problem)
-        else:
-            images[image["id"]] = (image["file_name"], image["width"], image["height"])
+    images, problems = checked_images(content["images"])
     rows: list[_Row] = []
     seen: set[int] = set()
     for annotation in content["annotations"]:

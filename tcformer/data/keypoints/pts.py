@@ -49,6 +49,11 @@ def read_pts(path: Path) -> list[tuple[float, float]]:
     return points
 
 
+def pts_files(folder: Path) -> list[Path]:
+    """The .pts files below a folder, in sorted order, without hidden ones."""
+    return sorted(path for path in folder.rglob("*.pts") if not path.name.startswith("."))
+
+
 def coco_of_pts(folders: Iterable[Path], images: Path, description: dict[str, Any] | None = None) -> dict[str, Any]:
     """The content of a COCO keypoint file for the .pts files below some folders.
 
@@ -68,7 +73,7 @@ def coco_of_pts(folders: Iterable[Path], images: Path, description: dict[str, An
     pictures: list[dict[str, Any]] = []
     points: PointSet | None = None
     for folder in folders:
-        found = sorted(path for path in folder.rglob("*.pts") if not path.name.startswith("."))
+        found = pts_files(folder)
         if not found:
             raise UserError(f"{folder}: no .pts file; expected one beside each image; give the folder that has them")
         for path in found:

@@ -12,7 +12,7 @@ visibilities, so their other differences mean nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -97,14 +97,7 @@ def load_people(source: Path | str | Mapping[str, Any]) -> People:
         raise UserError(
             f"{name}: expected an object with the lists 'images' and 'annotations'; download the file again"
         )
-    images: dict[int, tuple[str, int, int]] = {}
-    problems = []
-    for image in content["images"]:
-        problem = image_problem(image, images)
-        if problem:
-            problems.append(problem)
-        else:
-            images[image["id"]] = (image["file_name"], image["width"], image["height"])
+    images, problems = checked_images(content["images"])
     annotations: list[dict[str, Any]] = []
     points: list[NDArray[np.float64]] = []
     seen: set[int] = set()
@@ -143,7 +136,19 @@ def _compact(record: dict[str, Any]) -> dict[str, Any]:
     return record
 
 
-def image_problem(image: object, images: Mapping[int, object]) -> str | None:
+def checked_images(records: Iterable[Any]) -> tuple[dict[int, tuple[str, int, int]], list[str]]:
+    """Name, width and height by the id of an image record, and what is wrong with the other records."""
+    images: dict[int, tuple[str, int, int]] = {}
+    problems: list[str] = []
+    for image in records:
+        if problem := _image_problem(image, images):
+            problems.append(problem)
+        else:
+            images[image["id"]] = (image["file_name"], image["width"], image["height"])
+    return images, problems
+
+
+def _image_problem(image: object, images: Mapping[int, object]) -> str | None:
     """What is wrong with an image record, or None."""
     if not isinstance(image, dict) or not is_count(image.get("id"), 0):
         return f"image {image!r:.80}: field 'id': expected an integer of at least 0"

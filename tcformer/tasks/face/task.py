@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,66 +22,17 @@ from tcformer.data.face.dataset import (
 )
 from tcformer.data.face.landmarks import EYE_CORNERS, FLIP
 from tcformer.errors import UserError
-from tcformer.heatmaps import heat_map_loss, make_codec
 from tcformer.metrics.face import evaluate_face, face_nme, mean_shape, place_shape
-from tcformer.models import Network, NetworkOptions
 from tcformer.tasks.base import Batch, Model, ValidationMeasure
 from tcformer.tasks.face.options import FaceEvaluation, FaceOptions
+from tcformer.tasks.points import PointTask
 
 
-class FaceTask:
-    """See `tcformer.tasks.base.Task`.
-
-    Args:
-        options: of the head and the samples.
-        network: options of the backbone.
-        data_root: folder with the official files, see `tcformer.data.face.dataset`.
-        evaluation: only needed by `predict`.
-    """
+class FaceTask(PointTask[FaceOptions, FaceEvaluation]):
+    """See `tcformer.tasks.base.Task`; the official files are those of `tcformer.data.face.dataset`."""
 
     name = "face"
     validation_measure = ValidationMeasure("nme", higher_is_better=False)
-
-    def __init__(
-        self,
-        options: FaceOptions,
-        network: NetworkOptions,
-        data_root: Path,
-        evaluation: FaceEvaluation | None = None,
-    ) -> None:
-        self.codec = make_codec(
-            options.codec,
-            input_size=options.input_size,
-            sigma=options.sigma,
-            decoding="auto" if evaluation is None else evaluation.decoding,
-        )
-        self.options = options
-        self.network = network
-        self.root = Path(data_root)
-        self._evaluation = evaluation
-
-    @property
-    def evaluation(self) -> FaceEvaluation:
-        """The options of the evaluation.
-
-        Raises:
-            ValueError: the task was built without them.
-        """
-        if self._evaluation is None:
-            raise ValueError("this FaceTask was built without evaluation options")
-        return self._evaluation
-
-    def build_model(self) -> Network:
-        """Build the network with a heat-map head."""
-        from tcformer import create_model
-
-        return create_model(
-            self.network.backbone,
-            task="face",
-            neck=self.options.neck,
-            drop_path_rate=self.options.drop_path,
-            **self.network.model_options,
-        )
 
     def train_set(self) -> FaceDataset:
         """The faces of the training list, augmented."""
@@ -101,36 +51,18 @@ class FaceTask:
         options = self.options
         return FaceDataset(faces, face_image_folder(self.root), options.input_size, options.box_padding, augmentation)
 
-    def loss(self, model: Model, batch: Batch) -> dict[str, Tensor]:
-        """Mean squared error of the heat maps."""
-        heat_maps, targets, weights = self._forward(model, batch)
-        return {"loss": heat_map_loss(heat_maps, targets, weights).mean()}
-
-    @torch.no_grad()
-    def validate(self, model: Model, batch: Batch) -> dict[str, Tensor]:
-        """Sums of the loss and of the normalised errors of the faces ("nme_sum", see `metrics.face_nme`)."""
-        heat_maps, targets, weights = self._forward(model, batch)
-        points, _ = self.codec.decode(heat_maps)
-        truth = batch["points"]
+    def _measures(self, points: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
+        """(B,) the normalised error of each face (see `metrics.face_nme`)."""
         right, left = EYE_CORNERS
-        distance = (points - truth).norm(dim=-1).mean(-1)
-        return {
-            "loss_sum": heat_map_loss(heat_maps, targets, weights).sum(),
-            "nme_sum": (distance / (truth[:, right] - truth[:, left]).norm(dim=-1)).sum(),
-            "count": distance.new_tensor(len(distance)),
-        }
+        return (points - truth).norm(dim=-1).mean(-1) / (truth[:, right] - truth[:, left]).norm(dim=-1)
 
-    def _forward(self, model: Model, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        heat_maps = model(batch["image"])
-        targets, weights = self.codec.encode(batch["points"], batch["weights"])
-        return heat_maps.float(), targets, weights
+    def _flip(self) -> NDArray[np.int64]:
+        return FLIP
 
     @torch.no_grad()
     def predict(self, model: Model, batch: Batch) -> list[dict[str, Any]]:
         """A prediction for each face: its "index" in the list and its "points", 98 x, y in image pixels."""
-        images = batch["image"]
-        heat_maps = self.codec.flip_test(model, images, FLIP) if self.evaluation.flip_test else model(images)
-        inside, _ = self.codec.decode(heat_maps)
+        inside, _ = self._predict(model, batch["image"])
         centre, extent = (batch[key].cpu().numpy().astype(np.float64) for key in ("centre", "extent"))
         points = to_image(inside.cpu().numpy(), centre, extent, self.options.input_size)
         return [{"index": index, "points": face.tolist()} for index, face in zip(batch["index"].tolist(), points)]

@@ -39,8 +39,9 @@ def keypoint_table(annotated: Annotated, predictions: Sequence[Mapping[str, Any]
     rows, points = predicted_points(annotated, predictions)
     unit, truth = reference_lengths(annotated)[rows], annotated.people.keypoints[rows]
     known, described = unit > 0, annotated.points
-    pair = described.normalise
-    between = "" if pair is None else f"the distance between {described.names[pair[0]]} and {described.names[pair[1]]}"
+    reference = "the longer side of the box"
+    if (pair := described.normalise) is not None:
+        reference = f"the distance between {described.names[pair[0]]} and {described.names[pair[1]]}"
     return image_point_table(
         points[known, :, :2],
         truth[known, :, :2],
@@ -48,7 +49,7 @@ def keypoint_table(annotated: Annotated, predictions: Sequence[Mapping[str, Any]
         unit[known],
         names=described.names,
         parts=described.group_of,
-        reference_name=between or "the longer side of the box",
+        reference_name=reference,
     )
 
 

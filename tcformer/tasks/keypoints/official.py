@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from tcformer.data.keypoints.annotations import load_annotated
 from tcformer.data.keypoints.points import DEFAULT_SIGMA, PointSet, without_twin
+from tcformer.data.keypoints.pts import pts_files
 from tcformer.data.official import Inventory, OfficialDataset, RequiredPath, Source
-from tcformer.files import sha256_of_file, sha256_of_json
 
 if TYPE_CHECKING:
     from tcformer.tasks.keypoints.options import KeypointsEvaluation, KeypointsOptions
@@ -56,7 +56,8 @@ class OwnKeypoints(OfficialDataset):
             people, points = annotated.people, points or annotated.points
             used = {int(image) for image in annotated.crops().image_id}
             inventory.add_images(images, (people.images[image][0] for image in used), source)
-            _add_annotations(inventory, path)
+            for file in pts_files(path) if path.is_dir() else [path]:
+                inventory.add_file(file)
             if described is not None:
                 inventory.add_file(described)
             inventory.counts[f"{source.annotations}: labelled objects"] = len(annotated.crops())
@@ -64,16 +65,6 @@ class OwnKeypoints(OfficialDataset):
         if points is not None:
             inventory.warnings += _remarks(points)
         return inventory
-
-
-def _add_annotations(inventory: Inventory, path: Path) -> None:
-    """Add an annotation file, or the .pts files of a folder, by their bytes."""
-    if path.is_file():
-        inventory.add_file(path)
-        return
-    found = sorted(path.rglob("*.pts"))
-    place = f"{path.relative_to(inventory.root).as_posix()}/*.pts"
-    inventory.identities[place] = sha256_of_json([[file.name, sha256_of_file(file)] for file in found])
 
 
 def _remarks(points: PointSet) -> list[str]:

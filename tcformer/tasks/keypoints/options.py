@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from tcformer.data.wholebody.dataset import WholebodyAugmentation
 from tcformer.heatmaps.names import CodecName, Decoding
 from tcformer.models import NECKS
@@ -38,16 +40,7 @@ class KeypointsAugmentation:
 
     def of_crops(self) -> WholebodyAugmentation:
         """The same for the dataset of crops, without half-body crops."""
-        return WholebodyAugmentation(
-            shift_probability=self.shift_probability,
-            shift=self.shift,
-            flip_probability=self.flip_probability,
-            half_body_probability=0.0,
-            half_body_points=0,
-            scale=self.scale,
-            rotation=self.rotation,
-            rotation_probability=self.rotation_probability,
-        )
+        return WholebodyAugmentation(**asdict(self), half_body_probability=0.0, half_body_points=0)
 
 
 @parameters

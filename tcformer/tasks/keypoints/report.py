@@ -4,6 +4,7 @@ from tcformer.tables import Headline, Metrics, Table, headline
 
 TITLE = "Own keypoints"
 DRAWN = "the predicted points over the annotated ones in white"
+PART_MEASURE = "NME of all points and of each group (less is better)"
 
 _MEASURES = ("AP", "AP50", "AP75", "APM", "APL", "AR")
 _NOTE = (

@@ -2,66 +2,33 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from tcformer.data.keypoints.annotations import Annotated, load_annotated
 from tcformer.data.keypoints.points import PointSet
 from tcformer.data.wholebody.dataset import WholebodyDataset
 from tcformer.errors import UserError
-from tcformer.heatmaps import heat_map_loss, make_codec, share_of_correct
-from tcformer.metrics.keypoints import evaluate_keypoints, keypoint_results, mean_points, mean_results
-from tcformer.models import Network, NetworkOptions
+from tcformer.metrics.keypoints import evaluate_keypoints, keypoint_results, mean_results
+from tcformer.metrics.wholebody import mean_points
 from tcformer.tasks.base import Batch, Model, ValidationMeasure
 from tcformer.tasks.keypoints.options import KeypointFiles, KeypointsAugmentation, KeypointsEvaluation, KeypointsOptions
+from tcformer.tasks.points import PointTask
 
 
-class KeypointsTask:
-    """See `tcformer.tasks.base.Task`.
-
-    Args:
-        options: the files, and options of the head and the samples.
-        network: options of the backbone.
-        data_root: folder that the files are below.
-        evaluation: only needed by `test_set`, `predict` and `evaluate`.
-    """
+class KeypointsTask(PointTask[KeypointsOptions, KeypointsEvaluation]):
+    """See `tcformer.tasks.base.Task`; the options name the files."""
 
     name = "keypoints"
     validation_measure = ValidationMeasure("pck", higher_is_better=True)
 
-    def __init__(
-        self,
-        options: KeypointsOptions,
-        network: NetworkOptions,
-        data_root: Path,
-        evaluation: KeypointsEvaluation | None = None,
-    ) -> None:
-        self.codec = make_codec(
-            options.codec,
-            input_size=options.input_size,
-            sigma=options.sigma,
-            decoding="auto" if evaluation is None else evaluation.decoding,
-        )
-        self.options = options
-        self.network = network
-        self.root = Path(data_root)
-        self._evaluation = evaluation
-        self._loaded: dict[KeypointFiles, Annotated] = {}
-
-    @property
-    def evaluation(self) -> KeypointsEvaluation:
-        """The options of the evaluation.
-
-        Raises:
-            ValueError: the task was built without them.
-        """
-        if self._evaluation is None:
-            raise ValueError("this KeypointsTask was built without evaluation options")
-        return self._evaluation
+    @cached_property
+    def _loaded(self) -> dict[KeypointFiles, Annotated]:
+        return {}
 
     @property
     def test_files(self) -> KeypointFiles:
@@ -96,19 +63,9 @@ class KeypointsTask:
         """The points that are predicted: those of the validation files."""
         return self._load(self.options.val).points
 
-    def build_model(self) -> Network:
-        """Build the network with a heat-map head. Its config describes the points."""
-        from tcformer import create_model
-
-        return create_model(
-            self.network.backbone,
-            task="keypoints",
-            num_keypoints=len(self.points),
-            points=self.points.to_json(),
-            neck=self.options.neck,
-            drop_path_rate=self.options.drop_path,
-            **self.network.model_options,
-        )
+    def _head_options(self) -> dict[str, Any]:
+        """The number of points, and their description, which the network's config keeps."""
+        return {"num_keypoints": len(self.points), "points": self.points.to_json()}
 
     def train_set(self) -> WholebodyDataset:
         """The training set, augmented."""
@@ -136,37 +93,16 @@ class KeypointsTask:
         folder, options = self.root / files.images, self.options
         return WholebodyDataset(crops, folder, options.input_size, options.box_padding, changes, flip)
 
-    def loss(self, model: Model, batch: Batch) -> dict[str, Tensor]:
-        """Mean squared error of the heat maps (see `heat_map_loss`)."""
-        heat_maps, targets, weights = self._forward(model, batch)
-        return {"loss": heat_map_loss(heat_maps, targets, weights).mean()}
-
-    @torch.no_grad()
-    def validate(self, model: Model, batch: Batch) -> dict[str, Tensor]:
-        """Sums of the loss and of the fraction of each object's points that are correct (see `share_of_correct`)."""
-        heat_maps, targets, weights = self._forward(model, batch)
-        points, _ = self.codec.decode(heat_maps)
-        share = share_of_correct(points, batch["points"], weights, self.options.input_size)
-        return {
-            "loss_sum": heat_map_loss(heat_maps, targets, weights).sum(),
-            "pck_sum": share.sum(),
-            "count": share.new_tensor(len(share)),
-        }
-
-    def _forward(self, model: Model, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        heat_maps = model(batch["image"])
-        targets, weights = self.codec.encode(batch["points"], batch["weights"])
-        return heat_maps.float(), targets, weights
+    def _flip(self) -> NDArray[np.int64]:
+        return self.annotated(self.test_files).points.mirrored()
 
     @torch.no_grad()
     def predict(self, model: Model, batch: Batch) -> list[dict[str, Any]]:
         """A result in COCO's keypoint format for each crop, see `keypoint_results`."""
-        images, annotated = batch["image"], self.annotated(self.test_files)
-        flip = self.evaluation.flip_test
-        heat_maps = self.codec.flip_test(model, images, annotated.points.mirrored()) if flip else model(images)
-        points, scores = self.codec.decode(heat_maps)
+        points, scores = self._predict(model, batch["image"])
         size, threshold = self.options.input_size, self.evaluation.keypoint_threshold
-        return keypoint_results(points, scores, size, batch, threshold, annotated.category_id)
+        category = self.annotated(self.test_files).category_id
+        return keypoint_results(points, scores, size, batch, threshold, category)
 
     def evaluate(self, predictions: list[dict[str, Any]]) -> dict[str, Any]:
         """Compute the measures of `evaluate_keypoints`.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,71 +25,27 @@ from tcformer.data.wholebody.dataset import (
 )
 from tcformer.data.wholebody.keypoints import NUM_KEYPOINTS, SUBSETS, flip_within, subset
 from tcformer.errors import UserError
-from tcformer.heatmaps import heat_map_loss, make_codec, share_of_correct
 from tcformer.metrics.oks import oks_nms
 from tcformer.metrics.wholebody import evaluate_wholebody, mean_pose, mean_pose_results, wholebody_oks
 from tcformer.metrics.wholebody_results import make_results
-from tcformer.models import Network, NetworkOptions
 from tcformer.tasks.base import Batch, Model, ValidationMeasure
+from tcformer.tasks.points import PointTask
 from tcformer.tasks.wholebody.options import WholebodyEvaluation, WholebodyOptions
 
 
-class WholebodyTask:
-    """See `tcformer.tasks.base.Task`.
-
-    Args:
-        options: of the head and the samples.
-        network: options of the backbone.
-        data_root: folder with the official files, see `tcformer.data.wholebody.dataset`.
-        evaluation: only needed by `test_set`, `predict` and `evaluate`.
-    """
+class WholebodyTask(PointTask[WholebodyOptions, WholebodyEvaluation]):
+    """See `tcformer.tasks.base.Task`; the official files are those of `tcformer.data.wholebody.dataset`."""
 
     name = "wholebody"
     validation_measure = ValidationMeasure("pck", higher_is_better=True)
 
-    def __init__(
-        self,
-        options: WholebodyOptions,
-        network: NetworkOptions,
-        data_root: Path,
-        evaluation: WholebodyEvaluation | None = None,
-    ) -> None:
-        self.codec = make_codec(
-            options.codec,
-            input_size=options.input_size,
-            sigma=options.sigma,
-            decoding="auto" if evaluation is None else evaluation.decoding,
-        )
-        self.options = options
-        self.network = network
-        self.root = Path(data_root)
-        self._evaluation = evaluation
-        self._points = subset(options.keypoints)  # (K,) of the 133
+    @cached_property
+    def _points(self) -> NDArray[np.int64]:
+        """(K,) the predicted points among the 133."""
+        return subset(self.options.keypoints)
 
-    @property
-    def evaluation(self) -> WholebodyEvaluation:
-        """The options of the evaluation.
-
-        Raises:
-            ValueError: the task was built without them.
-        """
-        if self._evaluation is None:
-            raise ValueError("this WholebodyTask was built without evaluation options")
-        return self._evaluation
-
-    def build_model(self) -> Network:
-        """Build the network with a heat-map head."""
-        from tcformer import create_model
-
-        options = self.options
-        return create_model(
-            self.network.backbone,
-            task="wholebody",
-            keypoints=options.keypoints,
-            neck=options.neck,
-            drop_path_rate=options.drop_path,
-            **self.network.model_options,
-        )
+    def _head_options(self) -> dict[str, Any]:
+        return {"keypoints": self.options.keypoints}
 
     def train_set(self) -> WholebodyDataset:
         """The annotated persons of the training split, augmented."""
@@ -116,40 +72,18 @@ class WholebodyTask:
         folder = image_folder(self.root, split)
         return WholebodyDataset(crops, folder, self.options.input_size, self.options.box_padding, augmentation)
 
-    def loss(self, model: Model, batch: Batch) -> dict[str, Tensor]:
-        """Mean squared error of the heat maps (see `heat_map_loss`)."""
-        heat_maps, targets, weights = self._forward(model, batch)
-        return {"loss": heat_map_loss(heat_maps, targets, weights).mean()}
+    def _truth(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        return batch["points"][:, self._points], batch["weights"][:, self._points]
 
-    @torch.no_grad()
-    def validate(self, model: Model, batch: Batch) -> dict[str, Tensor]:
-        """Sums of the loss and of the fraction of each person's points that are correct ("pck_sum").
-
-        See `share_of_correct`. A person without a point in the crop counts as 1.
-        """
-        heat_maps, targets, weights = self._forward(model, batch)
-        points, _ = self.codec.decode(heat_maps)
-        share = share_of_correct(points, batch["points"][:, self._points], weights, self.options.input_size)
-        return {
-            "loss_sum": heat_map_loss(heat_maps, targets, weights).sum(),
-            "pck_sum": share.sum(),
-            "count": share.new_tensor(len(share)),
-        }
-
-    def _forward(self, model: Model, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        heat_maps = model(batch["image"])
-        targets, weights = self.codec.encode(batch["points"][:, self._points], batch["weights"][:, self._points])
-        return heat_maps.float(), targets, weights
+    def _flip(self) -> NDArray[np.int64]:
+        return flip_within(self._points)
 
     @torch.no_grad()
     def predict(self, model: Model, batch: Batch) -> list[dict[str, Any]]:
         """A result in the COCO-WholeBody format for each crop (see `make_results`), duplicates not yet removed."""
-        images, chosen = batch["image"], self._points
-        flip = self.evaluation.flip_test
-        heat_maps = self.codec.flip_test(model, images, flip_within(chosen)) if flip else model(images)
-        points, scores = self.codec.decode(heat_maps)
+        points, scores = self._predict(model, batch["image"])
         size, threshold = self.options.input_size, self.evaluation.keypoint_threshold
-        return make_results(points, scores, size, batch, threshold, chosen)
+        return make_results(points, scores, size, batch, threshold, self._points)
 
     def complete(self, points: NDArray[np.floating]) -> NDArray[np.floating]:
         """Extend x, y, score (K, 3) of the predicted points to all points (133, 3). The others are 0."""

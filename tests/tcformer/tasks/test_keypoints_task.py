@@ -21,25 +21,16 @@ from tcformer.draw.skeleton import skeleton_painter
 from tcformer.errors import UserError
 from tcformer.metrics.keypoints import evaluate_keypoints
 from tcformer.metrics.points import PointTable
-from tcformer.models import NetworkOptions, load_initial, save_model
+from tcformer.models import load_initial, save_model
 from tcformer.tasks import ALL_TASKS, OWN_TASKS, PARTS, TASKS
 from tcformer.tasks.keypoints.options import KeypointFiles, KeypointsEvaluation, KeypointsOptions
 from tcformer.tasks.keypoints.task import KeypointsTask
 from tests import own_points
 from tests.small import parameters
+from tests.tcformer.networks import NETWORK
 from tests.tcformer.tasks.options import options_are_strict
 
 EVALUATION = KeypointsEvaluation(test=None, flip_test=True, decoding="auto", keypoint_threshold=0.2)
-NETWORK = NetworkOptions(
-    backbone="tcformer_nano",
-    token_reduction="ctm",
-    local_parts=(4, 2, 1),
-    place_weight=0.0,
-    token_place=False,
-    cluster_after=0.0,
-    pretrained=False,
-    activation_checkpointing=False,
-)
 
 
 def options(**changes: Any) -> KeypointsOptions:
