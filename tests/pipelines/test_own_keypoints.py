@@ -180,6 +180,7 @@ def test_the_report_shows_own_keypoints_only_if_the_recipe_has_them(
         json.dumps({"all": {"AP": 0.4321, "APM": None}, "oks": 0.5, "nme": 0.25, "baseline": {"oks": 0.125}})
     )
     after = to_markdown(gather(layout, params, {}))
+    assert "| all points | 0.432 |" in after, "the table of the task, not the headlines alone"
     assert "Own keypoints: loss" in after and "0.432" in after and "own keypoints" in after and "0.250" in after
 
 

@@ -13,7 +13,7 @@ import tcformer
 from pipelines.adapters.mlflow import OUTPUT_COLUMNS
 from pipelines.prediction.serving import _load_pyfunc
 from tcformer.errors import UserError
-from tcformer.tasks import TASKS
+from tcformer.tasks import ALL_TASKS
 from tests.tcformer.inference.test_predictor import weights
 
 SMALL = {"input_size": [64, 64]}
@@ -23,7 +23,7 @@ def network(folder: Path, task: str) -> Path:
     return weights(folder, task, SMALL, **({"num_classes": 7} if task == "imagenet" else {}))
 
 
-@pytest.mark.parametrize("task", list(TASKS))
+@pytest.mark.parametrize("task", list(ALL_TASKS))
 def test_the_columns_are_those_of_the_signature(samples: Path, tmp_path: Path, task: str) -> None:
     path, photo = network(tmp_path, task), samples / "persons/astronaut.png"
     [served] = _load_pyfunc(str(path)).predict([{"image": photo.read_bytes()}])
