@@ -10,7 +10,6 @@ import json
 import re
 from pathlib import Path, PurePosixPath
 from posixpath import normpath, relpath
-from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -30,29 +29,11 @@ _LINK = re.compile(r"(?<=\]\()([^)\s#]+)(#[^)\s]*)?(?=\))")
 _LANGUAGES = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".toml": "toml", ".json": "json", ".md": "markdown"}
 
 
-def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Leave out of the navigation what is not in this version."""
-    config.nav = [entry for entry in map(_existing, config.nav or []) if entry]
-    return config
-
-
-def _existing(entry: dict[str, Any]) -> dict[str, Any] | None:
-    ((title, value),) = entry.items()
-    if isinstance(value, list):
-        return {title: [below for below in map(_existing, value) if below]}
-    made = {*ELSEWHERE.values(), "parameters.md", *(page for page, _ in _notebooks())}
-    return entry if value in made or (ROOT / "docs" / value).is_file() else None
-
-
-def _notebooks() -> list[tuple[str, Path]]:
-    return [(f"notebooks/{path.stem}.md", path) for path in sorted((ROOT / "docs/notebooks").glob("*.ipynb"))]
-
-
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     """Add the pages that are not in docs/."""
     pages = {page: (ROOT / path).read_text(encoding="utf-8") for path, page in ELSEWHERE.items()}
     pages["parameters.md"] = parameter_page(ROOT / "params.yaml")
-    pages |= {page: notebook_page(path) for page, path in _notebooks()}
+    pages |= {f"notebooks/{path.stem}.md": notebook_page(path) for path in (ROOT / "docs/notebooks").glob("*.ipynb")}
     texts = pages | {file.src_uri: file.content_string for file in files.documentation_pages()}
     for page, text in texts.items():
         for link, _ in _LINK.findall(text):

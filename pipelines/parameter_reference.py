@@ -18,6 +18,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
+from pipelines.dotted import lookup
 from pipelines.params import Params, RecipeBase, fields
 
 _RECIPES = ("sample", "paper")
@@ -67,7 +68,8 @@ def parameter_page(file: Path) -> str:
             lines.append(f"\n## {f'`{section}`' if section else 'The whole file'}\n")
             lines.append("| parameter | values | value | meaning |\n| --- | --- | --- | --- |")
         roots: list[Any] = [tree[recipe] for recipe in _RECIPES] if in_recipe else [tree]
-        value = _values([_lookup(root, section, parameter.name) for root in roots])
+        name = f"{section}.{parameter.name}".lstrip(".")
+        value = _values([_value(root, name) for root in roots])
         cells = (f"`{parameter.name}`", parameter.type, value, parameter.meaning)
         lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
@@ -189,7 +191,7 @@ def _docstring(node: ast.stmt | None) -> str:
 
 def _yaml_comment(trees: list[Any], section: str, name: str) -> str:
     """The comment behind a key of params.yaml, in the first of `trees`."""
-    node = _node(trees[0], section)
+    node = lookup(trees[0], section) if section else trees[0]
     if not isinstance(node, CommentedMap) or name not in node.ca.items:
         return ""
     tokens = [token.value for token in node.ca.items[name] if hasattr(token, "value")]
@@ -200,16 +202,9 @@ def _yaml_comment(trees: list[Any], section: str, name: str) -> str:
 _MISSING = object()
 
 
-def _node(tree: object, section: str | None) -> object:
-    for key in filter(None, (section or "").split(".")):
-        tree = tree.get(key, _MISSING) if isinstance(tree, Mapping) else _MISSING
-    return tree
-
-
-def _lookup(tree: object, section: str | None, name: str) -> str:
-    """A value as text; - if it is not in the file."""
-    node = _node(tree, section)
-    value = node.get(name, _MISSING) if isinstance(node, Mapping) else _MISSING
+def _value(tree: object, name: str) -> str:
+    """The value at a dotted name as text; - if it is not in the file."""
+    value = lookup(tree, name, _MISSING)
     if value is _MISSING:
         return "-"
     text = json.dumps(value, default=str)

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.adapters.mlflow import DatasetUsed, Run, flatten
+from pipelines.adapters.mlflow import DatasetUsed, Run
 from pipelines.datasets.prepared import Prepared
+from pipelines.dotted import leaves
 from pipelines.execution import current_execution, experiment_name
 from pipelines.layout import Layout
 from pipelines.params import Params, spec_from_json
@@ -83,7 +84,7 @@ def record_results(
         execution=current_execution(),
     )
     prefix = stage.replace("@", ".")
-    tracked.metrics({f"{prefix}.{name}": value for name, value in flatten(metrics).items()})
+    tracked.metrics({f"{prefix}.{name}": value for name, value in leaves(metrics).items()})
     tracked.headlines(headlines or {})
     for path in files:
         tracked.artifact(path, stage.replace("@", "-"))

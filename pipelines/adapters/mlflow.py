@@ -28,6 +28,7 @@ from urllib.parse import unquote
 
 from filelock import FileLock, Timeout
 
+from pipelines.dotted import leaves
 from pipelines.execution import Execution
 from pipelines.layout import home
 from pipelines.redaction import redacted
@@ -122,17 +123,6 @@ def legal_name(name: str) -> str:
     return re.sub(r"[^\w\-. :/]", "_", name)
 
 
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested sections as one level of dotted names."""
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
-
-
 def _is_number(value: object) -> TypeGuard[SupportsFloat]:
     """Whether a value is a number of any type, NumPy's among them; True and False are none."""
     return isinstance(value, Real) and not isinstance(value, bool)
@@ -192,7 +182,7 @@ class Run:
                 "key": key,
                 "name": name,
                 "experiment": experiment,
-                "parameters": {k: str(v)[:LONGEST_PARAMETER] for k, v in flatten(parameters).items()},
+                "parameters": {k: str(v)[:LONGEST_PARAMETER] for k, v in leaves(parameters).items()},
                 "tags": {**tags, KEY: key},
                 "mode": mode,
                 "time": _now(),
@@ -489,14 +479,7 @@ class _Sender:
             return self._set_aside(waiting[0].decode(), "the record that opens its run is missing")
         if name == "metrics":
             return self._send_metrics(waiting)
-        send: dict[str, Callable[..., None]] = {
-            "open": self._open,
-            "headlines": self._headlines,
-            "artifact": self._artifact,
-            "model": self._model,
-            "close": self._close,
-        }
-        send[name](**first)
+        _RECORDS[name](self, **first)
         return 1
 
     def _send_metrics(self, waiting: list[bytes]) -> int:
@@ -807,15 +790,7 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     """A journal's record; None if the line is damaged."""
     try:
         record = json.loads(line)
-        forms: dict[str, Callable[..., None]] = {
-            "open": _Sender._open,
-            "metrics": _form_of_metrics,
-            "headlines": _Sender._headlines,
-            "artifact": _Sender._artifact,
-            "model": _Sender._model,
-            "close": _Sender._close,
-        }
-        method = forms[record["do"]]
+        method = _RECORDS[record["do"]]
         inspect.signature(method).bind(None, **{name: value for name, value in record.items() if name != "do"})
         if "values" in record:
             record["values"] = {name: float(value) for name, value in record["values"].items()}
@@ -827,3 +802,14 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
 
 def _form_of_metrics(sender: _Sender, values: dict[str, float], step: int, time: int) -> None:
     """The fields of a record of metrics; many of them are sent together."""
+
+
+#: What a journal's records do: the method that sends one, whose arguments are the fields of the record.
+_RECORDS: dict[str, Callable[..., None]] = {
+    "open": _Sender._open,
+    "metrics": _form_of_metrics,
+    "headlines": _Sender._headlines,
+    "artifact": _Sender._artifact,
+    "model": _Sender._model,
+    "close": _Sender._close,
+}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.adapters.storage import Store, below
+from pipelines.dotted import leaves
 from pipelines.driver.plan import LOCAL
 from pipelines.training import checkpoint
 
@@ -101,17 +102,9 @@ def unfinished_with_other_inputs(root: Store, name: str, recipe: str, inputs: Ma
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """What changed from old to new inputs: "training.optimizer.lr 0.002 -> 0.001"."""
-    before, after = dict(_leaves(old)), dict(_leaves(new))
+    before, after = leaves(old), leaves(new)
     changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
     return [
         _HASHES.get(name) or f"{name} {json.dumps(before.get(name))} -> {json.dumps(after.get(name))}"
         for name in changed
     ]
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from pipelines.paper.dotted import assign
+from pipelines.dotted import assign
 from pipelines.paper.experiments import EXPERIMENTS, Experiment
 from pipelines.params import Params, load_params
 from tcformer.errors import UserError

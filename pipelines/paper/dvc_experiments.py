@@ -17,9 +17,9 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from pipelines.dotted import assign
 from pipelines.layout import dvc_environment
 from pipelines.paper.comparison import MeasuredRun
-from pipelines.paper.dotted import assign
 from pipelines.paper.experiments import Experiment
 from pipelines.params import load_params, spec_to_json, training_section
 from tcformer.errors import UserError

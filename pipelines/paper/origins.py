@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from pipelines.paper.dotted import lookup
+from pipelines.dotted import lookup
 from pipelines.paper.experiments import OWN_WEIGHTS, Experiment
 from tcformer.tasks import PRETRAINING
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipelines.dotted import leaves
 from pipelines.layout import Layout
 from pipelines.paper.dvc_experiments import read_output
 from pipelines.report.numbers import parameter_text
@@ -16,7 +17,7 @@ from pipelines.report.parts import BarGroup, Bars, Curve, Part, Report, Section
 from pipelines.report.read import history_series, parse_history
 from tcformer.errors import UserError
 from tcformer.tables import Cell, Table
-from tcformer.tasks import TASKS
+from tcformer.tasks import ALL_TASKS
 
 _SEED = ".training.seed"  # ends the names of the parameters by which experiments of a group differ
 _NO_RESULT = ("cluster.", "tracking.")  # begin the names of parameters that change no result
@@ -35,8 +36,8 @@ def side_by_side(names: Sequence[str], states: Sequence[Mapping[str, Any]], repo
         UserError: there is no experiment with a name.
     """
     chosen = _choose(names, states)
-    bars = tuple(chart for task in TASKS for chart in _bars(task, chosen, repository))
-    curves = tuple(curve for task in TASKS for curve in _curves(task, chosen, repository))
+    bars = tuple(chart for task in ALL_TASKS for chart in _bars(task, chosen, repository))
+    curves = tuple(curve for task in ALL_TASKS for curve in _curves(task, chosen, repository))
     note = f"The first {_MOST_CURVES} experiments. " if len(chosen) > _MOST_CURVES else ""
     by_part = Section("By part", bars, f"{note}Experiments are missing where DVC has no parts.csv of their evaluation.")
     return Report(
@@ -67,10 +68,11 @@ def _name(state: Mapping[str, Any]) -> str:
     return str(state.get("name") or state["rev"][:9])
 
 
-def _params(state: Mapping[str, Any]) -> Mapping[str, Any]:
+def _params(state: Mapping[str, Any]) -> dict[str, str]:
+    """The parameters as texts, by dotted name."""
     params: Mapping[str, Any] = (state.get("data") or {}).get("params") or {}
-    tree: Mapping[str, Any] = (params.get("params.yaml") or {}).get("data") or {}
-    return tree
+    tree = (params.get("params.yaml") or {}).get("data") or {}
+    return {name: parameter_text(value) for name, value in leaves(tree).items()}
 
 
 def _headlines(state: Mapping[str, Any]) -> dict[tuple[str, str], float]:
@@ -102,7 +104,7 @@ def _spreads(chosen: Mapping[str, Mapping[str, Any]]) -> list[Table]:
     """
     groups: dict[tuple[tuple[str, str], ...], dict[tuple[str, ...], str]] = {}
     for name, state in chosen.items():
-        params = [(key, value) for key, value in _flat(_params(state)) if not key.startswith(_NO_RESULT)]
+        params = [(key, value) for key, value in _params(state).items() if not key.startswith(_NO_RESULT)]
         seeds = tuple(value for key, value in params if key.endswith(_SEED))
         settings = tuple((key, value) for key, value in params if not key.endswith(_SEED))
         groups.setdefault(settings, {}).setdefault(seeds, name)
@@ -134,7 +136,7 @@ def _spread(found: Sequence[float | None]) -> str:
 
 
 def _differences(chosen: Mapping[str, Mapping[str, Any]]) -> Table:
-    values = {name: dict(_flat(_params(state))) for name, state in chosen.items()}
+    values = {name: _params(state) for name, state in chosen.items()}
     keys = dict.fromkeys(key for of_one in values.values() for key in of_one)
     rows = []
     for key in keys:
@@ -151,14 +153,6 @@ def _align(chosen: Mapping[str, object]) -> str:
     return "ll" + "r" * len(chosen)
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", parameter_text(value)
-
-
 def _bars(task: str, chosen: Mapping[str, Mapping[str, Any]], repository: Path) -> Iterator[Part]:
     groups = []
     for name, state in list(chosen.items())[:_MOST_CURVES]:
@@ -168,7 +162,7 @@ def _bars(task: str, chosen: Mapping[str, Mapping[str, Any]], repository: Path) 
             rows = csv.DictReader(text.splitlines())
             groups.append(BarGroup(name, tuple((row["part"], float(row["value"])) for row in rows)))
     if groups:
-        report = TASKS[task].part("report")
+        report = ALL_TASKS[task].part("report")
         yield Bars(f"{report.TITLE}: by part", getattr(report, "PART_MEASURE", "main measure"), tuple(groups))
 
 
@@ -181,4 +175,4 @@ def _curves(task: str, chosen: Mapping[str, Mapping[str, Any]], repository: Path
         if text is not None:
             series.append(history_series(parse_history(text, f"{path} of {name}"), "val_loss", name))
     if series:
-        yield Curve(f"{TASKS[task].part('report').TITLE}: validation loss", "step", "loss", tuple(series))
+        yield Curve(f"{ALL_TASKS[task].part('report').TITLE}: validation loss", "step", "loss", tuple(series))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 
+from pipelines.dotted import leaves
 from pipelines.paper.experiments import Experiment
 
 SOURCES = Path(__file__).with_name("sources.yaml")
@@ -35,19 +36,15 @@ def source_of(experiment: Experiment, name: str) -> str | None:
     return None if entry is None else str(entry[1])
 
 
-def leaves(tree: Mapping[str, Any]) -> dict[str, Any]:
+def settings_of(tree: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a tree by dotted name. Items of a list of mappings are numbered; other lists are values."""
-    return dict(_leaves(tree, ()))
+    return leaves(_numbered(tree))
 
 
-def _leaves(node: object, keys: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+def _numbered(node: Any) -> Any:  # noqa: ANN401 - any part of a tree
     if isinstance(node, list) and node and all(isinstance(item, Mapping) for item in node):
         node = {str(number): item for number, item in enumerate(node)}
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            yield from _leaves(value, (*keys, key))
-    else:
-        yield ".".join(keys), node
+    return {key: _numbered(value) for key, value in node.items()} if isinstance(node, Mapping) else node
 
 
 def differences(settings: Mapping[str, Any], listed: Mapping[str, Any]) -> list[str]:

@@ -16,7 +16,7 @@ from pipelines.planning.estimate import Assumptions, PlannedCluster, StageEstima
 from pipelines.planning.failures import Reliability
 from pipelines.planning.text import as_text
 from tcformer.errors import UserError
-from tcformer.tasks import PRETRAINING, TASKS
+from tcformer.tasks import ALL_TASKS, PRETRAINING
 
 _GIB = 2**30
 
@@ -93,9 +93,9 @@ def _by_task(option: str, given: Sequence[str], default: str = "") -> dict[str, 
             value = float(number)
         except ValueError:
             value = 0.0
-        if task not in TASKS or not 0 < value < inf:
+        if task not in ALL_TASKS or not 0 < value < inf:
             form = "TASK=NUMBER" if not default else f"NUMBER (of {default}) or TASK=NUMBER"
-            raise UserError(f"{option} {text}: expected {form} with a number above 0; tasks are {', '.join(TASKS)}")
+            raise UserError(f"{option} {text}: expected {form} with a number above 0; tasks are {', '.join(ALL_TASKS)}")
         numbers[task] = value
     return numbers
 

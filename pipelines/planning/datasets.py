@@ -16,7 +16,7 @@ from pipelines.layout import Layout
 from pipelines.params import Params
 from pipelines.provenance import ROOT
 from tcformer.errors import UserError
-from tcformer.tasks import TASKS
+from tcformer.tasks import ALL_TASKS
 
 #: Training samples of the official datasets that `OfficialDataset.published_counts` does not name.
 #: wholebody: persons with annotated body keypoints in COCO's train2017. mesh: the largest set of the mixture, SPIN's
@@ -65,7 +65,7 @@ def dataset_size(task: str, params: Params, layout: Layout, given: Mapping[str, 
     if samples is None:
         raise UserError(
             f"--samples: the number of training samples of {task} is not known: expected a prepared dataset or "
-            f"`--samples {task}=NUMBER`; run `dvc repro prepare@{task}`, or give it"
+            f"`--samples {task}=NUMBER`; run `python -m stages.prepare {task}`, or give it"
         )
     stored, stored_from = _stored(task, params, folder)
     return DatasetSize(samples, source, stored, stored_from)
@@ -79,7 +79,7 @@ def _samples(task: str, params: Params, folder: Path) -> tuple[int | None, str]:
             return len(params.active.spec_of(task).build(root).train_set()), "prepared"
     if data.source == "generated" and data.generate is not None:
         return _generated(data.generate, params.active.training_of(task).task), "parameters"
-    official = TASKS[task].part("official").OFFICIAL
+    official = ALL_TASKS[task].part("official").OFFICIAL
     counts = official.published_counts if official else {}
     return counts.get(_COUNTED.get(task, ""), _SAMPLES.get(task)), "published"
 

@@ -24,7 +24,7 @@ from pipelines.planning.memory import (
 from pipelines.planning.speed import StepTime, divided, measure, most_useful_workers
 from pipelines.training.sampling import BatchPlan, steps_in
 from tcformer.models.accounting import count_flops, count_parameters
-from tcformer.tasks import PRETRAINING, TASKS, TaskSpec
+from tcformer.tasks import PRETRAINING, TaskSpec
 
 GPUS = (8, 16, 32, 64, 128, 256, 512)  # for which failures are simulated
 
@@ -133,7 +133,11 @@ class StageEstimate:
 
     @property
     def checkpoint_seconds(self) -> float:
-        """For which the training waits for a checkpoint."""
+        """In which a checkpoint is written.
+
+        The training does not wait for it (`pipelines.training.writer`). Here it does, so that the goodput is a lower
+        bound, and the hours an upper one.
+        """
         return self.checkpoint / self.assumptions.store
 
     @property
@@ -203,7 +207,7 @@ def estimate(
     Raises:
         UserError: nothing is known of a dataset.
     """
-    specs = {task: params.active.spec_of(task) for task in TASKS}
+    specs = {task: params.active.spec_of(task) for task in params.active.tasks}
     known: dict[str, tuple[StepTime, Origin]] = {}
     for task, spec in specs.items():
         training = params.active.training_of(task).training

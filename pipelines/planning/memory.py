@@ -79,7 +79,8 @@ def state_memory(weights: int, workers: int, zero_stage: int, has_average: bool 
 def network_of(spec: TaskSpec, device: torch.device | str = "meta") -> Network:
     """The network of a task, built without data.
 
-    The head for meshes does not start from the mean body of a training set, which does not change its size.
+    The head for meshes does not start from the mean body of a training set, which does not change its size. The head
+    for the user's own keypoints, whose number is in the data, has 17.
 
     Args:
         spec: the task with its options.

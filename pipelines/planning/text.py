@@ -86,7 +86,7 @@ def _remarks(cluster: PlannedCluster, stages: Sequence[StageEstimate]) -> list[s
         if stage.batch.workers < cluster.workers:
             remarks.append(
                 f"{stage.stage}: a batch of {stage.training.global_batch} cannot be divided among {cluster.workers} "
-                f"workers; this column is for {stage.batch.workers}, which you set as cluster.workers for this stage"
+                f"workers; this column is for {stage.batch.workers}: set cluster.workers to that, or to a range"
             )
         if cluster.memory is not None and stage.memory > cluster.memory:
             remarks.append(

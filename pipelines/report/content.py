@@ -13,7 +13,7 @@ from pipelines.report.parts import Curve, Inspector, Part, Picture, Report, Sect
 from pipelines.report.read import history_series, read_history, read_json_object
 from pipelines.report.tables import mapping_table, settings_table, sizes_table, summary_table
 from tcformer.tables import Metrics
-from tcformer.tasks import ALL_TASKS, TASKS
+from tcformer.tasks import ALL_TASKS
 
 _EXTREMES = (
     "The pictures with the best and the worst predictions among up to 256 of the validation set, by the measure of the "
@@ -67,7 +67,7 @@ def _baseline(metrics: Metrics | None) -> Metrics | None:
     return None if metrics is None else metrics.get("baseline")
 
 
-def drawings_section(layout: Layout, tasks: Iterable[str] = TASKS) -> Section:
+def drawings_section(layout: Layout, tasks: Iterable[str]) -> Section:
     """For each task the drawn tokens and predictions, and the sizes of the tokens where they were measured."""
     parts: list[Part] = []
     for task in tasks:
@@ -89,7 +89,7 @@ def drawings_section(layout: Layout, tasks: Iterable[str] = TASKS) -> Section:
     return Section("What the network sees", tuple(parts))
 
 
-def inspector_section(layout: Layout, tasks: Iterable[str] = TASKS) -> Section:
+def inspector_section(layout: Layout, tasks: Iterable[str]) -> Section:
     """The drawn pictures, with their tokens to point at."""
     pictures = {}
     for task in tasks:
@@ -99,7 +99,7 @@ def inspector_section(layout: Layout, tasks: Iterable[str] = TASKS) -> Section:
     return Section("Tokens one by one", (Inspector("Token inspector", pictures),))
 
 
-def curves_section(layout: Layout, tasks: Iterable[str] = TASKS) -> Section:
+def curves_section(layout: Layout, tasks: Iterable[str]) -> Section:
     """The losses of each training over its steps."""
     curves = []
     for task in tasks:
@@ -131,7 +131,7 @@ def paper_section(metrics: Mapping[str, Metrics | None], params: Params) -> Sect
     return Section("The paper's tables", tables, text, folded=params.recipe != "paper")
 
 
-def provenance_section(layout: Layout, versions: Mapping[str, str], tasks: Iterable[str] = TASKS) -> Section:
+def provenance_section(layout: Layout, versions: Mapping[str, str], tasks: Iterable[str]) -> Section:
     """The fingerprint and the data of each training, and the versions of what ran it."""
     trainings = {}
     for task in tasks:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from pipelines.dotted import leaves
 from pipelines.params import Params, Training
 from pipelines.report.numbers import cell_text, parameter_text, ratio_text
 from tcformer.tables import Cell, Headline, Table
@@ -72,15 +73,9 @@ def _setting(value: object) -> str:
 
 def mapping_table(title: str, mapping: Mapping[str, Any] | None) -> Table:
     """Names and values (parameters, hashes of data, versions); names of nested values are joined by dots."""
-    return Table(title, ("name", "value"), () if mapping is None else tuple(_flat(mapping, prefix="")), align="ll")
+    rows = tuple((name, _listed(value)) for name, value in leaves(mapping or {}).items())
+    return Table(title, ("name", "value"), rows, align="ll")
 
 
-def _flat(mapping: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
-    for key, value in mapping.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{name}.")
-        elif isinstance(value, (list, tuple)):
-            yield name, ", ".join(parameter_text(item) for item in value)
-        else:
-            yield name, parameter_text(value)
+def _listed(value: object) -> str:
+    return ", ".join(map(parameter_text, value)) if isinstance(value, (list, tuple)) else parameter_text(value)

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
+from pipelines.dotted import assign, lookup
 from pipelines.layout import Layout
-from pipelines.paper.dotted import assign, lookup
 from pipelines.paper.dvc_experiments import run_command
 from pipelines.params import load_params, training_section
 from pipelines.provenance import CODE, cpu

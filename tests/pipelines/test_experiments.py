@@ -16,10 +16,10 @@ from dvc.exceptions import FileMissingError
 from ruamel.yaml import YAML
 
 import tcformer
+from pipelines.dotted import lookup
 from pipelines.paper import dvc_experiments
 from pipelines.paper.checks import check_data_roots, params_of
 from pipelines.paper.comparison import MeasuredRun, paper_table, published, study_table
-from pipelines.paper.dotted import lookup
 from pipelines.paper.dvc_experiments import queue_command, runs_in
 from pipelines.paper.experiments import (
     TABLES,

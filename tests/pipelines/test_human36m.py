@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from pipelines.dotted import assign
 from pipelines.paper.comparison import NO_FIGURE, MeasuredRun, paper_table
-from pipelines.paper.dotted import assign
 from pipelines.paper.experiments import load_experiments
 from pipelines.params import load_params
 from tcformer.data import collate

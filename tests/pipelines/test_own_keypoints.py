@@ -212,6 +212,7 @@ def test_the_report_shows_own_keypoints_only_if_the_recipe_has_them(
         )
     )
     after = to_markdown(gather(layout, params, {}))
+    assert "| all points | 0.432 |" in after, "the table of the task, not the headlines alone"
     assert "Own keypoints: loss" in after and "0.432" in after and "own keypoints" in after and "0.250" in after
     assert "| all points | 0.432 | 0.750 |" in after and "### Own keypoints: by part" in after, "its table and its bars"
 

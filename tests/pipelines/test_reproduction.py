@@ -15,8 +15,8 @@ from ruamel.yaml import YAML
 
 import stages.experiments
 import stages.verify
+from pipelines.dotted import assign, lookup
 from pipelines.layout import Layout
-from pipelines.paper.dotted import assign, lookup
 from pipelines.params import load_params
 from pipelines.reproduction import record as records
 from pipelines.reproduction import results, seeds

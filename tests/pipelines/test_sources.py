@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 
 from pipelines.paper.comparison import published
 from pipelines.paper.experiments import EXPERIMENTS, load_experiments
-from pipelines.paper.sources import differences, leaves, load_sources, source_of
+from pipelines.paper.sources import differences, load_sources, settings_of, source_of
 from stages import experiments as command
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +31,7 @@ def every_source() -> dict[str, str]:
 
 def test_every_setting_of_the_papers_recipe_is_listed_with_its_value() -> None:
     recipe = YAML(typ="safe").load((ROOT / "params.yaml").read_text(encoding="utf-8"))["paper"]
-    assert differences(leaves(recipe), LISTED["paper"]) == []
+    assert differences(settings_of(recipe), LISTED["paper"]) == []
 
 
 def test_every_setting_of_an_experiment_is_listed_with_its_value() -> None:
@@ -46,7 +46,7 @@ def test_every_setting_of_an_experiment_is_listed_with_its_value() -> None:
 
 def test_what_is_missing_superfluous_or_different_is_reported() -> None:
     recipe = {"training": {"epochs": 80, "milestones": []}, "tests": [{"name": "a"}, {"name": "b"}], "sizes": [1, 2]}
-    settings = leaves(recipe)
+    settings = settings_of(recipe)
     expected = {
         "training.epochs": 80, "training.milestones": [], "tests.0.name": "a", "tests.1.name": "b", "sizes": [1, 2]
     }  # fmt: skip

@@ -26,6 +26,7 @@ CANNOT_CHANGE_A_RESULT = {
     "pipelines/datasets/location.py": "says where the files are, whose hashes DVC compares",
     "pipelines/datasets/prepared.py": "the same",
     "pipelines/datasets/shards.py": "stores bytes with their hashes",
+    "pipelines/dotted.py": "names values in records, messages and tables",
     "pipelines/driver": "launches, shows, records and collects trainings",
     "pipelines/execution.py": "describes what started a stage",
     "pipelines/environment.py": "names folders of caches",

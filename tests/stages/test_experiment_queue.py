@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.paper.dotted import lookup
+from pipelines.dotted import lookup
 from pipelines.paper.experiments import load_experiments
 from tcformer.metrics import evaluate_wholebody
 from tests.conftest import Workplace

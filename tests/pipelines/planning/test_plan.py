@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import shutil
+from math import inf
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from pipelines.layout import PARAMS, Layout
+from pipelines.own_keypoints import OwnFiles, add_sections
 from pipelines.params import load_params
 from pipelines.planning import command, estimate
 from pipelines.planning.command import PlanOptions, plan
 from pipelines.planning.datasets import dataset_size
+from pipelines.planning.failures import Reliability
 from pipelines.planning.speed import StepTime, divided, efficiency, measure, most_useful_workers
 from pipelines.training.sampling import BatchPlan, steps_in
 from stages.cli import cli
 from tcformer.errors import UserError
+from tests import own_points
 from tests.small import generate, parameters
 
 PAPER = load_params(PARAMS).model_copy(update={"recipe": "paper"})
@@ -127,6 +132,18 @@ def test_the_sample_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.exit_code == 0, result.output
     assert "16 x 2 x 1" in result.output and "no speed given" in result.output
     assert "goodput" not in result.output, "without a speed no training is simulated"
+
+
+@pytest.mark.usefixtures("no_activations")
+def test_own_keypoints_are_planned_if_the_recipe_has_them(tmp_path: Path) -> None:
+    file, train = Path(shutil.copy(PARAMS, tmp_path)), own_points.write(tmp_path / "cats")
+    add_sections(file, "sample", OwnFiles(train, train, train.parent / "images", train.parent / "images"))
+    params = load_params(file)
+    cluster = estimate.PlannedCluster(workers=2, nodes=1, gpus=False, memory=None, described="two workers")
+    assumptions = estimate.Assumptions(Reliability(mtbf=inf, restart=0.0), store=1e6, network=1e6, fixed=0.0)
+    last = estimate.estimate(params, cluster, assumptions, samples={"keypoints": 40})[-1]
+    training = params.active.training_of("keypoints").training
+    assert (last.stage, last.steps) == ("finetune@keypoints", steps_in(training.epochs, 40, training.global_batch))
 
 
 @pytest.mark.usefixtures("no_activations")

@@ -13,7 +13,7 @@ import tcformer
 from pipelines.adapters.mlflow import OUTPUT_COLUMNS
 from pipelines.prediction.serving import _load_pyfunc
 from tcformer.errors import UserError
-from tcformer.tasks.registry import ALL_TASKS
+from tcformer.tasks import ALL_TASKS
 from tests.tcformer.inference.test_predictor import weights
 
 SMALL = {"input_size": [64, 64]}

@@ -21,3 +21,11 @@ def assign(tree: MutableMapping[str, Any], name: str, value: Any) -> None:
     for key in sections:
         tree = tree.setdefault(key, {})
     tree[leaf] = value
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """All values that are no mappings, by dotted name."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
