@@ -216,7 +216,8 @@ def _start(job: Job, start_engine: StartEngine, link: Link, scratch: Path) -> Wo
     model = model.to(device)
     average = WeightAverage(model, training.ema_decay) if training.ema_decay is not None else None
     engine = start_engine(model, options)
-    meter, writer = LossMeter(device), CheckpointWriter(store, link.send)
+    meter = LossMeter(device)
+    writer = CheckpointWriter(Store(job.store, patient=False), link.send)  # it repeats writes itself, with a note
     return Worker(job, task, data, engine, average, options, store, scratch, link, rank, meter, writer)
 
 

@@ -131,12 +131,12 @@ def test_pts_files_are_among_the_files_that_workers_get(tmp_path: Path) -> None:
         Image.new("RGB", (100, 100)).save(path.with_suffix(".png"))
         path.with_name("._a.pts").write_text("of an archive of macOS")
     (tmp_path / "points.yaml").write_text(f"names: {list(own_points.NAMES)}\n")
-    folders = {split: {"annotations": split, "images": split} for name in ("train", "val")}
+    folders = {name: {"annotations": name, "images": name} for name in ("train", "val")}
     tree = own_points.options_tree(**folders, points="points.yaml")
     options = TypeAdapter(KeypointsOptions).validate_json(json.dumps(tree))
     evaluation = KeypointsEvaluation(test=None, flip_test=True, decoding="auto", keypoint_threshold=0.2)
     inventory = OFFICIAL.take_inventory(tmp_path, OFFICIAL.sources(options, evaluation))
-    named = {f"{split}/indoor/a.{suffix}" for name in ("train", "val") for suffix in ("pts", "png")}
+    named = {f"{name}/indoor/a.{suffix}" for name in ("train", "val") for suffix in ("pts", "png")}
     assert set(inventory.files) == {*named, "points.yaml"}
     assert {"train/indoor/a.pts", "val/indoor/a.pts", "points.yaml"} < set(inventory.identities)
 
