@@ -144,23 +144,28 @@ def number_array(where: str, values: object, shape: tuple[int | None, ...], fini
         array = array_of(values)
     fits = array.ndim == len(shape) and all(n in (None, m) for n, m in zip(shape, array.shape, strict=True))
     good = array.dtype.kind in kinds and fits
-    if good and not (finite and not np.isfinite(array).all()):
+    if good and not (finite and not _fits_float32(array).all()):
         return array.astype(np.float64)
     if good and isinstance(values, np.ndarray):
-        found = "NaN or infinity"
+        found = "NaN, infinity or a number too large for float32"
     wanted = str(shape).replace("None", "any")
     raise UserError(f"{where}: expected finite numbers of shape {wanted}, found {found}; {REPAIR}")
 
 
+def _fits_float32(values: NDArray) -> NDArray[np.bool_]:
+    """Which values stay finite in float32, in which networks and body models compute."""
+    return np.abs(values) <= np.finfo(np.float32).max
+
+
 def check_finite_rows(values: NDArray[np.float64], where: Callable[[int], str], rows: str = "rows") -> None:
-    """Raise UserError if a row of `values` (N, ...) holds NaN or infinity.
+    """Raise UserError if a row of `values` (N, ...) holds NaN, infinity or a number too large for float32.
 
     Args:
         values: the numbers.
         where: the file, row and field of a row's index, for the message.
         rows: what the rows are, in the plural.
     """
-    wrong = ~np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
+    wrong = ~_fits_float32(values).all(axis=tuple(range(1, values.ndim)))
     if wrong.any():
         raise UserError(
             f"{where(int(wrong.argmax()))}: expected finite numbers; {REPAIR} ({int(wrong.sum())} {rows} are wrong)"

@@ -29,7 +29,8 @@ from tcformer.errors import UserError
         ("abc", "'abc'"),
         (np.zeros((3, 2)), r"float64 of shape \(3, 2\)"),
         (np.array(["a", "b", "c"]), "<U1 of shape"),
-        (np.array([0, np.inf, 0]), "NaN or infinity"),
+        (np.array([0, np.inf, 0]), "NaN, infinity or a number too large for float32"),
+        (np.array([0, -1e39, 0]), "NaN, infinity or a number too large for float32"),
     ],
 )
 def test_anything_but_finite_numbers_is_named(values: object, found: str) -> None:

@@ -59,12 +59,15 @@ def load_lsp(path: Path, *, test: bool = False) -> Bodies:
     if not path.is_file():
         raise UserError(f"{path}: no such file; get LSP or LSP-Extended, or remove it from the mixture")
     try:
-        joints = np.asarray(loadmat(path, variable_names=["joints"])["joints"], np.float64)
+        joints = np.asarray(loadmat(path, variable_names=["joints"])["joints"])
     except Exception as error:  # scipy raises many types for a broken file
         raise UserError(f"{path}: cannot be read as LSP's joints.mat ({error}); download the file again") from error
     extended = joints.shape[:2] == (14, 3)
-    if joints.ndim != 3 or (not extended and joints.shape[:2] != (3, 14)):
-        raise UserError(f"{path}: joints: expected (14, 3, N) or (3, 14, N) numbers, found {joints.shape}; {REPAIR}")
+    right = joints.ndim == 3 and (extended or joints.shape[:2] == (3, 14)) and joints.dtype.kind in "fiub"
+    if not right:
+        found = f"{joints.dtype} of shape {joints.shape}"
+        raise UserError(f"{path}: joints: expected (14, 3, N) or (3, 14, N) numbers, found {found}; {REPAIR}")
+    joints = joints.astype(np.float64)
     points = joints.transpose(2, 0, 1) if extended else joints.transpose(2, 1, 0)  # (N, 14, 3)
     folder = path.parent / "images"
     folder = folder if folder.is_dir() else path.parent

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -100,8 +99,8 @@ def test_the_identity_of_a_training_has_chosen_instruction_sets(tmp_path: Path) 
 @pytest.mark.parametrize("address", [None, "127.0.0.1:1"])
 def test_ray_gives_workers_the_environment(monkeypatch: pytest.MonkeyPatch, address: str | None) -> None:
     calls: list[dict[str, Any]] = []
-    ray = SimpleNamespace(init=lambda *address, **options: calls.append(options), shutdown=lambda: None)
-    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setattr("ray.init", lambda *address, **options: calls.append(options))
+    monkeypatch.setattr("ray.shutdown", lambda: None)
     for name in ("TCFORMER_LOCAL", "RAY_ADDRESS", "TCFORMER_SHARED_RAY", "RAY_JOB_CONFIG_JSON_ENV_VAR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("pipelines.adapters.ray.prepare_environment", lambda local: None)

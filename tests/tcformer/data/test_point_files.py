@@ -129,7 +129,7 @@ def test_bad_matrices_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot be read as LSP's joints\.mat"):
         load_bodies(path)
     savemat(path, {"joints": np.zeros((13, 3, 2))})
-    with pytest.raises(UserError, match=r"found \(13, 3, 2\)"):
+    with pytest.raises(UserError, match=r"of shape \(13, 3, 2\)"):
         load_bodies(path)
     savemat(path, {"joints": np.zeros((14, 3, 2))})
     with pytest.raises(UserError, match=r"2 people, but .* contains 0 images"):
