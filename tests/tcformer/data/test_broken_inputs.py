@@ -300,6 +300,6 @@ def test_only_frames_that_count_must_be_finite(field: str, tmp_path: Path) -> No
 
 def test_coefficients_must_be_finite(tmp_path: Path) -> None:
     with pytest.raises(
-        UserError, match=r"walk\.pkl: field 'betas\[0\]': expected finite numbers .* found NaN, infinity or a number .*; correct it"
+        UserError, match=r"walk\.pkl: field 'betas\[0\]': expected finite numbers .* found NaN, infinity .*; correct it"
     ):
         load_bodies(sequence(tmp_path, lambda made: made["betas"][0].fill(np.inf)))
