@@ -153,7 +153,7 @@ def test_steps_do_not_wait_for_the_store(tmp_path: Path, monkeypatch: pytest.Mon
         if isinstance(event, Row) and event.step == 3:
             third_step.set()
 
-    monkeypatch.setattr("pipelines.training.loop.Store", lambda root: FaultyStore(Path(root), wait))
+    monkeypatch.setattr("pipelines.training.loop.Store", lambda root, **_: FaultyStore(Path(root), wait))
     other = replace(job, store=str(tmp_path / "slow"))
     train_locally(other, note, stops_before=lambda step: step == 5)
     assert timely == [True]
@@ -173,7 +173,7 @@ def test_what_cannot_be_written_ends_the_training_at_a_later_step(
         if key.startswith("step-00000004"):
             raise OSError("gone")
 
-    monkeypatch.setattr("pipelines.training.loop.Store", lambda root: FaultyStore(Path(root), fail))
+    monkeypatch.setattr("pipelines.training.loop.Store", lambda root, **_: FaultyStore(Path(root), fail))
     job = face_job(tmp_path)
     with pytest.raises(UserError, match=r"step-00000004 could not be written for 0 s: gone"):
         train_locally(job, lambda event: None)
