@@ -4,9 +4,9 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipelines.provenance import ROOT
 from tcformer.tasks import PRETRAINING
 
+ROOT = Path(__file__).resolve().parents[1]
 PARAMS = ROOT / "params.yaml"
 WEIGHTS = "model.safetensors"
 

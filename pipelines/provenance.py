@@ -3,16 +3,17 @@
 import importlib.metadata
 import platform
 import re
-import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
 from ruamel.yaml import YAML
 
+from pipelines.commands import git
+from pipelines.layout import ROOT
+from tcformer.errors import UserError
 from tcformer.files import sha256_of_file, sha256_of_json
 from tcformer.tasks import OWN_TASKS
 
-ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("torch", "numpy", "ray", "deepspeed", "mlflow", "dvc", "pycocotools", "triton", "timm", "safetensors")
 NOT_INSTALLED = "not installed"  # instead of a package's version
 DISTRIBUTION = "tcformer"  # the name in pyproject.toml
@@ -75,26 +76,16 @@ def git_revision(root: Path = ROOT) -> str:
     Args:
         root: folder of the packages.
     """
-    if _git(root, "ls-files", "--error-unmatch", "--", Path(__file__).relative_to(ROOT).as_posix()) is not None:
-        revision = _git(root, "rev-parse", "HEAD")
-        changes = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".")
-        if revision is not None and changes is not None:
-            return f"{revision}-dirty" if changes else revision
+    try:
+        git(root, "ls-files", "--error-unmatch", "--", Path(__file__).relative_to(ROOT).as_posix())
+        changes = git(root, "status", "--porcelain", "--untracked-files=no", "--", ".").strip()
+        return git(root, "rev-parse", "HEAD").strip() + ("-dirty" if changes else "")
+    except UserError:  # an installed package, or no git
+        pass
     try:
         return f"{DISTRIBUTION} {importlib.metadata.version(DISTRIBUTION)}"
     except importlib.metadata.PackageNotFoundError:
         return "unknown"
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    """What git prints in a folder; None if it fails."""
-    try:
-        # Another user may own the repository, as in a container: whoever runs its code trusts its git settings as well.
-        trusted = ["git", "-c", f"safe.directory={folder.resolve()}", *arguments]
-        done = subprocess.run(trusted, cwd=folder, capture_output=True, text=True, check=False)
-    except FileNotFoundError:  # git is not installed
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def versions() -> dict[str, str]:

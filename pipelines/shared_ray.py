@@ -9,10 +9,9 @@ import subprocess
 import sys
 
 from pipelines.adapters.ray import SHARED, address_of_session, session
-from pipelines.layout import dvc_environment
+from pipelines.layout import ROOT, dvc_environment
 from pipelines.params import load_params
 from pipelines.process import stage_main
-from pipelines.provenance import ROOT
 
 
 def main() -> int:

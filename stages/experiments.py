@@ -13,7 +13,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines.layout import PARAMS
+from pipelines.layout import PARAMS, ROOT
 from pipelines.paper import dvc_experiments
 from pipelines.paper.checks import check_data_roots, params_of
 from pipelines.paper.comparison import comparison
@@ -32,7 +32,6 @@ from pipelines.paper.side_by_side import side_by_side
 from pipelines.paper.sources import source_of
 from pipelines.params import load_params
 from pipelines.process import stage_main
-from pipelines.provenance import ROOT
 from pipelines.report.html import to_html
 from pipelines.report.markdown import table_to_markdown, to_markdown
 from pipelines.reproduction import record, results, seeds

@@ -5,10 +5,9 @@ Nothing is run. The exit status is 1 if data differ or a figure is outside the s
 
 import argparse
 
-from pipelines.layout import PARAMS
+from pipelines.layout import PARAMS, ROOT
 from pipelines.params import load_params
 from pipelines.process import stage_main
-from pipelines.provenance import ROOT
 from pipelines.reproduction.record import read_record
 from pipelines.reproduction.verify import explanation, verify
 

@@ -26,10 +26,10 @@ from pipelines.adapters.ray_environment import (
 )
 from pipelines.adapters.storage import below, environment_of
 from pipelines.adapters.watch import Watch
+from pipelines.layout import ROOT
 from pipelines.params import Cluster
 from pipelines.process import Interrupted, Interrupts, runs_locally, signal_handlers_kept
 from pipelines.progress import Progress
-from pipelines.provenance import ROOT
 from pipelines.training.events import CheckpointSaved, Event, Failed, Note, Stopped
 from tcformer.errors import UserError
 

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from pipelines.adapters.jobs import archive_name, folder_of_results
 from pipelines.cluster.package import ORDER, Order
-from pipelines.cluster.results import dvc_cache, pack, snapshot
+from pipelines.cluster.results import pack, snapshot
+from pipelines.commands import dvc_cache
 from pipelines.driver.lease import only_one
 from pipelines.layout import dvc_environment
 from pipelines.process import Interrupts, noted_interrupts, stage_main

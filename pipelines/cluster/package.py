@@ -6,9 +6,7 @@ not ignore, and a git directory with the one commit, so that DVC works there and
 
 import hashlib
 import json
-import os
 import socket
-import subprocess
 import tempfile
 import zipfile
 from collections.abc import Sequence
@@ -17,7 +15,8 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from pipelines.provenance import ROOT
+from pipelines.commands import git
+from pipelines.layout import ROOT
 from tcformer.errors import UserError
 from tcformer.files import sha256_of_file
 
@@ -62,7 +61,7 @@ def checkout_key(root: Path = ROOT) -> str:
 
 def sent_files(root: Path = ROOT) -> list[str]:
     """Relative paths of the files that a package contains, sorted: all that git tracks or does not ignore."""
-    listed = _git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
+    listed = git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
     names = sorted({name for name in listed if name})
     # A tracked file may be deleted, and an untracked repository or a submodule is listed as a folder.
     return [name for name in names if (root / name).is_file()]
@@ -134,33 +133,10 @@ def _add(package: zipfile.ZipFile, path: Path, name: str) -> None:
 def _shallow_repository(root: Path, folder: Path) -> Path:
     """A git directory below `folder` that contains the present commit and no history."""
     new = folder / "repository"
-    _git(root, "init", "--quiet", "--template=", str(new))
+    git(root, "init", "--quiet", "--template=", str(new))
     # The path and not the name of a remote is given, so nothing of this machine is left in the configuration.
-    _git(new, "fetch", "--quiet", "--depth", "1", "--no-tags", f"file://{root.resolve()}", "HEAD")
-    _git(new, "update-ref", "HEAD", "FETCH_HEAD")
-    _git(new, "reset", "--quiet", "HEAD")
+    git(new, "fetch", "--quiet", "--depth", "1", "--no-tags", f"file://{root.resolve()}", "HEAD")
+    git(new, "update-ref", "HEAD", "FETCH_HEAD")
+    git(new, "reset", "--quiet", "HEAD")
     (new / ".git" / "FETCH_HEAD").unlink()
     return new / ".git"
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    """What git prints in a folder.
-
-    Raises:
-        UserError: git is missing or fails; for most failures the folder is no repository, or has no commit.
-    """
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    try:
-        done = subprocess.run(
-            ["git", "-c", f"safe.directory={folder.resolve()}", *arguments],
-            cwd=folder, env=environment, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-    except FileNotFoundError:
-        raise UserError("git is not installed: expected it, because a job is a commit; install git") from None
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise UserError(
-            f"{folder}: `git {arguments[0]}` failed ({reason}): expected a git repository with a commit; run `git "
-            "init` and commit the files"
-        )
-    return done.stdout

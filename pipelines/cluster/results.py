@@ -11,16 +11,14 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from pipelines.cluster.package import ORDER, Order, locked_outputs, object_path
-from pipelines.layout import dvc_environment
-from pipelines.provenance import ROOT
+from pipelines.commands import dvc, dvc_cache
+from pipelines.layout import ROOT
 from tcformer.errors import UserError
 from tcformer.files import atomic_write, sha256_of_file
 
@@ -44,22 +42,6 @@ def snapshot(root: Path) -> Snapshot:
                 about = path.stat()
                 found[str(place / name)] = (about.st_size, about.st_mtime_ns, about.st_ino)
     return found
-
-
-def dvc_cache(root: Path) -> Path | None:
-    """DVC's cache folder; None where DVC is not set up."""
-    if not (root / ".dvc").is_dir():
-        return None
-    done = _dvc(root, "cache", "dir")
-    return root / ".dvc" / "cache" if done.returncode else (root / done.stdout.strip().splitlines()[-1]).resolve()
-
-
-def _dvc(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, **dvc_environment(root)}
-    command = [sys.executable, "-m", "dvc", *arguments]
-    return subprocess.run(
-        command, cwd=root, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
 
 
 @dataclass
@@ -201,7 +183,7 @@ def unpack(archive: Path, identity: str, root: Path = ROOT) -> Unpacked:
             unpacked.stages = sorted({out["stage"] for out in outputs if out["md5"] in objects})
         if unpacked.stages:
             # --: a name in the dvc.lock that came is no option.
-            done = _dvc(root, "checkout", "--allow-missing", "--", *unpacked.stages)
+            done = dvc(root, "checkout", "--allow-missing", "--", *unpacked.stages)
             if done.returncode:
                 unpacked.checkout_failed = (done.stderr.strip().splitlines() or ["no message"])[-1]
         return unpacked

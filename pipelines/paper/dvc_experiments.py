@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import re
 import shlex
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +14,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from pipelines.commands import dvc, git
 from pipelines.dotted import assign
-from pipelines.layout import dvc_environment
 from pipelines.paper.comparison import MeasuredRun
 from pipelines.paper.experiments import Experiment
 from pipelines.params import load_params, spec_to_json, training_section
@@ -223,8 +220,11 @@ def fetch_file(path: str, commit: str, repository: Path, to: Path) -> None:
 
 def _locked_params(commit: str, repository: Path) -> dict[str, dict[str, Any]]:
     """Stage -> dotted names and values of the parameters that made a commit's outputs, from its dvc.lock."""
-    lock = run_command(["git", "show", f"{commit}:dvc.lock"], repository).stdout
-    stages = YAML(typ="safe").load(lock or "{}").get("stages") or {}
+    try:
+        lock = git(repository, "show", f"{commit}:dvc.lock")
+    except UserError:  # the commit has none
+        lock = "{}"
+    stages = YAML(typ="safe").load(lock).get("stages") or {}
     return {name: stage.get("params", {}).get("params.yaml", {}) for name, stage in stages.items()}
 
 
@@ -250,7 +250,7 @@ def weights_fit_params(task: str, recipe: str, repository: Path) -> bool:
 
 def _starting_commits(repository: Path) -> list[str]:
     """HEAD and the commits that DVC has experiments for; showing all commits would take a fifth of a second each."""
-    refs = run_command(["git", "for-each-ref", "--format=%(refname)", "refs/exps"], repository).stdout
+    refs = git(repository, "for-each-ref", "--format=%(refname)", "refs/exps")
     return ["HEAD", *dict.fromkeys("".join(sha) for sha in _EXPERIMENT_REF.findall(refs))]
 
 
@@ -262,29 +262,10 @@ def _show(repository: Path, commits: Iterable[str]) -> list[dict[str, Any]]:
 
 def _dvc(command: list[str], repository: Path) -> str:
     """Run DVC and return what it printed. Raises UserError with its error message if it fails."""
-    if run_command(["git", "rev-parse", "--verify", "HEAD"], repository).returncode != 0:
-        raise UserError(
-            f"{repository}: DVC's experiments need a git repository with at least one commit; run `git init` and "
-            "commit the project's files"
-        )
-    done = run_command([sys.executable, "-m", *command], repository)
+    git(repository, "rev-parse", "--verify", "HEAD")  # DVC's experiments need a commit
+    done = dvc(repository, *command[1:])
     if done.returncode != 0:
         lines = [line for line in f"{done.stdout}\n{done.stderr}".splitlines() if line.strip()]
         reason = next((line for line in reversed(lines) if "ERROR" in line), lines[-1] if lines else "no message")
         raise UserError(f"`{as_typed(command[:3])}` failed: {reason.removeprefix('ERROR: ')}")
     return done.stdout
-
-
-def run_command(command: list[str], repository: Path) -> subprocess.CompletedProcess[str]:
-    """Run a command in the repository to its end, whatever its exit status."""
-    # `python` in dvc.yaml must be this one, in the queue's worker too.
-    tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    environment = {**os.environ, **dvc_environment(), "PATH": tools}
-    # Files instead of pipes: the queue's worker inherits them, and a pipe would stay open until the worker ends.
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
-        done = subprocess.run(
-            command, cwd=repository, stdin=subprocess.DEVNULL, stdout=out, stderr=errors, check=False, env=environment
-        )
-        out.seek(0)
-        errors.seek(0)
-        return subprocess.CompletedProcess(command, done.returncode, out.read(), errors.read())

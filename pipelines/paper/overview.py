@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from pipelines.layout import ROOT
 from pipelines.paper.experiments import load_experiments
 from pipelines.paper.figures import FIGURES
-from pipelines.provenance import ROOT
 from pipelines.report.markdown import table_to_markdown
 from tcformer.documents import replace_between
 from tcformer.tables import Table

@@ -12,9 +12,8 @@ from typing import Any, Final
 from ruamel.yaml import YAML
 
 from pipelines.datasets.prepared import MANIFEST, Prepared
-from pipelines.layout import Layout
+from pipelines.layout import ROOT, Layout
 from pipelines.params import Params
-from pipelines.provenance import ROOT
 from tcformer.errors import UserError
 from tcformer.tasks import ALL_TASKS
 

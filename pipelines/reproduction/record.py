@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pipelines.provenance import ROOT
+from pipelines.layout import ROOT
 from pipelines.report.markdown import table_to_markdown
 from pipelines.reproduction.measures import MEASURES
 from tcformer.documents import replace_between

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipelines.layout import Layout
-from pipelines.provenance import ROOT
+from pipelines.layout import ROOT, Layout
 from pipelines.report.content import results_section
 from pipelines.report.markdown import table_to_markdown
 from pipelines.reproduction.measures import RECIPE, read_metrics

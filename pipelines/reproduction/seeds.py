@@ -16,9 +16,9 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
+from pipelines.commands import dvc, dvc_cache, git
 from pipelines.dotted import assign, lookup
 from pipelines.layout import Layout
-from pipelines.paper.dvc_experiments import run_command
 from pipelines.params import load_params, training_section
 from pipelines.provenance import CODE, cpu
 from pipelines.reproduction.measures import RECIPE, read_measures
@@ -76,17 +76,14 @@ def _commit(repository: Path) -> str:
     Raises:
         UserError: there is none, or what determines the results differs from it.
     """
-    head = run_command(["git", "rev-parse", "--verify", "HEAD"], repository)
-    if head.returncode != 0:
-        raise UserError(f"{repository}: expected a git repository with a commit; run `git init` and commit the files")
+    head = git(repository, "rev-parse", "--verify", "HEAD").strip()
     places = (*CODE, "params.yaml", "dvc.yaml")
-    changed = run_command(["git", "status", "--porcelain", "--untracked-files=no", "--", *places], repository)
-    if lines := changed.stdout.splitlines():
+    if lines := git(repository, "status", "--porcelain", "--untracked-files=no", "--", *places).splitlines():
         raise UserError(
             f"{lines[0][3:]} has changes that are not committed: the figures of all seeds have to be of one commit; "
             "commit or undo the changes"
         )
-    return head.stdout.strip()
+    return head
 
 
 def _copy(seed: int, commit: str, repository: Path) -> Path:
@@ -94,23 +91,14 @@ def _copy(seed: int, commit: str, repository: Path) -> Path:
     copy = repository / ".dvc" / "tmp" / "seeds" / f"seed-{seed}"
     if not (copy / ".git").exists():
         copy.parent.mkdir(parents=True, exist_ok=True)
-        _git(["clone", "--quiet", "--shared", "--no-checkout", str(repository), str(copy)], repository)
-    current = run_command(["git", "rev-parse", "--verify", "HEAD"], copy).stdout.strip()
+        git(repository, "clone", "--quiet", "--shared", "--no-checkout", str(repository), str(copy))
+    current = git(copy, "rev-parse", "--verify", "HEAD").strip()
     if current != commit or not (copy / "params.yaml").is_file():
-        _git(["checkout", "--quiet", "--force", "--detach", commit], copy)
-    cache = run_command([sys.executable, "-m", "dvc", "cache", "dir"], repository)
-    if cache.returncode == 0 and cache.stdout.strip():
-        folder = str((repository / cache.stdout.strip().splitlines()[-1]).resolve())
-        run_command([sys.executable, "-m", "dvc", "config", "--local", "cache.dir", folder], copy)
+        git(copy, "checkout", "--quiet", "--force", "--detach", commit)
+    if cache := dvc_cache(repository):
+        dvc(copy, "config", "--local", "cache.dir", str(cache))
     _set(copy / "params.yaml", seed_settings(seed))
     return copy
-
-
-def _git(arguments: list[str], folder: Path) -> None:
-    done = run_command(["git", *arguments], folder)
-    if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise UserError(f"`git {arguments[0]}` failed in {folder}: {reason}")
 
 
 def _set(path: Path, settings: dict[str, object]) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from pipelines.commands import git
 from pipelines.layout import Layout
-from pipelines.paper.dvc_experiments import run_command
 from pipelines.params import Params, training_section
 from pipelines.reproduction.measures import MEASURES, read_measures
 from pipelines.reproduction.record import DEVIATIONS, SeedRecord
@@ -75,10 +75,13 @@ def _stages_of(text: str, where: str) -> dict[str, Any]:
 
 def _committed(recipe: str, repository: Path) -> dict[str, Any]:
     """The stages in the committed dvc.lock."""
-    shown = run_command(["git", "show", f"HEAD:./{LOCK}"], repository)
-    if shown.returncode != 0:
-        raise UserError(f"git has no committed {LOCK} (HEAD): expected a clone of the project's repository; clone it")
-    stages = _stages_of(shown.stdout, f"HEAD:{LOCK}")
+    try:
+        lock = git(repository, "show", f"HEAD:./{LOCK}")
+    except UserError:
+        raise UserError(
+            f"git has no committed {LOCK} (HEAD): expected a clone of the project's repository; clone it"
+        ) from None
+    stages = _stages_of(lock, f"HEAD:{LOCK}")
     if not any(out["path"].startswith(f"runs/{recipe}/") for stage in stages.values() for out in stage.get("outs", ())):
         raise UserError(f"the committed {LOCK} has no run of the recipe {recipe}: nothing to compare with")
     return stages

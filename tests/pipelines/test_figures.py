@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 import tcformer
+from pipelines.commands import run_command
 from pipelines.layout import Layout
 from pipelines.paper import trained_networks
-from pipelines.paper.dvc_experiments import CommittedState, run_command
+from pipelines.paper.dvc_experiments import CommittedState
 from pipelines.paper.experiments import load_experiments
 from pipelines.paper.figures import FIGURES
 from pipelines.paper.make_figures import make_figures

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.provenance import ROOT, cpu, git_revision
+from pipelines.layout import ROOT
+from pipelines.provenance import cpu, git_revision
 
 VERSION = f"tcformer {importlib.metadata.version('tcformer')}"
 

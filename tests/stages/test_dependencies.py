@@ -21,6 +21,7 @@ CANNOT_CHANGE_A_RESULT = {
     "pipelines/adapters/rendezvous.py": "says where workers meet",
     "pipelines/adapters/storage.py": "carries bytes whose hashes are checked",
     "pipelines/adapters/watch.py": "ends a training that does not go on",
+    "pipelines/commands.py": "asks git and DVC what code and results there are",
     "pipelines/datasets/archives.py": "unpacks bytes whose hashes are checked",
     "pipelines/datasets/cache.py": "fetches bytes whose hashes are checked",
     "pipelines/datasets/location.py": "says where the files are, whose hashes DVC compares",

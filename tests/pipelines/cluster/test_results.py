@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines import commands
 from pipelines.cluster import results
 from pipelines.cluster.package import Order, object_path
 from pipelines.cluster.results import MANIFEST, describe, pack, snapshot, unpack
@@ -53,7 +54,8 @@ def dvc(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
         calls.append(arguments)
         return subprocess.CompletedProcess(arguments, 0, f"{root}/.dvc/cache\n", "")
 
-    monkeypatch.setattr(results, "_dvc", called)
+    for module in (results, commands):
+        monkeypatch.setattr(module, "dvc", called)
     return calls
 
 
