@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -302,7 +301,4 @@ def _task_predictor(weights: LoadedWeights) -> type[TaskPredictor]:
         )
     if weights.model.config["options"].get("num_classes") == 0:  # a classifier without its last layer
         return TaskPredictor
-    if task not in ALL_TASKS or find_spec(f"tcformer.tasks.{task}.predict") is None:
-        return TaskPredictor
-    predictor: type[TaskPredictor] = ALL_TASKS[task].part("predict").PREDICTOR
-    return predictor
+    return (ALL_TASKS[task].predictor if task in ALL_TASKS else None) or TaskPredictor

@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import re
 from pathlib import Path
+from typing import Any
 
 from ruamel.yaml import YAML
 
+from pipelines.paper.sources import load_sources
 from pipelines.params import training_section
 from tcformer.tasks import PARTS, PRETRAINING
 
@@ -34,7 +36,17 @@ def forgotten_places(task: str, root: Path) -> list[str]:
     sections = [f"data.{task}", training_section(task), f"evaluate.{task}", f"visualize.{task}"]
     for recipe in ("sample", "paper"):
         missing += [f"params.yaml: {recipe}.{name}" for name in sections if not _has(params[recipe], name)]
-    dvc = YAML(typ="safe").load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    sources = load_sources(root / "pipelines/paper/sources.yaml")["paper"]
+    for section in sections:
+        if not any(name.startswith(f"{section}.") for name in sources):
+            missing.append(f"pipelines/paper/sources.yaml: the settings {section} of the recipe paper, with sources")
+    graph = YAML(typ="safe").load((root / "dvc.yaml").read_text(encoding="utf-8"))
+    training = "pretrain" if task == PRETRAINING else f"finetune/{task}"
+    drawn = plotted_columns(graph)
+    for file in (f"{training}/training.csv", f"{training}/validation.csv", f"evaluate/{task}/parts.csv"):
+        if f"runs/${{recipe}}/{file}" not in drawn:
+            missing.append(f"dvc.yaml: runs/${{recipe}}/{file} in plots")
+    dvc = graph["stages"]
     stages = ["prepare", "evaluate", "visualize"] + ([] if task == PRETRAINING else ["finetune"])
     for stage in stages:
         items = dvc[stage].get("foreach") or dvc[stage]["matrix"]["task"]
@@ -44,6 +56,16 @@ def forgotten_places(task: str, root: Path) -> list[str]:
         if not any(re.search(rf"/{folder}/{task}\b", dep) for dep in dvc["report"]["deps"]):
             missing.append(f"dvc.yaml: runs/${{recipe}}/{folder}/{task} among the deps of the stage report")
     return missing
+
+
+def plotted_columns(graph: dict[str, Any]) -> dict[str, set[str]]:
+    """File -> its columns that the plots of dvc.yaml draw."""
+    columns: dict[str, set[str]] = {}
+    for plot in graph["plots"]:
+        for options in plot.values():
+            for file, column in options["y"].items():
+                columns.setdefault(file, set()).update((column, options["x"]))
+    return columns
 
 
 def _defined(path: Path) -> set[str]:

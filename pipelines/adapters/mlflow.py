@@ -33,6 +33,7 @@ from pipelines.execution import Execution
 from pipelines.layout import home
 from pipelines.redaction import redacted
 from tcformer.files import sha256_of_file
+from tcformer.tasks import ALL_TASKS
 
 FLUSH_SECONDS = 20.0  # how long a stage that is done waits for a slow server
 DEAD_SECONDS = 4.5  # how long it waits for a server that does not answer at all
@@ -55,16 +56,8 @@ KIND = "mlflow.experimentKind"  # without it, MLflow opens an experiment on a pa
 
 Mode = Literal["begin", "continue", "add"]
 
-#: Columns of what a logged model takes for a picture and returns for it: type, and levels of nested lists.
+#: What a logged model takes for a picture; what it returns is in the `columns` of its task's predictor.
 INPUT_COLUMNS = {"image": ("binary", 0), "boxes": ("double", 2)}
-_POINTS = {"boxes": ("double", 2), "points": ("double", 3), "scores": ("double", 2)}
-_CLASSES = {"boxes": ("double", 2), "classes": ("long", 2), "titles": ("string", 2), "scores": ("double", 2)}
-_BODIES = {"rotations": ("double", 4), "shape": ("double", 2), "camera": ("double", 2), "joints": ("double", 3)}
-OUTPUT_COLUMNS = {
-    "imagenet": _CLASSES,
-    **dict.fromkeys(("wholebody", "face", "keypoints"), _POINTS),
-    "mesh": _POINTS | _BODIES,
-}
 
 
 @dataclass(frozen=True)
@@ -742,8 +735,9 @@ def _write_model(folder: Path, weights: Path, task: str, model: str, run: str) -
     import mlflow.pyfunc
     from mlflow.models import Model, ModelSignature
 
-    inputs, outputs = _schema(INPUT_COLUMNS, ("image",)), OUTPUT_COLUMNS.get(task)
-    signature = ModelSignature(inputs, _schema(outputs, tuple(outputs)) if outputs else None)
+    predictor = ALL_TASKS[task].predictor if task in ALL_TASKS else None
+    outputs = _schema(predictor.columns, tuple(predictor.columns)) if predictor else None
+    signature = ModelSignature(_schema(INPUT_COLUMNS, ("image",)), outputs)
     described = Model(model_id=model, run_id=run, signature=signature)
     mlflow.pyfunc.add_to_model(described, loader_module=LOADER, data=weights.name)
     described.save(folder / "MLmodel")

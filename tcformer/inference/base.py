@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,6 +117,11 @@ class Prediction:
     outputs: dict[str, NDArray[Any]] = field(default_factory=dict)
 
 
+#: Columns of the table that a served network returns, by name: type ("double", "long", "string"), and levels of nested
+#: lists.
+Columns = dict[str, tuple[str, int]]
+
+
 class TaskPredictor:
     """The part of a `Predictor` that depends on the task; this base class shows tokens alone.
 
@@ -132,11 +137,14 @@ class TaskPredictor:
         padding: factor by which a crop is larger than its box.
         shows: what is predicted, for a person; "" if only tokens can be shown.
         detects_people: whether its boxes are those of people.
+        columns: what a served network returns for a picture (see `pipelines.prediction.serving`): boxes, points, scores
+            and the `outputs` of the predictions.
         notes: what the user should know.
     """
 
     shows = ""
     detects_people = False
+    columns: ClassVar[Columns] = {"boxes": ("double", 2), "points": ("double", 3), "scores": ("double", 2)}
     padding = 1.0
     default_size = (224, 224)
 

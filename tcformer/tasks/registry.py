@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from tcformer.tasks.base import Task
 
 if TYPE_CHECKING:
     from tcformer.draw import Partition
+    from tcformer.inference import TaskPredictor
     from tcformer.metrics.points import PointTables
     from tcformer.metrics.tokens import Region
     from tcformer.tables import Metrics
@@ -61,6 +63,14 @@ class TaskEntry:
         """The dataclass of the options of the evaluation; None if there are none."""
         evaluation: type[Any] | None = self.part("options").EVALUATION
         return evaluation
+
+    @property
+    def predictor(self) -> type[TaskPredictor] | None:
+        """What predicts any picture; None if the task predicts only samples of its datasets."""
+        if find_spec(f"tcformer.tasks.{self.name}.predict") is None:
+            return None
+        predictor: type[TaskPredictor] = self.part("predict").PREDICTOR
+        return predictor
 
     @property
     def generate_options(self) -> type[Any]:

@@ -8,22 +8,13 @@ from ruamel.yaml import YAML
 from pipelines.layout import Layout
 from tcformer.tasks import TASKS
 from tests.imports import ROOT
-
-
-def drawn() -> dict[str, set[str]]:
-    """File -> its columns in dvc.yaml's plots."""
-    plots = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["plots"]
-    columns: dict[str, set[str]] = {}
-    for plot in plots:
-        for options in plot.values():
-            for file, column in options["y"].items():
-                columns.setdefault(file, set()).update((column, options["x"]))
-    return columns
+from tests.places import plotted_columns
 
 
 @pytest.mark.parametrize("task", list(TASKS))
 def test_each_task_is_drawn(task: str) -> None:
-    layout, columns = Layout("${recipe}", ROOT), drawn()
+    layout = Layout("${recipe}", ROOT)
+    columns = plotted_columns(YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8")))
     training = layout.training(task).relative_to(ROOT).as_posix()
     assert columns[f"{training}/training.csv"] == {"loss", "step"}
     measure = TASKS[task].part("task").TASK.validation_measure.name

@@ -10,6 +10,7 @@ import pytest
 from ruamel.yaml import YAML
 
 import tcformer
+from pipelines.paper.sources import settings_of
 from tcformer.tasks import FINETUNED, TASKS
 from tests.conftest import Workplace
 from tests.imports import ROOT
@@ -20,6 +21,7 @@ REGISTRY, LAST = "tcformer/tasks/registry.py", f'"{FINETUNED[-1]}")'
 
 DATA = {"source": "generated", "root": None, "generate": {"seed": 5, "train_images": 64, "val_images": 16}}
 EVALUATE = {"data_root": None, "batch": 8, "tokens": 8, "options": {"tolerance": 4.0}}
+SECTIONS = ("data", "finetune", "evaluate", "visualize")
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -67,7 +69,27 @@ def add_to_dvc(root: Path) -> None:
         yaml.dump(tree, stream)
 
 
-STEPS = (add_parts, add_to_the_table, add_to_params, add_to_dvc)
+def add_to_plots(root: Path) -> None:
+    yaml, path = YAML(), root / "dvc.yaml"
+    tree = yaml.load(path.read_text(encoding="utf-8"))
+    curves, bars = "runs/${recipe}/finetune/toy", "runs/${recipe}/evaluate/toy/parts.csv"
+    losses = {f"{curves}/training.csv": "loss", f"{curves}/validation.csv": "val_loss"}
+    tree["plots"].append({"Fine-tuning on discs": {"x": "step", "y": losses}})
+    tree["plots"].append({"Discs": {"template": "bar_horizontal", "x": "value", "y": {bars: "part"}}})
+    with path.open("w", encoding="utf-8") as stream:
+        yaml.dump(tree, stream)
+
+
+def add_to_sources(root: Path) -> None:
+    recipe = YAML(typ="safe").load((root / "params.yaml").read_text(encoding="utf-8"))["paper"]
+    settings = settings_of({section: {"toy": recipe[section].get("toy", {})} for section in SECTIONS})
+    lines = [f"  {name}: {json.dumps([value, '[ours] an example'])}\n" for name, value in settings.items()]
+    path = root / "pipelines/paper/sources.yaml"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("\npaper:\n", "\npaper:\n" + "".join(lines)), encoding="utf-8")
+
+
+STEPS = (add_parts, add_to_the_table, add_to_params, add_to_dvc, add_to_plots, add_to_sources)
 
 
 @pytest.mark.parametrize(
@@ -77,6 +99,8 @@ STEPS = (add_parts, add_to_the_table, add_to_params, add_to_dvc)
         (add_to_the_table, "tcformer/tasks/registry.py: 'toy' in TASKS"),
         (add_to_params, "params.yaml: paper.finetune.toy"),
         (add_to_dvc, "dvc.yaml: toy in the stage finetune"),
+        (add_to_plots, "dvc.yaml: runs/${recipe}/evaluate/toy/parts.csv in plots"),
+        (add_to_sources, "pipelines/paper/sources.yaml: the settings finetune.toy of the recipe paper, with sources"),
     ],
 )
 def test_a_forgotten_place_is_named(left_out: object, named: str, workplace: Workplace) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import cv2
 import numpy as np
@@ -20,6 +20,7 @@ from tcformer.errors import UserError, require_finite
 from tcformer.inference.base import (
     DIGITS,
     PIXEL_DIGITS,
+    Columns,
     Crop,
     Prediction,
     Result,
@@ -40,6 +41,12 @@ class ImagenetPredictor(TaskPredictor):
     """See `tcformer.inference.TaskPredictor`. The network sees a square in the middle of the box."""
 
     shows = "classes"
+    columns: ClassVar[Columns] = {
+        "boxes": ("double", 2),
+        "classes": ("long", 2),
+        "titles": ("string", 2),
+        "scores": ("double", 2),
+    }
 
     def __init__(self, model: Network, trained: Mapping[str, Any], settings: Settings) -> None:
         super().__init__(model, trained, settings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from tcformer.body.model import Body, BodyJoints, load_body, load_joints
 from tcformer.body.rotations import to_axis_angle
 from tcformer.draw import CroppedBody, Example
 from tcformer.errors import UserError, require_finite
-from tcformer.inference.base import DIGITS, PIXEL_DIGITS, Prediction, Result, Settings, TaskPredictor, rounded
+from tcformer.inference.base import DIGITS, PIXEL_DIGITS, Columns, Prediction, Result, Settings, TaskPredictor, rounded
 from tcformer.models import Network
 from tcformer.tasks.drawing import View
 
@@ -28,6 +28,12 @@ class MeshPredictor(TaskPredictor):
 
     shows = "body meshes"
     detects_people = True
+    columns: ClassVar[Columns] = TaskPredictor.columns | {
+        "rotations": ("double", 4),
+        "shape": ("double", 2),
+        "camera": ("double", 2),
+        "joints": ("double", 3),
+    }
     padding = 1.2
 
     def __init__(self, model: Network, trained: Mapping[str, Any], settings: Settings) -> None:

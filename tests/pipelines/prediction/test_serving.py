@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 
 import tcformer
-from pipelines.adapters.mlflow import OUTPUT_COLUMNS
 from pipelines.prediction.serving import _load_pyfunc
 from tcformer.errors import UserError
 from tcformer.tasks import ALL_TASKS
@@ -27,8 +26,9 @@ def network(folder: Path, task: str) -> Path:
 def test_the_columns_are_those_of_the_signature(samples: Path, tmp_path: Path, task: str) -> None:
     path, photo = network(tmp_path, task), samples / "persons/astronaut.png"
     [served] = _load_pyfunc(str(path)).predict([{"image": photo.read_bytes()}])
-    assert served.keys() == OUTPUT_COLUMNS[task].keys()
-    for name, (_, levels) in OUTPUT_COLUMNS[task].items():
+    predictor = ALL_TASKS[task].predictor
+    assert predictor is not None and served.keys() == predictor.columns.keys()
+    for name, (_, levels) in predictor.columns.items():
         assert np.array(served[name]).ndim == levels, name
     result = tcformer.Predictor.load(path)(photo)
     if task == "imagenet":
