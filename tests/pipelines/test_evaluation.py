@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import tempfile
+from collections.abc import Iterable
 from contextlib import nullcontext, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -20,7 +21,7 @@ from pipelines.headlines import write_headline
 from pipelines.params import Params, spec_to_json
 from pipelines.process import LOCAL
 from pipelines.token_measures import TokenMeasurement, headline_measures
-from tcformer.tasks import PRETRAINING, TASKS
+from tcformer.tasks import PRETRAINING, TASKS, Batch, Dataset
 from tests.small import ROOT, generate, parameters
 
 POINT_TASKS = {"wholebody": "val", "face": "full", "mesh": "generated"}
@@ -98,6 +99,23 @@ def test_an_evaluation_writes_keypoints_and_tokens(task: str, roots: dict[str, P
     assert part["part"] == FIRST_PARTS[task] and float(part["value"]) == pytest.approx(
         next(iter(TASKS[task].parts(metrics).values())), rel=1e-3
     )
+
+
+def test_loader_processes_also_serve_the_evaluation(
+    roots: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class AskedFor(Exception):
+        pass
+
+    def asked(data: Dataset, shard: int, shards: int, batch: int, processes: int) -> Iterable[Batch]:
+        raise AskedFor(processes)
+
+    monkeypatch.setattr("pipelines.evaluation.validation_batches", asked)
+    params = parameters(tmp_path)
+    params = params.model_copy(update={"cluster": params.cluster.model_copy(update={"loader_processes": 3})})
+    weights = save("face", params, roots["face"], tmp_path / "weights.safetensors")
+    with pytest.raises(AskedFor, match=r"^3$"):
+        evaluate("face", weights, roots["face"], params, tmp_path / "out")
 
 
 def test_headlines_are_short_and_fit_a_terminal(tmp_path: Path) -> None:

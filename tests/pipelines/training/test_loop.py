@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,11 +20,12 @@ from pipelines.training import checkpoint
 from pipelines.training.engine import TorchEngine
 from pipelines.training.events import CheckpointSaved, Event, Note, Row, Started, Stopped
 from pipelines.training.job import Job
+from pipelines.training.loading import validation_batches
 from pipelines.training.loop import HISTORY, best_validation
 from pipelines.training.outputs import write_csv, write_outputs
 from tcformer.errors import UserError
 from tcformer.models import read_about
-from tcformer.tasks import ValidationMeasure
+from tcformer.tasks import Batch, Dataset, ValidationMeasure
 from tcformer.tasks.face.task import FaceTask
 from tests.small import face_job
 
@@ -184,11 +185,20 @@ def test_a_damaged_checkpoint_is_skipped_with_a_note(job: Job, undisturbed: list
     assert history(other) == history(job)
 
 
-def test_loader_processes_change_no_bit(job: Job, undisturbed: list[Event], tmp_path: Path) -> None:
+def test_loader_processes_change_no_bit(
+    job: Job, undisturbed: list[Event], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They also serve the validations."""
+    asked: list[int] = []
+
+    def recorded(data: Dataset, rank: int, workers: int, size: int, processes: int) -> Iterable[Batch]:
+        asked.append(processes)
+        return validation_batches(data, rank, workers, size, processes)
+
+    monkeypatch.setattr("pipelines.training.loop.validation_batches", recorded)
     other = replace(job, store=str(tmp_path / "store"), loader_processes=1)
     train_locally(other, lambda event: None)
-    assert history(other) == history(job)
+    assert asked == [1, 1] and history(other) == history(job)
 
 
 def test_the_validation_set_is_read_once(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
