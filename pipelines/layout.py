@@ -9,6 +9,7 @@ from tcformer.tasks import PRETRAINING
 ROOT = Path(__file__).resolve().parents[1]
 PARAMS = ROOT / "params.yaml"
 WEIGHTS = "model.safetensors"
+LAST_WEIGHTS = "last.safetensors"  # of the last step, where WEIGHTS are those of the best validation
 
 
 def home(root: Path | None = None) -> Path:

@@ -30,5 +30,5 @@ def require_writable(folder: Path, what: str) -> None:
 
 def bytes_needed(weights: int) -> int:
     """Bytes of a training's checkpoints and outputs, for a network of so many weights."""
-    # One more than are kept exists while it is written. The final one and the outputs contain the weights alone.
+    # One more than are kept exists while it is written. The final one and the outputs contain weights alone.
     return weights * (BYTES_IN_CHECKPOINT * (KEPT + 1) + 2 * BYTES_OF_WEIGHT)

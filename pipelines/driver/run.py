@@ -17,7 +17,7 @@ from pipelines.driver.progress import TrainingProgress
 from pipelines.driver.stored import unfinished_with_other_inputs, write_inputs
 from pipelines.execution import current_execution, experiment_name
 from pipelines.headlines import write_headline
-from pipelines.layout import WEIGHTS, Layout
+from pipelines.layout import LAST_WEIGHTS, WEIGHTS, Layout
 from pipelines.params import Params, spec_to_json
 from pipelines.process import Interrupted, noted_interrupts, runs_locally
 from pipelines.provenance import cpu, git_revision, versions
@@ -95,7 +95,7 @@ def run(plan: TrainingPlan, params: Params, out: Path, fresh: bool = False) -> N
             for path in sorted(out.iterdir()):
                 if path.name == WEIGHTS:
                     tracked.model(path, task, registered and f"{registered}-{task}")
-                else:
+                elif path.name != LAST_WEIGHTS:
                     tracked.artifact(path)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pipelines.adapters.storage import Store
 from pipelines.datasets.location import fetch_dataset
-from pipelines.layout import WEIGHTS
+from pipelines.layout import LAST_WEIGHTS, WEIGHTS
 from pipelines.params import spec_to_json
 from pipelines.training import checkpoint
 from pipelines.training.checkpoint import FINAL
@@ -359,13 +359,14 @@ def _finish(worker: Worker) -> None:
 
 def _write_final(worker: Worker) -> None:
     snapshot = Snapshot(others=_history_files(worker))
+    last = WEIGHTS
     if worker.job.training.keep == "best":
+        last = LAST_WEIGHTS
         best, name = _best(worker), f"val_{worker.task.validation_measure.name}"
         worker.send(Note(f"keeps the weights of step {best['step']}: the best {name}, {best[name]:.4g}"))
         snapshot.others[WEIGHTS] = (worker.scratch / BEST).read_bytes()
-    else:
-        metadata = file_metadata(worker.network, _metadata(worker, worker.options.steps))
-        snapshot.add(WEIGHTS, worker.network.state_dict(), metadata)
+    metadata = file_metadata(worker.network, _metadata(worker, worker.options.steps))
+    snapshot.add(last, worker.network.state_dict(), metadata)
     worker.writer.start(FINAL, snapshot)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.layout import WEIGHTS
+from pipelines.layout import LAST_WEIGHTS, WEIGHTS
 from pipelines.training.loop import BROKEN, HISTORY, SKIPPED
 from tcformer.models import read_about
 
@@ -19,10 +19,15 @@ def write_outputs(finished: Path, out: Path, provenance: dict[str, Any]) -> None
         finished: the verified folder with the final weights and the history.
         out: `model.safetensors`, `training.csv`, `validation.csv`, `metrics.json` and `provenance.json` go there. The
             metrics are those of the final weights, and their "steps" the optimiser steps that these weights have made.
+            If the final weights are those of the best validation, `last.safetensors` has those of the last step.
         provenance: content of the last.
     """
     out.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(finished / WEIGHTS, out / WEIGHTS)
+    if (finished / LAST_WEIGHTS).is_file():
+        shutil.copyfile(finished / LAST_WEIGHTS, out / LAST_WEIGHTS)
+    else:  # DVC, which does not know this file, leaves that of another training
+        (out / LAST_WEIGHTS).unlink(missing_ok=True)
     history = json.loads((finished / HISTORY).read_text())
     rows = [row for row in history if "loss" in row]
     validations = [row for row in history if "loss" not in row]

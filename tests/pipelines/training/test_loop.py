@@ -14,7 +14,7 @@ import torch
 import tcformer
 from pipelines.adapters.storage import Store
 from pipelines.driver.local import train_locally
-from pipelines.layout import WEIGHTS
+from pipelines.layout import LAST_WEIGHTS, WEIGHTS
 from pipelines.params import Optimizer, Training
 from pipelines.training import checkpoint
 from pipelines.training.engine import TorchEngine
@@ -283,9 +283,17 @@ def test_the_best_weights_are_handed_out(
     assert read_about(final / WEIGHTS)[1]["step"] == "4"
 
     write_outputs(final, tmp_path / "out", {})
+    last = tmp_path / "out" / LAST_WEIGHTS
+    same = tcformer.load_model(last).state_dict()
+    assert all(torch.equal(value, snapshots[STEPS - 1][name]) for name, value in same.items())
+    assert read_about(last)[1] == {**read_about(final / WEIGHTS)[1], "step": str(STEPS)}
+    assert checkpoint.fault(Store(other.store), checkpoint.FINAL, tmp_path, (WEIGHTS, LAST_WEIGHTS)) is None
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["steps"] == 4 and metrics["val_nme"] == best["val_nme"]
     assert metrics["loss"] == next(row["loss"] for row in history(job) if row["step"] == 4)
+
+    write_outputs(Path(job.store) / checkpoint.FINAL, tmp_path / "out", {})
+    assert not last.exists(), "a training without a choice leaves only its final weights"
 
 
 def test_of_equal_validations_the_earliest_is_the_best() -> None:
