@@ -18,6 +18,7 @@ from ruamel.yaml import YAML
 
 from pipelines.parameter_reference import all_parameters, parameter_page
 from tests.browser import browser, needs_chromium
+from tests.imports import SOURCES
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(path for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")] if path.name != "CHANGELOG.md")
@@ -134,6 +135,22 @@ def test_modules_and_targets_in_commands_exist(path: Path) -> None:
             assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), f"{name_of(path)}: {command}"
         for target in re.findall(r"^make ([\w./-]+)", command):
             assert re.search(rf"^{re.escape(target)}:", makefile, re.MULTILINE), f"{name_of(path)}: {command}"
+
+
+def test_the_table_of_environment_variables_names_those_that_the_code_reads() -> None:
+    sources = [*SOURCES, *(ROOT / "benchmarks").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
+    read = set()
+    for path in sources:
+        read |= set(re.findall(r"""["'{](TCFORMER_[A-Z_]+)""", path.read_text(encoding="utf-8")))
+    table = re.findall(r"^\| (`[A-Z].*?) \|", (ROOT / "docs/development.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert {name for row in table for name in re.findall(r"`(TCFORMER_\w+)`", row)} == read
+
+
+def test_paths_in_the_guide_for_contributors_exist() -> None:
+    text = re.sub(r"^```.*?^```$", "", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    paths = re.findall(r"`([\w.<>-]+/[\w./<>-]*)`", text)
+    assert len(paths) > 50
+    assert [path for path in paths if not any(ROOT.glob(re.sub("<[^>]+>", "*", path)))] == []
 
 
 def test_every_parameter_is_in_the_reference_with_its_meaning() -> None:

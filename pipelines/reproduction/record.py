@@ -13,6 +13,7 @@ from pipelines.report.markdown import table_to_markdown
 from pipelines.reproduction.measures import MEASURES
 from tcformer.documents import replace_between
 from tcformer.errors import UserError
+from tcformer.files import atomic_write
 from tcformer.tables import Table
 
 RECORD = ROOT / "benchmarks/results/sample-seeds.json"
@@ -128,9 +129,8 @@ def read_record(path: Path = RECORD) -> SeedRecord | None:
 
 def write_record(record: SeedRecord, path: Path = RECORD) -> None:
     """Write the record, as a whole or not at all."""
-    unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(json.dumps(asdict(record), indent=1) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    with atomic_write(path) as part:
+        part.write_text(json.dumps(asdict(record), indent=1) + "\n", encoding="utf-8")
 
 
 def seeds_table(record: SeedRecord) -> Table:

@@ -12,7 +12,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from tcformer.data.wholebody.keypoints import PARTS
+from tcformer.data.wholebody.keypoints import EYE_CORNERS, PARTS
 from tcformer.rasterizer import orthographic_depth, rasterize, vertex_normals
 from tcformer.synthetic.appearance import drawn_faces, paint
 from tcformer.synthetic.exact import product
@@ -378,7 +378,7 @@ def annotated_keypoints(person: Person, camera: Camera) -> Array:
     """
     points = person.keypoints.copy()
     face = points[PARTS["face"]]
-    face[:17] = annotated_jaw(face[:17], person.jaw_candidates, face[[36, 45]], camera)
+    face[:17] = annotated_jaw(face[:17], person.jaw_candidates, face[list(EYE_CORNERS)], camera)
     return points
 
 

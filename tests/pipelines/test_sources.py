@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from collections.abc import Iterator
@@ -115,10 +114,9 @@ def test_show_prints_the_sources(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
 
 @pytest.fixture(scope="module")
-def paper() -> str:
+def paper(samples: Path) -> str:
     """The paper as text: paper.md beside the folder of real samples."""
-    named = os.environ.get("TCFORMER_SAMPLES")
-    path = (Path(named).resolve().parent if named else ROOT.parent / "shared") / "paper.md"
+    path = samples.parent / "paper.md"
     if not path.is_file():
         pytest.skip("needs the paper's text, paper.md beside the folder of the real samples")
     return path.read_text(encoding="utf-8")

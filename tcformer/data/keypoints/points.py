@@ -28,7 +28,7 @@ from ruamel.yaml.error import YAMLError
 
 from tcformer.checks import is_count, is_number
 from tcformer.data.mirror import flip_permutation
-from tcformer.data.wholebody.keypoints import FLIP_PAIRS, NAMES, PARTS, SIGMAS
+from tcformer.data.wholebody.keypoints import EYE_CORNERS, FLIP_PAIRS, NAMES, PARTS, SIGMAS
 from tcformer.errors import UserError
 
 Pair = tuple[int, int]
@@ -378,5 +378,5 @@ IBUG68: Final = PointSet(
         "eyes": tuple(range(36, 48)),
         "mouth": tuple(range(48, 68)),
     },
-    normalise=(36, 45),  # the outer corners of the eyes
+    normalise=EYE_CORNERS,
 )

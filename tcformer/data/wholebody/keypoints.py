@@ -29,6 +29,9 @@ PARTS: Final = MappingProxyType(
     }
 )
 
+#: The outer corners of the person's right and left eye among the 68 points of the face.
+EYE_CORNERS: Final = (36, 45)
+
 #: The field of annotations and results that contains the x, y, v triplets of each part.
 PART_FIELDS: Final = MappingProxyType(
     {
