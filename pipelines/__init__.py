@@ -1,5 +1,5 @@
 """How a model is trained, measured and launched: the layer that knows Ray, DeepSpeed and MLflow."""
 
-from pipelines.environment import complete_environment
+from pipelines.running.environment import complete_environment
 
 complete_environment()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from pipelines.commands import git
 from pipelines.layout import ROOT
+from pipelines.running.commands import git
 from tcformer.errors import UserError
 from tcformer.files import sha256_of_file, sha256_of_json
 from tcformer.tasks import OWN_TASKS

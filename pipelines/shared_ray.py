@@ -11,7 +11,7 @@ import sys
 from pipelines.adapters.ray import SHARED, address_of_session, session
 from pipelines.layout import ROOT, dvc_environment
 from pipelines.params import load_params
-from pipelines.process import stage_main
+from pipelines.running.process import stage_main
 
 
 def main() -> int:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from pipelines.adapters.mlflow import DatasetUsed, Run
 from pipelines.datasets.prepared import Prepared
 from pipelines.dotted import leaves
-from pipelines.execution import current_execution, experiment_name
 from pipelines.layout import Layout
 from pipelines.params import Params, spec_from_json
+from pipelines.running.execution import current_execution, experiment_name
 from tcformer.errors import UserError
 from tcformer.models import read_about
 from tcformer.tasks import ALL_TASKS, TaskSpec

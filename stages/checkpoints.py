@@ -9,7 +9,7 @@ import argparse
 from pipelines.driver.cleaning import clean_trainings, list_trainings
 from pipelines.layout import PARAMS
 from pipelines.params import load_params
-from pipelines.process import stage_main
+from pipelines.running.process import stage_main
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import click
 
-from pipelines.process import stage_main
+from pipelines.running.process import stage_main
 from stages.cluster_commands import COMMANDS as CLUSTER_COMMANDS
 from stages.keypoints import keypoints
 

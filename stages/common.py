@@ -8,7 +8,7 @@ from pathlib import Path
 from pipelines.datasets.prepared import Prepared
 from pipelines.layout import PARAMS, Layout
 from pipelines.params import Params, load_params
-from pipelines.process import LOCAL_HELP, work_locally
+from pipelines.running.process import LOCAL_HELP, work_locally
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """Measure a trained model on its test set: runs/<recipe>/evaluate/<task>/."""
 
 from pipelines.datasets.prepared import Prepared
-from pipelines.evaluation import evaluate
-from pipelines.headlines import write_headline
-from pipelines.process import stage_main
+from pipelines.evaluation.evaluate import evaluate
+from pipelines.evaluation.headlines import write_headline
+from pipelines.running.process import stage_main
 from pipelines.trained import headlines_of, record_results
 from pipelines.training.instruction_sets import use_instruction_sets
 from stages.common import begin, data_root

@@ -31,10 +31,10 @@ from pipelines.paper.overview import DOCUMENT, figures_table, overview_table, wi
 from pipelines.paper.side_by_side import side_by_side
 from pipelines.paper.sources import source_of
 from pipelines.params import load_params
-from pipelines.process import stage_main
 from pipelines.report.html import to_html
 from pipelines.report.markdown import table_to_markdown, to_markdown
 from pipelines.reproduction import record, results, seeds
+from pipelines.running.process import stage_main
 from tcformer.errors import UserError
 
 

@@ -10,7 +10,7 @@ from pipelines.datasets.downloads import report_checks
 from pipelines.datasets.prepare import prepare
 from pipelines.layout import PARAMS, Layout
 from pipelines.params import load_params
-from pipelines.process import LOCAL_HELP, stage_main, work_locally
+from pipelines.running.process import LOCAL_HELP, stage_main, work_locally
 from tcformer.tasks import ALL_TASKS
 
 

@@ -1,7 +1,7 @@
 """Train the classifier whose backbone every fine-tuning starts from: runs/<recipe>/pretrain/."""
 
 from pipelines.driver.run import train_task
-from pipelines.process import stage_main
+from pipelines.running.process import stage_main
 from pipelines.training.instruction_sets import use_instruction_sets
 from stages.common import begin
 from tcformer.tasks import PRETRAINING

@@ -1,10 +1,10 @@
 """Gather what the other stages measured and drew: runs/<recipe>/report/report.md and index.html."""
 
-from pipelines.process import stage_main
 from pipelines.provenance import versions
 from pipelines.report.content import gather
 from pipelines.report.html import to_html
 from pipelines.report.markdown import to_markdown
+from pipelines.running.process import stage_main
 from stages.common import begin
 
 

@@ -7,9 +7,9 @@ import argparse
 
 from pipelines.layout import PARAMS, ROOT
 from pipelines.params import load_params
-from pipelines.process import stage_main
 from pipelines.reproduction.record import read_record
 from pipelines.reproduction.verify import explanation, verify
+from pipelines.running.process import stage_main
 
 
 def main() -> int:

@@ -2,10 +2,10 @@
 
 import json
 
-from pipelines.process import stage_main
+from pipelines.running.process import stage_main
 from pipelines.trained import record_results
 from pipelines.training.instruction_sets import use_instruction_sets
-from pipelines.visualization import draw_examples
+from pipelines.visualization.examples import draw_examples
 from stages.common import begin, data_root
 from tcformer.tasks import ALL_TASKS
 

@@ -153,6 +153,15 @@ def test_paths_in_the_guide_for_contributors_exist() -> None:
     assert [path for path in paths if not any(ROOT.glob(re.sub("<[^>]+>", "*", path)))] == []
 
 
+def test_the_map_for_contributors_names_all_that_is_in_pipelines() -> None:
+    [drawn] = [block for block in blocks(ROOT / "CONTRIBUTING.md", "") if block.startswith("stages/")]
+    places = {path.name for path in (ROOT / "pipelines").glob("[!_]*.py")}
+    places |= {f"{path.parent.name}/" for path in (ROOT / "pipelines").glob("*/__init__.py")}
+    part = re.split(r"^(?=\w+/)", drawn, flags=re.MULTILINE)[2]
+    assert part.startswith("pipelines/ ")
+    assert places == set(re.findall(r"\b\w+(?:\.py|/)", part)) - {"pipelines/"}
+
+
 def test_every_parameter_is_in_the_reference_with_its_meaning() -> None:
     tree = YAML().load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     found = all_parameters(tree)

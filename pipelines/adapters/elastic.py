@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pipelines.process import Interrupted, Interrupts
+from pipelines.running.process import Interrupted, Interrupts
 from tcformer.errors import UserError
 
 LOOK_SECONDS = 1.0  # between two looks at the cluster while nothing can start

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from pipelines.adapters.ray_environment import prepare_environment, require_token
-from pipelines.redaction import redacted
+from pipelines.running.redaction import redacted
 from tcformer.errors import UserError
 from tcformer.files import atomic_write
 

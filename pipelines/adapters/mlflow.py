@@ -29,9 +29,9 @@ from urllib.parse import unquote
 from filelock import FileLock, Timeout
 
 from pipelines.dotted import leaves
-from pipelines.execution import Execution
 from pipelines.layout import home
-from pipelines.redaction import redacted
+from pipelines.running.execution import Execution
+from pipelines.running.redaction import redacted
 from tcformer.files import sha256_of_file
 from tcformer.tasks import ALL_TASKS
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from pipelines.adapters.ray import joined_resources
 from pipelines.adapters.ray_environment import prepare_environment, require_token
-from pipelines.process import signal_handlers_kept
+from pipelines.running.process import signal_handlers_kept
 from tcformer.errors import UserError
 
 if TYPE_CHECKING:

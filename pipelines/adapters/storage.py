@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, TypeVar
 
-from pipelines.redaction import redacted
+from pipelines.running.redaction import redacted
 from tcformer.errors import UserError
 from tcformer.files import atomic_write
 

@@ -19,9 +19,9 @@ from pipelines.adapters.ray import session
 from pipelines.cluster.probe import CONNECT_SECONDS, NodeFacts, Probe
 from pipelines.layout import Layout
 from pipelines.params import Cluster, Params
-from pipelines.process import runs_locally
 from pipelines.provenance import NOT_INSTALLED
-from pipelines.redaction import redacted
+from pipelines.running.process import runs_locally
+from pipelines.running.redaction import redacted
 
 LARGEST_SKEW = 5.0  # seconds between two clocks; S3 refuses requests at 900
 LEAST_FREE = 10 << 30  # bytes of disk

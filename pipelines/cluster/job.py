@@ -18,10 +18,10 @@ from pathlib import Path
 from pipelines.adapters.jobs import archive_name, folder_of_results
 from pipelines.cluster.package import ORDER, Order
 from pipelines.cluster.results import pack, snapshot
-from pipelines.commands import dvc_cache
 from pipelines.driver.lease import only_one
 from pipelines.layout import dvc_environment
-from pipelines.process import Interrupts, noted_interrupts, stage_main
+from pipelines.running.commands import dvc_cache
+from pipelines.running.process import Interrupts, noted_interrupts, stage_main
 from tcformer.files import atomic_write, temporary_folder
 
 _VERSIONS = 8  # of a file, by which a file that the submitter has not changed is recognised

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from pipelines.commands import git
 from pipelines.layout import ROOT
+from pipelines.running.commands import git
 from tcformer.errors import UserError
 from tcformer.files import sha256_of_file
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from pipelines.cluster.package import ORDER, Order, locked_outputs, object_path
-from pipelines.commands import dvc, dvc_cache
 from pipelines.layout import ROOT
+from pipelines.running.commands import dvc, dvc_cache
 from tcformer.errors import UserError
 from tcformer.files import atomic_write, sha256_of_file
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from pipelines.adapters.jobs import Job, Jobs, archive_name
 from pipelines.cluster.package import Order, checkout_key, hashes, held_outputs, sent_files, write_package
 from pipelines.cluster.results import describe, unpack
-from pipelines.commands import dvc_cache
 from pipelines.layout import ROOT
-from pipelines.process import noted_interrupts
+from pipelines.running.commands import dvc_cache
+from pipelines.running.process import noted_interrupts
 from tcformer.errors import UserError
 
 ENTRYPOINT = "exec python -m pipelines.cluster.job"  # exec: signals reach it and not a shell

@@ -4,7 +4,7 @@ import os
 import sys
 
 from pipelines.adapters.nodes import wait_for_nodes
-from pipelines.process import stage_main
+from pipelines.running.process import stage_main
 from tcformer.errors import UserError
 
 SECONDS = 600.0

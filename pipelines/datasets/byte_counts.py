@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipelines.progress import BYTES, Progress
+from pipelines.running.progress import BYTES, Progress
 
 _WRITE_SECONDS = 0.5
 _READ_SECONDS = 1.0

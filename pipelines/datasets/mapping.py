@@ -12,7 +12,7 @@ from typing import Any
 
 from pipelines.adapters.ray import needs_storage, parallel_map, session
 from pipelines.params import Cluster
-from pipelines.progress import Progress
+from pipelines.running.progress import Progress
 
 Map = Callable[..., list[Any]]
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pipelines.adapters.storage import Store
-from pipelines.progress import BYTES, Progress
+from pipelines.running.progress import BYTES, Progress
 from tcformer.errors import UserError
 
 SHARD_BYTES = 1 << 28  # of files in a shard; a larger file has one of its own

@@ -9,8 +9,8 @@ from typing import Any
 from pipelines.datasets.prepared import Prepared
 from pipelines.layout import Layout
 from pipelines.params import InstructionSets, Params, Training, spec_to_json, training_section
-from pipelines.process import runs_locally
 from pipelines.provenance import code_version, versions
+from pipelines.running.process import runs_locally
 from tcformer.errors import UserError
 from tcformer.files import sha256_of_file, sha256_of_json
 from tcformer.tasks import PRETRAINING, TaskSpec

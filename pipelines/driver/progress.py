@@ -2,7 +2,7 @@
 
 import time
 
-from pipelines.progress import Progress
+from pipelines.running.progress import Progress
 from pipelines.training.events import Event, Note, Row, Started
 from tcformer.errors import printable
 

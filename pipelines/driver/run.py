@@ -15,12 +15,12 @@ from pipelines.driver.plan import TrainingPlan, checkpoints_root, plan_of
 from pipelines.driver.preflight import bytes_needed, require_writable
 from pipelines.driver.progress import TrainingProgress
 from pipelines.driver.stored import unfinished_with_other_inputs, write_inputs
-from pipelines.execution import current_execution, experiment_name
-from pipelines.headlines import write_headline
+from pipelines.evaluation.headlines import write_headline
 from pipelines.layout import LAST_WEIGHTS, WEIGHTS, Layout
 from pipelines.params import Params, spec_to_json
-from pipelines.process import Interrupted, noted_interrupts, runs_locally
 from pipelines.provenance import cpu, git_revision, versions
+from pipelines.running.execution import current_execution, experiment_name
+from pipelines.running.process import Interrupted, noted_interrupts, runs_locally
 from pipelines.trained import dataset_used
 from pipelines.training import checkpoint
 from pipelines.training.events import Event, Note, Row

@@ -17,7 +17,7 @@ from pipelines.paper.experiments import Experiment
 from pipelines.paper.figures import Figure, Shown
 from pipelines.params import Params
 from pipelines.trained import trained_task
-from pipelines.visualization import choose, examples_of
+from pipelines.visualization.examples import choose, examples_of
 from tcformer import draw as pictures
 from tcformer.draw import Example, GalleryBlock, Partition
 from tcformer.errors import UserError

@@ -14,11 +14,11 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from pipelines.commands import dvc, git
 from pipelines.dotted import assign
 from pipelines.paper.comparison import MeasuredRun
 from pipelines.paper.experiments import Experiment
 from pipelines.params import load_params, spec_to_json, training_section
+from pipelines.running.commands import dvc, git
 from tcformer.errors import UserError
 from tcformer.tasks import TASKS
 

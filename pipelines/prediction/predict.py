@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pipelines.prediction.box_files import BoxFile
 from pipelines.prediction.inputs import find_inputs, is_video, opened_video
 from pipelines.prediction.outputs import OutputFolder, VideoFile
-from pipelines.progress import Progress
+from pipelines.running.progress import Progress
 from tcformer.data.images import ImageError, ReducedImage
 from tcformer.errors import UserError, printable
 from tcformer.inference import Boxes, Result

@@ -1,5 +1,5 @@
 // The token inspector: a picture, the tokens of a stage, and the tree of merges that a token belongs to.
-// The page contains the data (pipelines/token_inspection.py) and one element for each part (parts.html.j2).
+// The page contains the data (pipelines/visualization/token_inspection.py) and one element for each part (parts.html.j2).
 "use strict";
 
 (() => {

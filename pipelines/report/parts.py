@@ -151,7 +151,8 @@ class Inspector:
 
     Attributes:
         title: what it shows.
-        pictures: name of a group -> its pictures, as `pipelines.token_inspection.inspected` describes them.
+        pictures: name of a group -> its pictures, as `inspected` (pipelines/visualization/token_inspection.py) returns
+            them.
     """
 
     title: str

@@ -16,13 +16,13 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from pipelines.commands import dvc, dvc_cache, git
 from pipelines.dotted import assign, lookup
 from pipelines.layout import Layout
 from pipelines.params import load_params, training_section
 from pipelines.provenance import CODE, cpu
 from pipelines.reproduction.measures import RECIPE, read_measures
 from pipelines.reproduction.record import RECORD, Conditions, SeedRecord, read_record, write_record
+from pipelines.running.commands import dvc, dvc_cache, git
 from tcformer.errors import UserError
 from tcformer.tasks import TASKS
 

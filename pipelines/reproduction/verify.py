@@ -12,11 +12,11 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from pipelines.commands import git
 from pipelines.layout import Layout
 from pipelines.params import Params, training_section
 from pipelines.reproduction.measures import MEASURES, read_measures
 from pipelines.reproduction.record import DEVIATIONS, SeedRecord
+from pipelines.running.commands import git
 from tcformer.errors import UserError
 from tcformer.tasks import PRETRAINING, TASKS
 

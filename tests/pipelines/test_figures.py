@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 import tcformer
-from pipelines.commands import run_command
 from pipelines.layout import Layout
 from pipelines.paper import trained_networks
 from pipelines.paper.dvc_experiments import CommittedState
@@ -24,6 +23,7 @@ from pipelines.paper.figures import FIGURES
 from pipelines.paper.make_figures import make_figures
 from pipelines.paper.trained_networks import check_given, find_networks, of_recipe
 from pipelines.params import Params, spec_to_json
+from pipelines.running.commands import run_command
 from tcformer.errors import UserError
 from tcformer.tasks import PRETRAINING, TASKS
 from tests import small

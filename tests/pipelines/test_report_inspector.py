@@ -19,7 +19,7 @@ import tcformer
 from pipelines.report.html import to_html
 from pipelines.report.markdown import to_markdown
 from pipelines.report.parts import Inspector, Report, Section
-from pipelines.token_inspection import inspected, local_density, recorded_merges
+from pipelines.visualization.token_inspection import inspected, local_density, recorded_merges
 from tcformer.draw import Example, Partition
 
 

@@ -21,7 +21,6 @@ CANNOT_CHANGE_A_RESULT = {
     "pipelines/adapters/rendezvous.py": "says where workers meet",
     "pipelines/adapters/storage.py": "carries bytes whose hashes are checked",
     "pipelines/adapters/watch.py": "ends a training that does not go on",
-    "pipelines/commands.py": "asks git and DVC what code and results there are",
     "pipelines/datasets/archives.py": "unpacks bytes whose hashes are checked",
     "pipelines/datasets/cache.py": "fetches bytes whose hashes are checked",
     "pipelines/datasets/location.py": "says where the files are, whose hashes DVC compares",
@@ -29,14 +28,10 @@ CANNOT_CHANGE_A_RESULT = {
     "pipelines/datasets/shards.py": "stores bytes with their hashes",
     "pipelines/dotted.py": "names values in records, messages and tables",
     "pipelines/driver": "launches, shows, records and collects trainings",
-    "pipelines/execution.py": "describes what started a stage",
-    "pipelines/environment.py": "names folders of caches",
     "pipelines/layout.py": "names of folders",
     "pipelines/params.py": "reads values that DVC compares itself",
-    "pipelines/process.py": "signals and exit statuses",
-    "pipelines/progress.py": "what a terminal shows",
     "pipelines/provenance.py": "describes results",
-    "pipelines/redaction.py": "hides passwords in messages",
+    "pipelines/running": "signals, exit statuses and messages; asks git and DVC what there is; names folders of caches",
     "pipelines/trained.py": "reads options from the weights, which DVC compares, and records results",
     "pipelines/training/events.py": "messages to the driver",
     "stages": "arguments and paths; what they choose stands in the parameters",
@@ -176,7 +171,7 @@ def test_the_closure_follows_what_it_must() -> None:
     found = closure(["tcformer.tasks.wholebody.task"])
     assert {"tcformer/heatmaps/flip.py", "tcformer/models/factory.py", "tcformer/tasks/__init__.py"} <= found
     assert "tcformer/synthetic/wholebody.py" in closure(["tcformer.tasks.wholebody.generate"])
-    assert "tcformer/draw/pictures.py" in closure(["pipelines.visualization"])
+    assert "tcformer/draw/pictures.py" in closure(["pipelines.visualization.examples"])
     assert not any(path.startswith("tcformer/draw") for path in closure(["tcformer.tasks.registry"]))
     assert file_of("tcformer.heatmaps.flip") == Path(ROOT / "tcformer/heatmaps/flip.py")
     assert file_of("torch") is None

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.driver.progress import TrainingProgress
-from pipelines.progress import Progress
+from pipelines.running.progress import Progress
 from pipelines.training.events import Note
 from tcformer.data.images import BrokenImage
 from tcformer.errors import UserError, printable

@@ -12,7 +12,7 @@ from pipelines.adapters import ray as adapter
 from pipelines.adapters.elastic import Look, Node, Places
 from pipelines.adapters.mailbox import Mailbox
 from pipelines.params import Cluster, WorkerRange, load_params
-from pipelines.process import Interrupted, Interrupts
+from pipelines.running.process import Interrupted, Interrupts
 from pipelines.training.events import CheckpointSaved, Event, Failed, Note, Stopped
 from tcformer.errors import UserError
 from tests.imports import ROOT

@@ -22,7 +22,7 @@ import pytest
 
 import tcformer
 from pipelines.adapters import mlflow as tracking
-from pipelines.execution import Execution
+from pipelines.running.execution import Execution
 from tests.conftest import Workplace
 from tests.tcformer.inference.test_predictor import weights
 
@@ -452,7 +452,7 @@ def test_what_an_experiment_records_in_a_copy_of_the_repository_outlives_it(
     (folder / "record.py").write_text(
         "from pathlib import Path\n"
         "from pipelines.adapters.mlflow import Run\n"
-        "from pipelines.execution import current_execution\n"
+        "from pipelines.running.execution import current_execution\n"
         "from pipelines.layout import Layout\n"
         "Path('file').write_text('content')\n"
         "journals, execution = Layout('sample').journals, current_execution()\n"

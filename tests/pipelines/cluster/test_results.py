@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import commands
 from pipelines.cluster import results
 from pipelines.cluster.package import Order, object_path
 from pipelines.cluster.results import MANIFEST, describe, pack, snapshot, unpack
+from pipelines.running import commands
 from tcformer.errors import UserError
 
 JOB = "tcformer-1126-120000-abcdef"

@@ -14,7 +14,7 @@ import pytest
 from pipelines.adapters.jobs import Job
 from pipelines.cluster import submit as module
 from pipelines.cluster.submit import SubmitOptions, environment_of, exit_status, fetch, follow, submit
-from pipelines.process import Interrupted
+from pipelines.running.process import Interrupted
 from tcformer.errors import UserError
 
 RUNNING = Job("job-1", "RUNNING", "dvc repro", started=1.0, node="n")

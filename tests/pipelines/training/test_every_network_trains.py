@@ -18,7 +18,7 @@ from pipelines.adapters.deepspeed import start_deepspeed
 from pipelines.adapters.ray import run_training, session
 from pipelines.adapters.storage import Store
 from pipelines.datasets.location import DataLocation
-from pipelines.process import Interrupts
+from pipelines.running.process import Interrupts
 from pipelines.training import checkpoint
 from pipelines.training.job import Job
 from pipelines.training.link import Link

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import tcformer
-from pipelines import visualization
 from pipelines.params import load_params, spec_to_json
-from pipelines.visualization import draw_examples
+from pipelines.visualization import examples
+from pipelines.visualization.examples import draw_examples
 from tcformer.data import collate
 from tcformer.draw import Example, Partition
 from tcformer.models.heads import MeshPrediction
@@ -71,7 +71,7 @@ def test_the_best_pictures_come_first() -> None:
             return Drawn(Example(np.zeros((4, 4, 3), np.uint8), (), label=f"picture {index}"), np.zeros((4, 4), bool))
 
     def labels(viewer: Viewer) -> list[str]:
-        return [example.label for example in visualization._extremes(viewer)]  # type: ignore[arg-type]
+        return [example.label for example in examples._extremes(viewer)]  # type: ignore[arg-type]
 
     assert labels(Viewer()) == [
         *("best: pck 1; picture 2", "best: pck 1; picture 1"),
@@ -86,15 +86,15 @@ def test_scores_of_a_batch_are_those_of_single_samples(tmp_path: Path, monkeypat
     root, spec = small.generate("imagenet", params, tmp_path), params.sample.spec_of("imagenet")
     task, weights = spec.build(root), tmp_path / "model.safetensors"
     tcformer.save_model(task.build_model(), weights, {"options": spec_to_json(spec), "training": "none"})
-    monkeypatch.setattr(visualization, "_SCORED_AT_ONCE", 2)
-    viewer = visualization._Viewer("imagenet", weights, root, 1)
+    monkeypatch.setattr(examples, "_SCORED_AT_ONCE", 2)
+    viewer = examples._Viewer("imagenet", weights, root, 1)
     scores = viewer.scores([4, 0, 2])
     for index in (4, 0, 2):
         with torch.inference_mode():
             sums = task.validate(viewer.model, collate([task.val_set().sample(index, None)]))
         assert scores[index] == pytest.approx((float(sums["top1_sum"]), float(sums["loss_sum"])), rel=1e-5)
     meshes = MeshPrediction(torch.rand(3, 24, 3, 3), torch.rand(3, 10), torch.rand(3, 3))
-    second = visualization._row(meshes, 1, torch.zeros(1))
+    second = examples._row(meshes, 1, torch.zeros(1))
     assert isinstance(second, MeshPrediction) and second.camera.equal(meshes.camera[1:2])
 
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.execution import current_execution
+from pipelines.running.execution import current_execution
 
-SHOW = "import json, pipelines.execution as e; print(json.dumps(vars(e.current_execution())))"
+SHOW = "import json, pipelines.running.execution as e; print(json.dumps(vars(e.current_execution())))"
 
 
 def stages_of(dvc: Path, experiment: str) -> list[dict[str, str]]:
     """Run a program in the place of DVC that starts two stages."""
-    environment = {"DVC_STAGE": "face", "PYTHONPATH": str(Path(__file__).parents[2]), "DVC_EXP_NAME": experiment}
+    environment = {"DVC_STAGE": "face", "PYTHONPATH": str(Path(__file__).parents[3]), "DVC_EXP_NAME": experiment}
     command = [sys.executable, str(dvc), "repro"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return [json.loads(line) for line in done.stdout.splitlines()]

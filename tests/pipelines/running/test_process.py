@@ -14,7 +14,7 @@ import pytest
 @pytest.mark.parametrize("letters", [10, 100_000])
 def test_a_reader_that_has_ended_is_no_error(letters: int) -> None:
     """As in `python -m stages.experiments list | head`: with a text in the buffer, and with one larger than it."""
-    code = f"from pipelines.process import stage_main; stage_main(lambda: print('x' * {letters}))"
+    code = f"from pipelines.running.process import stage_main; stage_main(lambda: print('x' * {letters}))"
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, check=False, text=True)
@@ -24,7 +24,7 @@ def test_a_reader_that_has_ended_is_no_error(letters: int) -> None:
 
 def test_another_connection_that_breaks_is_an_error() -> None:
     code = (
-        "from pipelines.process import stage_main\n"
+        "from pipelines.running.process import stage_main\n"
         "def main():\n    raise BrokenPipeError('the store')\n"
         "stage_main(main)"
     )
@@ -37,7 +37,7 @@ def test_another_connection_that_breaks_is_an_error() -> None:
 )
 def test_a_signal_inside_c_code_stops_a_stage_without_a_traceback(reason: str, status: int) -> None:
     code = (
-        "from pipelines.process import Interrupted, stage_main\n"
+        "from pipelines.running.process import Interrupted, stage_main\n"
         f"def main():\n    raise SystemError('returned a result with an exception set') from {reason}\n"
         "stage_main(main)"
     )
@@ -52,7 +52,7 @@ def test_a_stage_whose_parent_was_killed_stops_by_itself(tmp_path: Path) -> None
     stage = (
         "import os, time\n"
         "from pathlib import Path\n"
-        "from pipelines.process import stage_main\n"
+        "from pipelines.running.process import stage_main\n"
         "def main():\n"
         f"    Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid()))\n"
         "    time.sleep(60)\n"

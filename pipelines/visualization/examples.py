@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from pipelines.params import Drawing
-from pipelines.token_inspection import inspected, recorded_merges
 from pipelines.trained import trained_task
+from pipelines.visualization.token_inspection import inspected, recorded_merges
 from tcformer import draw as pictures
 from tcformer.data.batch import collate, evenly_spread
 from tcformer.errors import UserError

@@ -3,7 +3,7 @@
 import pytest
 
 from pipelines.adapters.storage import Store
-from pipelines.redaction import redacted
+from pipelines.running.redaction import redacted
 from tcformer.errors import UserError
 
 

@@ -9,9 +9,9 @@ from typing import Any
 from pipelines.adapters.ray import needs_storage, parallel_map, session, uses_gpus
 from pipelines.datasets.location import DataLocation, fetch_dataset
 from pipelines.datasets.prepared import Prepared
-from pipelines.headlines import write_parts
+from pipelines.evaluation.headlines import write_parts
+from pipelines.evaluation.token_measures import TokenMeasurement, headline_measures
 from pipelines.params import InstructionSets, Params
-from pipelines.token_measures import TokenMeasurement, headline_measures
 from pipelines.trained import model_from_bytes, trained_task
 from pipelines.training.instruction_sets import check_instruction_sets, environment_for
 from pipelines.training.loading import validation_batches

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import progress
 from pipelines.datasets import byte_counts
 from pipelines.datasets.byte_counts import ByteCounter, show_byte_counts
-from pipelines.progress import BYTES, Progress
+from pipelines.running import progress
+from pipelines.running.progress import BYTES, Progress
 
 
 class Terminal(io.StringIO):

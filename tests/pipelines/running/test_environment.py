@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import environment, layout
-from pipelines.environment import complete_environment
+from pipelines import layout
 from pipelines.provenance import git_revision
+from pipelines.running import environment
+from pipelines.running.environment import complete_environment
 
 CACHES = ("XDG_CACHE_HOME", "TRITON_HOME", "MPLCONFIGDIR")
 

@@ -16,11 +16,11 @@ from dvc.compare import show_metrics
 from ruamel.yaml import YAML
 
 import tcformer
-from pipelines.evaluation import evaluate
-from pipelines.headlines import write_headline
+from pipelines.evaluation.evaluate import evaluate
+from pipelines.evaluation.headlines import write_headline
+from pipelines.evaluation.token_measures import TokenMeasurement, headline_measures
 from pipelines.params import Params, spec_to_json
-from pipelines.process import LOCAL
-from pipelines.token_measures import TokenMeasurement, headline_measures
+from pipelines.running.process import LOCAL
 from tcformer.tasks import PRETRAINING, TASKS, Batch, Dataset
 from tests.small import ROOT, generate, parameters
 
@@ -110,7 +110,7 @@ def test_loader_processes_also_serve_the_evaluation(
     def asked(data: Dataset, shard: int, shards: int, batch: int, processes: int) -> Iterable[Batch]:
         raise AskedFor(processes)
 
-    monkeypatch.setattr("pipelines.evaluation.validation_batches", asked)
+    monkeypatch.setattr("pipelines.evaluation.evaluate.validation_batches", asked)
     params = parameters(tmp_path)
     params = params.model_copy(update={"cluster": params.cluster.model_copy(update={"loader_processes": 3})})
     weights = save("face", params, roots["face"], tmp_path / "weights.safetensors")
@@ -213,8 +213,8 @@ def test_an_evaluation_on_other_machines_takes_its_data_from_the_storage(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     monkeypatch.setattr("pipelines.datasets.cache._used", {})
     monkeypatch.delenv(LOCAL)
-    monkeypatch.setattr("pipelines.evaluation.session", lambda cluster, environment: nullcontext())
-    monkeypatch.setattr("pipelines.evaluation.uses_gpus", lambda: False)
+    monkeypatch.setattr("pipelines.evaluation.evaluate.session", lambda cluster, environment: nullcontext())
+    monkeypatch.setattr("pipelines.evaluation.evaluate.uses_gpus", lambda: False)
 
     def elsewhere(function: Any, items: Any, *, gpus: bool, title: str) -> list[Any]:
         root.rename(tmp_path / "hidden")
@@ -222,7 +222,7 @@ def test_an_evaluation_on_other_machines_takes_its_data_from_the_storage(
         (tmp_path / "hidden").rename(root)
         return found
 
-    monkeypatch.setattr("pipelines.evaluation.parallel_map", elsewhere)
+    monkeypatch.setattr("pipelines.evaluation.evaluate.parallel_map", elsewhere)
     found = evaluate("face", weights, root, params.model_copy(update={"cluster": cluster}), tmp_path / "there")
     assert found == expected and len(list((tmp_path / "storage/data").iterdir())) == 1
     assert (tmp_path / "here/predictions.json").read_bytes() == (tmp_path / "there/predictions.json").read_bytes()

@@ -1,0 +1,1 @@
+"""How stages behave as processes: signals, commands that they start, what a terminal shows, the environment."""
