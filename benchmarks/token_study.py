@@ -36,6 +36,7 @@ from torch import Tensor
 import tcformer
 from benchmarks.measure import RESULTS, device_name
 from pipelines.params import Optimizer, load_params
+from pipelines.token_measures import follow_people, partitions_of
 from pipelines.training.device import be_deterministic
 from pipelines.training.optimizer import build_optimizer
 from tcformer.data import collate
@@ -51,8 +52,10 @@ from tcformer.data.wholebody.dataset import (
 from tcformer.data.wholebody.keypoints import FLIP, SUBSETS, subset
 from tcformer.documents import replace_between
 from tcformer.heatmaps import Codec, heat_map_loss, make_codec
+from tcformer.metrics.points import ALL
 from tcformer.models import Network, load_initial
 from tcformer.models.backbone import Backbone
+from tcformer.tasks.wholebody.measures import person_region
 from tcformer.tasks.wholebody.options import WholebodyOptions
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,6 +65,7 @@ MODEL = "tcformer_nano"
 #: A point is found if it is nearer than this to the true one, in square roots of the area of the person's box.
 NEAR = (0.03, 0.06)
 _LOSS_DECAY = 0.98
+_MEASURED_TOKENS = 100
 
 
 @dataclass(frozen=True)
@@ -193,7 +197,34 @@ def points_found(model: Network, crops: Crops, codec: Codec, device: torch.devic
     return result
 
 
-MEASURES: tuple[Callable[[Network, Crops, Codec, torch.device], dict[str, float]], ...] = (points_found,)
+def tokens_followed(model: Network, crops: Crops, codec: Codec, device: torch.device) -> dict[str, float]:
+    """Of the tokens of the last two stages, on at most `_MEASURED_TOKENS` crops.
+
+    density: share of the tokens on the person divided by the person's share of the area. purity: fraction of the cells
+    that are on the side (person or not) of most cells of their token. twins: fraction of the pairs of left and right
+    points that lie in one token.
+    """
+    index = np.arange(min(len(crops), _MEASURED_TOKENS))
+    height, width = image_size = crops.images.shape[1:3]
+    regions = [person_region(crops.points[i], crops.weights[i] > 0, image_size) for i in index]
+    batches = [
+        {"image": crops.batch(part, np.zeros(len(part), bool))["image"].to(device)}
+        for part in np.array_split(index, math.ceil(len(index) / 50))
+    ]
+    partitions, _, grid = partitions_of(model, batches)
+    result = {}
+    for number in (3, 4):
+        found = follow_people(partitions[number - 1], regions, (height, width), grid)
+        twins = found["twins_in_one_token"].get(ALL)
+        measured = {"density": found["density"], "purity": found["purity"], "twins": twins}
+        result |= {f"{name}, stage {number}": value for name, value in measured.items() if value is not None}
+    return result
+
+
+MEASURES: tuple[Callable[[Network, Crops, Codec, torch.device], dict[str, float]], ...] = (
+    points_found,
+    tokens_followed,
+)
 
 
 # Training.

@@ -121,7 +121,7 @@ def make_workplace(folder: Path) -> Workplace:
     for name in COPIED:
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(source, folder / name)  # with what Python and numba have compiled, which takes time
         else:
             shutil.copy(source, folder / name)
     place = Workplace(folder)

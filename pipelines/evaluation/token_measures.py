@@ -64,9 +64,9 @@ class TokenMeasurement:
             {name: value.to(device) for name, value in collate(samples[start : start + size]).items()}
             for start in range(0, len(samples), size)
         ]
-        partitions, means, grid = _forward(model, batches)
+        partitions, means, grid = partitions_of(model, batches)
         image_size = tuple(samples[0]["image"].shape[1:])
-        stages = [_follow_people(of_stage, regions, image_size, grid) for of_stage in partitions]
+        stages = [follow_people(of_stage, regions, image_size, grid) for of_stage in partitions]
         for stage, before, after in zip(stages, partitions, self._after_a_step(task, model, batches), strict=True):
             stage["rand_index"] = float(np.mean([adjusted_rand_index(a, b) for a, b in zip(before, after)]))
         for number, stage in enumerate(stages):
@@ -88,7 +88,7 @@ class TokenMeasurement:
         for batch in batches:
             (task.loss(stepped, batch)["loss"] * (len(batch["image"]) / images)).backward()
         optimizer.step()
-        return _forward(stepped, batches)[0]
+        return partitions_of(stepped, batches)[0]
 
 
 def headline_measures(tokens: dict[str, Any]) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def headline_measures(tokens: dict[str, Any]) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def _forward(model: Network, batches: Sequence[Batch]) -> tuple[Partitions, list[Tensor], tuple[int, int]]:
+def partitions_of(model: Network, batches: Sequence[Batch]) -> tuple[Partitions, list[Tensor], tuple[int, int]]:
     """Partitions and mean features (C,) over the tokens of all images, of each stage; and the grid of the first."""
     cells: list[list[NDArray[np.int64]]] = [[] for _ in range(NUM_STAGES)]
     means: list[Tensor] = [torch.zeros(()) for _ in range(NUM_STAGES)]
@@ -148,10 +148,17 @@ def _validate(task: Task, model: Network, batches: Sequence[Batch]) -> dict[str,
     return {name.removesuffix("_sum"): total / count for name, total in totals.items()}
 
 
-def _follow_people(
+def follow_people(
     partitions: NDArray[np.int64], regions: Sequence[Region | None], image_size: tuple[int, int], grid: tuple[int, int]
 ) -> dict[str, Any]:
-    """How a stage's tokens (images, cells) lie on the people; None where nothing is annotated."""
+    """How the tokens of a stage lie on the people.
+
+    Args:
+        partitions: (images, cells) the token of each cell of the grid.
+        regions: of each image where the person is; None where nothing is annotated.
+        image_size: height and width of the crops, pixels.
+        grid: rows and columns.
+    """
     measured, pairs = [], dict[str, NDArray[np.int64]]()
     for tokens, region in zip(partitions, regions, strict=True):
         if region is None:

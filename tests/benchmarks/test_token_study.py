@@ -39,6 +39,8 @@ def test_runs_and_their_table(data: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert {**first, **dict.fromkeys(timed)} == {**again, **dict.fromkeys(timed)}, "a run can be repeated exactly"
     assert first["loss"] != held["loss"] and first["loss"] != other["loss"]
     assert {"body@3", "body@6", "foot@3", "foot@6"} <= set(first)
+    assert first["density, stage 4"] == pytest.approx(1) and first["twins, stage 3"] < held["twins, stage 3"] < 1
+    assert 0.5 <= first["purity, stage 4"] <= 1
     assert tcformer.load_model(tmp_path / "cr_mta-0.safetensors").config["options"]["neck"] == "cr_mta"
 
     main([*run, "ctm", "--set", "place_weight=0.5", "--seconds", "0.01", "--augment", *small])

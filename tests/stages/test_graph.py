@@ -143,9 +143,7 @@ def test_a_mistyped_parameter_starts_nothing(workplace: Workplace) -> None:
     assert "did you mean warmup_steps?" in printed and "Traceback" not in printed
 
 
-def test_real_images_by_changing_the_data_root_alone(
-    workplace: Workplace, shared_ray: dict[str, str], samples: Path
-) -> None:
+def test_real_images_by_changing_the_data_root_alone(workplace: Workplace, samples: Path) -> None:
     tcformer.save_model(
         tcformer.create_model("tcformer_nano", task="wholebody"),
         workplace.folder / "runs" / "sample" / "finetune" / "wholebody" / "model.safetensors",
@@ -153,8 +151,8 @@ def test_real_images_by_changing_the_data_root_alone(
     )
     root = str(samples / "coco_wholebody")
     workplace.set(sample__evaluate__wholebody__data_root=root, sample__visualize__wholebody__data_root=root)
-    workplace.run("python", "-m", "stages.evaluate", "wholebody", **shared_ray)
+    workplace.run("python", "-m", "stages.evaluate", "wholebody", "--local")
     runs = workplace.folder / "runs" / "sample"
     assert set(json.loads((runs / "evaluate" / "wholebody" / "metrics.json").read_text())["body"]) >= {"AP", "AR"}
-    workplace.run("python", "-m", "stages.visualize", "wholebody", **shared_ray)
+    workplace.run("python", "-m", "stages.visualize", "wholebody")
     assert (runs / "visualize" / "wholebody" / "tokens.png").stat().st_size > 10_000

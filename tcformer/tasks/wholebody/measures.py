@@ -77,6 +77,10 @@ def keypoint_table(people: People, predictions: Sequence[Mapping[str, Any]], cho
 
 def region(task: WholebodyTask, sample: dict[str, Any]) -> Region | None:
     """See `tcformer.tasks.registry.TaskEntry.region`; the mask is a silhouette made from the annotated points."""
-    points, labelled = sample["points"], sample["weights"] > 0
-    mask = person_mask(np.concatenate([points, labelled[:, None]], 1), sample["image"].shape[1:])
+    return person_region(sample["points"], sample["weights"] > 0, sample["image"].shape[1:])
+
+
+def person_region(points: NDArray[np.floating], labelled: NDArray[np.bool_], image_size: tuple[int, int]) -> Region:
+    """Where a person with the points (133, 2) is in a crop of a height and width; labelled (133,) are annotated."""
+    mask = person_mask(np.concatenate([points, labelled[:, None]], 1), image_size)
     return Region(mask, points, labelled, _TWINS)
