@@ -35,8 +35,8 @@ from torch import Tensor
 
 import tcformer
 from benchmarks.measure import RESULTS, device_name
+from pipelines.evaluation.token_measures import follow_people, partitions_of
 from pipelines.params import Optimizer, load_params
-from pipelines.token_measures import follow_people, partitions_of
 from pipelines.training.device import be_deterministic
 from pipelines.training.optimizer import build_optimizer
 from tcformer.data import collate
