@@ -177,6 +177,38 @@ def test_an_altered_shard_is_refused(store: Store, root: Path, tmp_path: Path) -
         fetched(store, sha256)
 
 
+def test_an_interrupted_fetch_goes_on_with_the_missing_shards(
+    store: Store, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sha256, fetch = stored(store, root), Store.fetch
+    asked: list[str] = []
+    away = ["shard-00002.tar", "shard-00003.tar"]
+
+    def fail_from_the_third_on(self: Store, key: str, target: Path) -> Path:
+        asked.append(Path(key).name)
+        if asked[-1] in away:
+            raise UserError("no server answers")
+        return fetch(self, key, target)
+
+    monkeypatch.setattr(cache, "THREADS", 1)
+    monkeypatch.setattr(Store, "fetch", fail_from_the_third_on)
+    with pytest.raises(UserError, match="no server answers"):
+        fetched(store, sha256)
+    part = temporary_folder("data") / f"{sha256}.part"
+    assert names_of(part)[2:] == ["a/1.jpg", "a/2.jpg", "a/3.jpg"], "after two markers"
+    (part / "b").mkdir(exist_ok=True)
+    (part / "b/large.json").write_bytes(b"half of it")  # of a process that was killed
+    (part / ".shard-00002.tar").touch()
+    asked.clear()
+    away.clear()
+    usage = shutil.disk_usage("/")._replace(free=2 * 4096 + 3010 + 10240)  # for two files, and a shard in its archive
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: usage)
+    said: list[str] = []
+    folder = cache.cached_dataset(store.root, sha256, 5 * 4096 + 4110, said.append)
+    assert asked == ["shard-00002.tar", "shard-00003.tar"] and tree(folder) == tree(root)
+    assert said[0] == "fetching the dataset: 0.00 of 0.00 GB" and not part.exists()
+
+
 def test_a_shard_cannot_write_elsewhere(store: Store, root: Path, tmp_path: Path) -> None:
     """Who can write to the storage can write a shard with a hash that fits."""
     sha256 = stored(store, root)
