@@ -376,5 +376,7 @@ def _advice(error: Exception) -> str | None:
 def _first_line(error: Exception) -> str:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     first = (reason.strip().splitlines() or [type(error).__name__])[0]
-    first = re.sub(r"(?:Permanent error|Retry policy exhausted), with a last message of |google::cloud::Status\(", "", first)
+    first = re.sub(
+        r"(?:Permanent error|Retry policy exhausted), with a last message of |google::cloud::Status\(", "", first
+    )
     return redacted(re.sub(r" \(Request ID: .*|; Details: .*| error_info=.*", "", first))[:200]
