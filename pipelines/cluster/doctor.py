@@ -274,7 +274,8 @@ def check_connections(nodes: Asked, names: list[str], facts: Mapping[str, NodeFa
         for name in names
     }
     answers = nodes.ask(questions)
-    faults, of_interfaces = [], []
+    faults: list[str] = []
+    of_interfaces: list[str] = []
     for name, found in answers.by_node.items():
         for address, fault in found.items():
             (faults if address in own else of_interfaces).append(f"{name} cannot reach {address} ({fault})")
