@@ -233,7 +233,7 @@ class Cluster(Strict):
     loader_processes: int = pydantic.Field(ge=0)  # that decode and augment, for each worker
     max_failures: int = pydantic.Field(ge=0)  # lost workers that a training survives
     stall_timeout: float = pydantic.Field(gt=0)  # seconds without a worker's sign of life or progress that end it
-    wait_limit: float = pydantic.Field(gt=0)  # minutes that a training waits for a missing node
+    wait_limit: float = pydantic.Field(gt=0)  # minutes that a stage waits for a missing node
     storage: UserPath | None  # folder or s3:// address that driver and workers reach; null: this machine's disk
     cache_size: float = pydantic.Field(gt=0)  # gigabytes of datasets that each machine keeps from the storage
 

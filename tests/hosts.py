@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 
+REQUIRED = "TCFORMER_TEST_HOSTS"
 INTERFACE = "eth0"
 S3_PORT = 9000
 #: Runs an S3 server with the bucket "bucket" until it is killed; its objects are in its memory.
@@ -99,7 +100,18 @@ def connect(first: Host, second: Host) -> None:
 
 
 def why_there_are_none() -> str | None:
-    """Why this machine cannot have such hosts; None if it can."""
+    """Why this machine cannot have such hosts; None if it can.
+
+    Raises:
+        RuntimeError: it cannot, and the variable `REQUIRED` is 1, as in CI: the tests must not be skipped there.
+    """
+    reason = _missing()
+    if reason and os.environ.get(REQUIRED) == "1":
+        raise RuntimeError(f"{REQUIRED}=1, but a host {reason}")
+    return reason
+
+
+def _missing() -> str | None:
     if os.geteuid() != 0 or not all(map(shutil.which, ("unshare", "nsenter", "ip"))):
         return "needs root, and the tools unshare, nsenter and ip"
     kinds = (f"ip link add {name} type {name}" for name in ("veth", "bridge"))

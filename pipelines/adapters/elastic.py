@@ -1,5 +1,7 @@
 """How many workers a training has: as many as the cluster's nodes hold, of the numbers that can share the batch.
 
+What a stage says while it waits for a node, and how long it waits, is here too.
+
 Ray Train has an elastic mode too (`ScalingConfig(num_workers=(min, max))`). It is not used, because it takes numbers of
 workers that do not divide the batch, changes the number between two checkpoints, so that the steps since the last one
 are lost, and waits without a word.
@@ -47,14 +49,14 @@ class Look:
 
 @dataclass
 class Places:
-    """Where a training's workers can be, followed over its whole time.
+    """Where a stage's workers can be, followed over its whole time.
 
     Args:
         counts: numbers of workers that can share the batch, ascending.
         need: Ray's name of a resource -> how much of it one worker uses.
         look: asks Ray.
         say: shows a sentence to the person at the terminal.
-        limit: minutes that a training waits for a missing node.
+        limit: minutes that a stage waits for a missing node.
     """
 
     counts: Sequence[int]
@@ -62,6 +64,7 @@ class Places:
     look: Callable[[], Look]
     say: Callable[[str], None]
     limit: float
+    _waits: tuple[float, str] | None = None  # since when `require_room` waits
     _alive: dict[str, str] = field(default_factory=dict)  # name -> address
     _lost: list[str] = field(default_factory=list)  # addresses of nodes that have not come back
     _clock: Callable[[], float] = time.monotonic
@@ -93,14 +96,32 @@ class Places:
                     return count
                 text = self._waiting(held, since)
                 if text != told:
-                    self.say(f"{text}; for at most {self.limit:g} minutes (cluster.wait_limit)")
+                    self._say_waiting(text)
                     told = text
             if waited > 60 * self.limit:
-                raise UserError(
-                    f"{self._waiting(held, since)}. None came for {self.limit:g} minutes (cluster.wait_limit): add "
-                    "nodes or lower cluster.workers; the same command resumes the training from its last checkpoint"
+                raise self._waited_in_vain(
+                    held,
+                    since,
+                    "or lower cluster.workers; the same command resumes the training from its last checkpoint",
                 )
             self._sleep(LOOK_SECONDS)
+
+    def require_room(self) -> None:
+        """Say once that the tasks wait, if no living node holds the fewest workers; called repeatedly meanwhile.
+
+        Raises:
+            UserError: no node came in time.
+        """
+        held, _ = self.held()
+        if held >= self.counts[0]:  # perhaps others use it: Ray waits for them
+            self._waits = None
+            return
+        if self._waits is None:
+            self._waits = self._clock(), time.strftime("%H:%M")
+            self._say_waiting(self._waiting(held, self._waits[1]))
+        began, since = self._waits
+        if self._clock() - began > 60 * self.limit:
+            raise self._waited_in_vain(held, since, "and run the same command again")
 
     def larger(self, present: int) -> int | None:
         """A larger number of workers than those `present` that has room now; None if there is none."""
@@ -132,6 +153,15 @@ class Places:
 
     def _largest(self, held: int) -> int:
         return max((count for count in self.counts if count <= held), default=0)
+
+    def _say_waiting(self, text: str) -> None:
+        self.say(f"{text}; for at most {self.limit:g} minutes (cluster.wait_limit)")
+
+    def _waited_in_vain(self, held: int, since: str, advice: str) -> UserError:
+        return UserError(
+            f"{self._waiting(held, since)}. None came for {self.limit:g} minutes (cluster.wait_limit): add nodes "
+            f"{advice}"
+        )
 
     def _waiting(self, held: int, since: str) -> str:
         lost = self.lost()

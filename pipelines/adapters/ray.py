@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from pipelines.adapters.elastic import LOSS_SECONDS, PATIENCE_SECONDS, Look, Node, Places
+from pipelines.adapters.elastic import LOOK_SECONDS, LOSS_SECONDS, PATIENCE_SECONDS, Look, Node, Places
 from pipelines.adapters.mailbox import Mailbox
 from pipelines.adapters.ray_environment import (
     folder_for_ray,
@@ -28,6 +28,7 @@ from pipelines.adapters.storage import below, environment_of
 from pipelines.adapters.watch import Watch
 from pipelines.layout import ROOT
 from pipelines.params import Cluster
+from pipelines.redaction import redacted
 from pipelines.running.process import Interrupted, Interrupts, runs_locally, signal_handlers_kept
 from pipelines.running.progress import Progress
 from pipelines.training.events import CheckpointSaved, Event, Failed, Note, Stopped
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 TrainingFunction = Callable[["Job", "Link"], None]
 POLL_SECONDS = 0.5
 BEAT_SECONDS = 1.0  # between a worker's signs of life
+SAY_SECONDS = 30.0  # between two lines on what tasks do
 END_SECONDS = 10.0  # for Ray's own processes to end
 STOP_SECONDS = 60.0  # for the checkpoint, after which a training that was asked to stop ends without one
 SHARED = "TCFORMER_SHARED_RAY"  # "1": RAY_ADDRESS is a Ray of this machine that shared_ray started
@@ -509,45 +511,117 @@ def _join_group(config: dict[str, Any], context: "TrainContext", mailbox: "Actor
 
 
 def parallel_map(
-    function: Callable[[Any], Any], items: Iterable[Any], *, gpus: bool = False, chunk: int = 1, title: str = ""
+    function: Callable[..., Any],
+    items: Iterable[Any],
+    *,
+    wait_limit: float,
+    gpus: bool = False,
+    chunk: int = 1,
+    title: str = "",
+    reports: bool = False,
 ) -> list[Any]:
     """`[function(item) for item in items]` on the cores (or GPUs) of the joined Ray, in order, with a progress bar.
 
     Args:
         function: picklable, of one argument.
+        items: its arguments.
+        wait_limit: minutes to wait while no node has a core (and a GPU); see `cluster.wait_limit`.
+        gpus: whether each task needs a GPU.
         chunk: items that one Ray task does in turn.
+        title: begins each line that is shown.
+        reports: whether `function` has a second argument, to which it passes, in a few words, what it does while it
+            takes long. The words are shown here at most every `SAY_SECONDS`.
+
+    Raises:
+        UserError: raised by `function`; no node came in time; or a task lost its process more often than Ray retries.
     """
     todo = list(items)
     if runs_locally():
         return _map_here(function, todo, title)
     import ray
 
-    def apply(function: Callable[[Any], Any], part: list[Any]) -> list[Any]:
-        return [function(item) for item in part]
-
-    remote = ray.remote(num_cpus=1, num_gpus=1 if gpus else 0)(apply)
+    remote = ray.remote(num_cpus=1, num_gpus=1 if gpus else 0)(_apply)
     parts = [todo[start : start + chunk] for start in range(0, len(todo), chunk)]
     shared = ray.put(function)  # an object, because it may contain weights that are too large for an argument
-    pending = {remote.remote(shared, part): index for index, part in enumerate(parts)}
+    mailbox = _start_mailbox() if reports else None
+    pending = {remote.remote(shared, part, mailbox): index for index, part in enumerate(parts)}
     results: list[list[Any]] = [[] for _ in parts]
     with Progress(title, len(todo)) as progress:
+        say = progress.message if title else partial(print, flush=True)
+        at = Seldom(say)
+        places = Places([1], {"CPU": 1, **({"GPU": 1} if gpus else {})}, _look_at_cluster, say, wait_limit)
+        places.held()  # so that a node that is lost from now on is known by its address
         waiting = list(pending)
         while waiting:
-            ready, waiting = ray.wait(waiting)
+            ready, waiting = ray.wait(waiting, timeout=LOOK_SECONDS)
             for reference in ready:
                 index = pending[reference]
-                try:
-                    results[index] = ray.get(reference)
-                except ray.exceptions.RayTaskError as error:
-                    cause = getattr(error, "cause", None)
-                    if isinstance(cause, UserError):
-                        raise UserError(str(cause)) from None
-                    raise
+                results[index] = _result_of(reference, title)
                 progress.update(len(parts[index]))
+            if not ready:
+                places.require_room()
+                if mailbox:
+                    for note in ray.get(mailbox.take.remote())[0]:
+                        at(note.text)
     return [result for part in results for result in part]
 
 
-def _map_here(function: Callable[[Any], Any], items: list[Any], title: str) -> list[Any]:
+def _apply(function: Callable[..., Any], part: list[Any], mailbox: "ActorHandle | None") -> list[Any]:
+    """Runs in a Ray task."""
+    if mailbox is None:
+        return [function(item) for item in part]
+    import ray
+
+    address = ray.util.get_node_ip_address()
+    at = Seldom(lambda text: mailbox.send.remote(Note(f"{address}: {text}")))
+    return [function(item, at) for item in part]
+
+
+class Seldom:
+    """Passes texts on, at most one in `SAY_SECONDS`, and forgets the others."""
+
+    def __init__(self, say: Callable[[str], object], clock: Callable[[], float] = time.monotonic) -> None:
+        self._say, self._clock = say, clock
+        self._said_at: float | None = None
+
+    def __call__(self, text: str) -> None:
+        now = self._clock()
+        if self._said_at is None or now - self._said_at >= SAY_SECONDS:
+            self._said_at = now
+            self._say(text)
+
+
+def _result_of(reference: object, title: str) -> list[Any]:
+    import ray
+
+    try:
+        found: list[Any] = ray.get(reference)
+        return found
+    except ray.exceptions.RayTaskError as error:
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, UserError):
+            raise UserError(str(cause)) from None
+        raise
+    except ray.exceptions.OutOfMemoryError as error:
+        reason, advice = _first_sentence(error), "its node has too little memory: stop what else uses it, or add memory"
+    except ray.exceptions.WorkerCrashedError as error:
+        reason, advice = (
+            _first_sentence(error),
+            "the system ended it, often for lack of memory: see `dmesg` on the nodes",
+        )
+    except ray.exceptions.NodeDiedError as error:
+        reason, advice = _first_sentence(error), "see why the node was lost, and bring it back or remove it"
+    raise UserError(
+        f"{title or 'a task'}: Ray lost a process more often than it tries again ({reason}): expected nodes that stay; "
+        f"{advice}; then run the same command again"
+    )
+
+
+def _first_sentence(error: Exception) -> str:
+    return redacted(" ".join(str(error).split()).partition(". ")[0].rstrip("."))[:200] or type(error).__name__
+
+
+def _map_here(function: Callable[..., Any], items: list[Any], title: str) -> list[Any]:
     results = []
     with Progress(title, len(items)) as progress:
         for item in items:

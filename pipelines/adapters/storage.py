@@ -24,20 +24,24 @@ _EXPECTED = "expected a folder, or an address s3://bucket/folder or gs://bucket/
 _CHUNK = 1 << 22
 _Result = TypeVar("_Result")
 
-#: What an S3 server, or the way to it, says while it is only away or busy.
+#: Begins what pyarrow says of a failure of S3 or of Google Cloud Storage.
+_REMOTE = re.compile(r"AWS Error|google::cloud::Status\(")
+#: What such a server, or the way to it, says while it is only away or busy.
 _PASSES = re.compile(
     r"AWS Error (NETWORK_CONNECTION|SERVICE_UNAVAILABLE|SLOW_DOWN|REQUEST_TIMEOUT|INTERNAL_FAILURE|THROTTLING)"
     r"|HTTP status (429|5\d\d)"
+    r"|google::cloud::Status\((UNAVAILABLE|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|INTERNAL|ABORTED)"
 )
 PATIENCE_SECONDS = 120.0  # for a store that has answered before
 FIRST_PATIENCE_SECONDS = 12.0  # for one that has not: its address may be wrong
 _PAUSE_SECONDS = 1.0
+_GCS_LIMIT = "retry_limit_seconds"  # option of an address that pyarrow knows
 _answered: set[str] = set()  # addresses that have answered this process
 
 #: What to do about a failure, by what pyarrow says of it; the first that fits.
 _ADVICE = (
     (
-        r"NO_SUCH_BUCKET|[Bb]ucket '.*' not found",
+        r"NO_SUCH_BUCKET|[Bb]ucket '.*' not found|Status\(NOT_FOUND",
         "there is no such bucket: make it, or correct its name in params.yaml",
     ),
     (
@@ -49,6 +53,21 @@ _ADVICE = (
         r"ACCESS_DENIED|INVALID_ACCESS_KEY_ID|SIGNATURE|INVALID_CLIENT_TOKEN|EXPIRED|CREDENTIALS|HTTP status 40[013]",
         "the server refuses the credentials: check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, and "
         "what they allow in this bucket",
+    ),
+    (
+        r"Status\((UNAUTHENTICATED|PERMISSION_DENIED)|OAuth2",
+        "the server refuses the credentials: check GOOGLE_APPLICATION_CREDENTIALS, or the service account of each "
+        "machine, and what they allow in this bucket",
+    ),
+    (
+        r"Status\(UNAVAILABLE.*(CURL error|PerformWork)",
+        "no server answers: check the network and the server's address (CLOUD_STORAGE_EMULATOR_ENDPOINT, or in the "
+        "address ?endpoint_override=host:port)",
+    ),
+    (
+        r"Status\((UNAVAILABLE|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|INTERNAL|ABORTED)",
+        "the server does not do what it is asked for: see the status page of Google Cloud Storage and the quotas of "
+        "the project, and try again later",
     ),
     (
         r"NETWORK_CONNECTION|REQUEST_TIMEOUT",
@@ -69,6 +88,13 @@ def environment_of(storage: str | None) -> dict[str, str]:
     if storage is None or not storage.startswith("s3:"):
         return {}
     return {name: os.environ[name] for name in _VARIABLES if name in os.environ}
+
+
+def _with_limit(address: str) -> str:
+    """A gs:// address whose client does not try again for minutes in silence: `Store` tries again, and says so."""
+    if not address.startswith(("gs:", "gcs:")) or _GCS_LIMIT in address:
+        return address
+    return f"{address}{'&' if '?' in address else '?'}{_GCS_LIMIT}=2"
 
 
 def below(root: str, name: str) -> str:
@@ -120,7 +146,7 @@ class Store:
             near = f"; did you mean {meant}?" if scheme.lower() in _SCHEMES else ""
             raise UserError(f"{known}: {_EXPECTED}{near}; correct it in params.yaml")
         try:
-            files, path = pyarrow.fs.FileSystem.from_uri(self.root)
+            files, path = pyarrow.fs.FileSystem.from_uri(_with_limit(self.root))
         except Exception as error:  # pyarrow raises many types
             advice = _advice(error) or f"{_EXPECTED}; correct it in params.yaml"
             raise UserError(f"{known}: {advice} ({_first_line(error)})") from error
@@ -131,12 +157,12 @@ class Store:
         """Turn the failure to make a folder or to open a file into a UserError that names the storage."""
         try:
             yield
-        except FileNotFoundError:
-            if purpose == "read":
+        except FileNotFoundError as error:
+            if purpose == "read" or _REMOTE.search(str(error)):
                 raise
             raise self._not_usable(purpose, "no such folder") from None
         except OSError as error:
-            if "AWS Error" in str(error):
+            if _REMOTE.search(str(error)):
                 raise  # see `_patiently`
             raise self._not_usable(purpose, _first_line(error)) from error
 
@@ -146,7 +172,7 @@ class Store:
             "read and write; make it, allow access, or correct it in params.yaml"
         )
 
-    def _refused(self, purpose: str, error: OSError) -> UserError:
+    def _refused(self, purpose: str, error: Exception) -> UserError:
         """The message for a failure of an object store that does not pass."""
         reason, advice = _first_line(error), _advice(error)
         if advice is None:
@@ -166,9 +192,10 @@ class Store:
         while True:
             try:
                 result = action()
-            except OSError as error:
+            except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
                 passes = bool(_PASSES.search(str(error)))
-                if not passes and "AWS Error" not in str(error):
+                missing = purpose == "read" and isinstance(error, FileNotFoundError)
+                if missing or (not passes and not _REMOTE.search(str(error))):
                     raise
                 patience = PATIENCE_SECONDS if address in _answered else FIRST_PATIENCE_SECONDS
                 if not (passes and self.patient) or time.monotonic() - began > patience:
@@ -349,4 +376,7 @@ def _advice(error: Exception) -> str | None:
 def _first_line(error: Exception) -> str:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     first = (reason.strip().splitlines() or [type(error).__name__])[0]
-    return redacted(re.sub(r" \(Request ID: .*|; Details: .*", "", first))[:200]
+    first = re.sub(
+        r"(?:Permanent error|Retry policy exhausted), with a last message of |google::cloud::Status\(", "", first
+    )
+    return redacted(re.sub(r" \(Request ID: .*|; Details: .*| error_info=.*", "", first))[:200]

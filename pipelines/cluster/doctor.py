@@ -188,60 +188,115 @@ def check_interfaces(facts: Mapping[str, NodeFacts]) -> Iterator[Finding]:
     """gloo and NCCL choose an interface by which the other nodes reach the node."""
     wrong = False
     for name, node in facts.items():
-        right = [interface for interface, addresses in node.interfaces.items() if node.address in addresses]
+        right = _reached_interface(node)
         for variable, value in node.named_interfaces.items():
-            if not _names_an_interface(value, list(node.interfaces)):
+            if not _named(value, list(node.interfaces)):
                 wrong = True
                 yield Finding(
                     "interfaces", f"{name}: {variable}={value}, and the node has {', '.join(sorted(node.interfaces))}",
-                    f"set {variable}={(right or ['NAME'])[0]} before `ray start`",
+                    f"set {variable}={right} before `ray start`",
                 )  # fmt: skip
         if "GLOO_SOCKET_IFNAME" not in node.named_interfaces and node.name_leads_to != node.address:
-            known = any(node.name_leads_to in addresses for addresses in node.interfaces.values())
-            if known and not ipaddress.ip_address(node.name_leads_to).is_loopback:
-                continue  # another interface, which the others may reach: training starts
+            if _name_leads_to_interface(node):
+                continue  # another interface, which `check_connections` tries
             wrong = True
             yield Finding(
                 "interfaces",
                 f"{name}: its name {node.host} leads to {node.name_leads_to or 'no address'}, where gloo would listen; "
                 f"the others reach it at {node.address}",
-                f"`export GLOO_SOCKET_IFNAME={(right or ['NAME'])[0]}` before `ray start` there, or correct /etc/hosts",
+                f"`export GLOO_SOCKET_IFNAME={right}` before `ray start` there, or correct /etc/hosts",
             )
+    for address, names in _shared(facts).items():
+        wrong = True
+        right = ", ".join(sorted({_reached_interface(facts[name]) for name in names}))
+        yield Finding(
+            "interfaces", f"{', '.join(names)} would all listen on {address}, where none reaches another",
+            f"set GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME to {right} before `ray start`, or correct /etc/hosts",
+        )  # fmt: skip
     if not wrong:
         yield Finding("interfaces", "gloo listens where the other nodes reach it")
 
 
-def _names_an_interface(value: str, interfaces: list[str]) -> bool:
-    """Whether a list of beginnings of names, as gloo and NCCL read it, leaves an interface."""
+def _reached_interface(node: NodeFacts) -> str:
+    """The interface at which the other nodes reach the node."""
+    return next((interface for interface, addresses in node.interfaces.items() if node.address in addresses), "NAME")
+
+
+def _name_leads_to_interface(node: NodeFacts) -> bool:
+    """Whether the node's name leads to an interface of the node that is not the loopback."""
+    known = any(node.name_leads_to in addresses for addresses in node.interfaces.values())
+    return known and not ipaddress.ip_address(node.name_leads_to).is_loopback
+
+
+def _addresses(node: NodeFacts) -> list[str]:
+    """IPv4 addresses on which gloo and NCCL would listen, as far as it is known, and the node's own."""
+    found = [
+        address
+        for value in node.named_interfaces.values()
+        for interface in _named(value, list(node.interfaces))
+        for address in node.interfaces[interface]
+        if not (value.startswith("^") and ipaddress.ip_address(address).is_loopback)  # NCCL leaves it out by itself
+    ]
+    if "GLOO_SOCKET_IFNAME" not in node.named_interfaces and _name_leads_to_interface(node):
+        found.append(node.name_leads_to)
+    return list(dict.fromkeys([node.address, *found]))
+
+
+def _shared(facts: Mapping[str, NodeFacts]) -> dict[str, list[str]]:
+    """Addresses, for instance of Docker's bridge, on which several nodes would listen -> these nodes."""
+    nodes: dict[str, list[str]] = {}
+    for name, node in facts.items():
+        for address in _addresses(node):
+            nodes.setdefault(address, []).append(name)
+    return {address: names for address, names in nodes.items() if len(names) > 1}
+
+
+def _named(value: str, interfaces: list[str]) -> list[str]:
+    """The interfaces that a list of beginnings of names means, as gloo and NCCL read it."""
     if value.startswith("^"):  # NCCL: all but these
         excluded = tuple(value.lstrip("^=").split(","))
-        return any(not interface.startswith(excluded) for interface in interfaces)
+        return [interface for interface in interfaces if not interface.startswith(excluded)]
     exact = value.startswith("=")
     names = [name.partition(":")[0] for name in value.lstrip("=").split(",")]
-    return any(i == name or (not exact and i.startswith(name)) for i in interfaces for name in names)
+    return [i for i in interfaces if any(i == name or (not exact and i.startswith(name)) for name in names)]
 
 
 def check_connections(nodes: Asked, names: list[str], facts: Mapping[str, NodeFacts]) -> Iterator[Finding]:
-    """Every node can connect to every other one, on ports that the system chooses."""
+    """Every node can connect to every other one, at all addresses of `_addresses`, on ports that the system chooses."""
     ports = nodes.ask(dict.fromkeys(names, Probe.listen)).by_node
+    shared, own = _shared(facts), {node.address for node in facts.values()}
+    targets = {
+        other: [(address, ports[other]) for address in _addresses(facts[other]) if address not in shared]
+        for other in ports
+    }
     questions = {
-        name: partial(Probe.connect, others=[(facts[other].address, ports[other]) for other in ports if other != name])
+        name: partial(Probe.connect, others=[place for other in targets if other != name for place in targets[other]])
         for name in names
     }
     answers = nodes.ask(questions)
-    faults = [
-        f"{name} cannot reach {other} ({fault})"
-        for name, found in answers.by_node.items()
-        for other, fault in found.items()
-    ]
+    faults: list[str] = []
+    of_interfaces: list[str] = []
+    for name, found in answers.by_node.items():
+        for address, fault in found.items():
+            (faults if address in own else of_interfaces).append(f"{name} cannot reach {address} ({fault})")
     faults += [f"{name} does not answer ({fault})" for name, fault in answers.faults.items()]
     if faults:
         yield Finding(
-            "connections", "; ".join(faults[:8]) + (f" and {len(faults) - 8} more" if len(faults) > 8 else ""),
+            "connections", _few(faults),
             "open all TCP ports between the nodes in their firewalls or security group, and no port to others",
         )  # fmt: skip
-    else:
+    if of_interfaces:
+        yield Finding(
+            "connections", f"{_few(of_interfaces)}, where gloo or NCCL would listen",
+            "set GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME to an interface that the other nodes reach before `ray "
+            "start`, or correct /etc/hosts",
+        )  # fmt: skip
+    if not faults and not of_interfaces:
         yield Finding("connections", f"each of {len(names)} nodes reaches the others on a port that the system chose")
+
+
+def _few(faults: list[str]) -> str:
+    return "; ".join(faults[:8]) + (f" and {len(faults) - 8} more" if len(faults) > 8 else "")
 
 
 def check_clocks(nodes: Asked, names: list[str]) -> Iterator[Finding]:

@@ -22,6 +22,7 @@ from tcformer.errors import UserError
 from tcformer.files import sha256_of_file, temporary_folder
 
 _PART = ".part"  # ends the name of a dataset that is not complete yet
+_DONE = ".done-"  # begins the name of an empty file in it: the shard with this SHA-256 is unpacked and on the disk
 _LOCK = ".lock"
 _REMOVED = "removed"  # name of a dataset that is being removed
 _POLL_SECONDS = 0.2
@@ -81,8 +82,15 @@ def _try_lock(lock: int, kind: int) -> bool:
     return True
 
 
+class _Altered(UserError):
+    """The storage does not contain what was written there: nothing that was fetched is kept."""
+
+
 def _fetch(store: Store, sha256: str, folder: Path, limit: int, at: Callable[[str], None]) -> None:
-    """Fetch the shards of a dataset, several at a time, and unpack them into `folder`, which is there when all are."""
+    """Fetch the shards of a dataset, several at a time, and unpack them into `folder`, which is there when all are.
+
+    After an interruption the next call, perhaps of another process, fetches only the shards that are missing.
+    """
     shards = read_index(store, sha256)
     if shards is None:
         raise UserError(
@@ -90,27 +98,50 @@ def _fetch(store: Store, sha256: str, folder: Path, limit: int, at: Callable[[st
             "starts workers has written there; run the stage again"
         )
     part = folder.with_name(f"{folder.name}{_PART}")
-    shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
-    _make_room(folder, shards, limit)
-    part.mkdir(mode=0o700)
-    total, done, counting = sum(shard.size for shard in shards), 0, threading.Lock()
+    part.mkdir(mode=0o700, exist_ok=True)
+    missing = _clean(part, shards)
+    _make_room(folder, shards, missing, limit)
+    total = sum(shard.size for shard in shards)
+    done, counting = total - sum(shard.size for shard in missing), threading.Lock()
 
     def fetch(shard: Shard) -> None:
         nonlocal done
         _fetch_shard(store, f"{folder_of(sha256)}/{shard.name}", shard, part)
+        os.sync()  # after a power failure the marker must not exist without the files
+        _marker(part, shard).touch()
         with counting:
             done += shard.size
             at(f"fetching the dataset: {done / 1e9:.2f} of {total / 1e9:.2f} GB")
 
-    at(f"fetching the dataset: 0 of {total / 1e9:.2f} GB")
+    at(f"fetching the dataset: {done / 1e9:.2f} of {total / 1e9:.2f} GB")
     try:
         with ThreadPoolExecutor(THREADS, "fetch") as pool:
-            list(pool.map(fetch, shards))
-    except BaseException:
+            list(pool.map(fetch, missing))
+    except _Altered:
         shutil.rmtree(part, ignore_errors=True)
         raise
-    os.sync()  # after a power failure the name must not exist without the files
+    for shard in shards:
+        _marker(part, shard).unlink()
     part.rename(folder)
+
+
+def _marker(part: Path, shard: Shard) -> Path:
+    return part / f"{_DONE}{shard.sha256}"
+
+
+def _clean(part: Path, shards: Sequence[Shard]) -> list[Shard]:
+    """Remove from an interrupted fetch all that is not of a complete shard; returns the shards that are missing."""
+    complete = [shard for shard in shards if _marker(part, shard).is_file()]
+    if not complete:
+        shutil.rmtree(part)
+        part.mkdir(mode=0o700)
+        return list(shards)
+    kept = {part / name for shard in complete for name, _ in shard.files}
+    kept |= {_marker(part, shard) for shard in complete}
+    for path in list(part.rglob("*")):
+        if path not in kept and not path.is_dir():
+            path.unlink()
+    return [shard for shard in shards if shard not in complete]
 
 
 def _fetch_shard(store: Store, key: str, shard: Shard, target: Path) -> None:
@@ -119,11 +150,15 @@ def _fetch_shard(store: Store, key: str, shard: Shard, target: Path) -> None:
         try:
             archive = store.fetch(key, copy)
         except FileNotFoundError:
-            raise UserError(_altered(store, key, "it is missing")) from None
+            raise _altered(store, key, "it is missing") from None
         if sha256_of_file(archive) != shard.sha256:
-            raise UserError(_altered(store, key, "its bytes are not those of the index"))
-        if examine(archive).size != sum(size for _, size in shard.files):
-            raise UserError(_altered(store, key, "its files are not those of the index"))
+            raise _altered(store, key, "its bytes are not those of the index")
+        try:
+            contents = examine(archive)
+        except UserError as error:
+            raise _Altered(str(error)) from None
+        if contents.size != sum(size for _, size in shard.files):
+            raise _altered(store, key, "its files are not those of the index")
         with tarfile.open(archive) as tar:
             # tarfile fails where another thread makes the same folder at the same time.
             for place in {(target / name).parent for name in tar.getnames()}:
@@ -133,23 +168,29 @@ def _fetch_shard(store: Store, key: str, shard: Shard, target: Path) -> None:
         copy.unlink(missing_ok=True)  # a local storage gives its own file instead
 
 
-def _altered(store: Store, key: str, fault: str) -> str:
+def _altered(store: Store, key: str, fault: str) -> _Altered:
     folder = key.rpartition("/")[0]
-    return (
+    return _Altered(
         f"{store.shown}/{key}: {fault}: expected the shard that was written; delete {folder} in the storage, and run "
         "the stage again to have it written anew"
     )
 
 
-def _make_room(folder: Path, shards: Sequence[Shard], limit: int) -> None:
+def _make_room(folder: Path, shards: Sequence[Shard], missing: Sequence[Shard], limit: int) -> None:
     """Remove datasets that nobody uses, the one that was used longest ago first, until there is room for another one.
+
+    Args:
+        folder: of the dataset.
+        shards: of the dataset.
+        missing: those of them that are not on the disk yet.
+        limit: see `cached_dataset`.
 
     Raises:
         UserError: the limit or the disk is too small.
     """
-    files = [size for shard in shards for _, size in shard.files]
-    need = Contents(len(files), sum(files)).disk_size
-    packed = THREADS * max((shard.size for shard in shards), default=0)  # shards that are being unpacked
+    whole = _disk_size(shards)
+    # The last term: shards that are being unpacked.
+    need = _disk_size(missing) + THREADS * max((shard.size for shard in missing), default=0)
     gate = _open_lock(folder.with_name("room"))  # one process of this machine at a time
     try:
         fcntl.flock(gate, fcntl.LOCK_EX)
@@ -157,28 +198,33 @@ def _make_room(folder: Path, shards: Sequence[Shard], limit: int) -> None:
         sizes, used = {}, {}
         for other in folder.parent.iterdir():
             with suppress(FileNotFoundError):  # it was complete, and renamed, just now
-                if other.is_dir():
+                if other.is_dir() and other.name != f"{folder.name}{_PART}":
                     sizes[other], used[other] = _size(other), other.stat().st_mtime
 
         def is_short() -> bool:
-            return sum(sizes.values()) + need > limit or _free(folder) < need + packed
+            return sum(sizes.values()) + whole > limit or _free(folder) < need
 
         for other in sorted(sizes, key=lambda path: used[path]):
             if is_short() and _remove_unused(other):
                 del sizes[other]
-        if sum(sizes.values()) + need > limit:
+        if sum(sizes.values()) + whole > limit:
             others = f", and {sum(sizes.values())} bytes are in use" if sizes else ""
             raise UserError(
-                f"params.yaml: cluster.cache_size is {limit / 1e9:g} GB, but the dataset needs {need} bytes{others}: "
+                f"params.yaml: cluster.cache_size is {limit / 1e9:g} GB, but the dataset needs {whole} bytes{others}: "
                 "expected room for the datasets that a machine uses at the same time; raise cluster.cache_size"
             )
-        if _free(folder) < need + packed:
+        if _free(folder) < need:
             raise UserError(
-                f"{folder.parent}: {_free(folder)} bytes are free on its disk: expected {need + packed} for the "
+                f"{folder.parent}: {_free(folder)} bytes are free on its disk: expected {need} for the "
                 "dataset; free space there, or start Ray on this machine with TMPDIR set to a folder on a larger disk"
             )
     finally:
         os.close(gate)
+
+
+def _disk_size(shards: Sequence[Shard]) -> int:
+    files = [size for shard in shards for _, size in shard.files]
+    return Contents(len(files), sum(files)).disk_size
 
 
 def _free(folder: Path) -> int:

@@ -25,7 +25,7 @@ def mapping_files(cluster: Cluster) -> Iterator[Map]:
     """
     if not needs_storage(cluster):
         with session(cluster):
-            yield parallel_map
+            yield partial(parallel_map, wait_limit=cluster.wait_limit)
         return
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
 

@@ -78,7 +78,8 @@ def _generate(task: str, params: Params, out: Path) -> None:
         )
     _make_empty(out)  # images of an earlier, larger dataset must not remain in this one
     with session(params.cluster):
-        each: Map = partial(parallel_map, chunk=_IMAGES_PER_RAY_TASK, title=f"prepare@{task}")
+        limit, title = params.cluster.wait_limit, f"prepare@{task}"
+        each: Map = partial(parallel_map, wait_limit=limit, chunk=_IMAGES_PER_RAY_TASK, title=title)
         if needs_storage(params.cluster):
             each = bring_files(each, out)
         ALL_TASKS[task].part("generate").generate(out, options, map=each)

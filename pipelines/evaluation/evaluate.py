@@ -1,6 +1,7 @@
 """A trained model measured on its task's test set: predictions in parallel, metrics once."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -32,12 +33,17 @@ class _Shard:
     loader_processes: int
     instruction_sets: InstructionSets
 
-    def predict(self, shard: int) -> list[dict[str, Any]]:
-        """The predictions for the samples shard, shard + shards, ..."""
+    def predict(self, shard: int, at: Callable[[str], None] = lambda text: None) -> list[dict[str, Any]]:
+        """The predictions for the samples shard, shard + shards, ...
+
+        Args:
+            shard: number of the first sample.
+            at: receives what this process does while it takes long, in a few words.
+        """
         import torch
 
         check_instruction_sets(self.instruction_sets)
-        task = self.task.build(fetch_dataset(self.data), self.evaluation)
+        task = self.task.build(fetch_dataset(self.data, at), self.evaluation)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model = model_from_bytes(self.weights).to(device).eval()
         found: list[dict[str, Any]] = []
@@ -48,8 +54,10 @@ class _Shard:
         return found
 
 
-def _measure_tokens(measurement: TokenMeasurement, data: DataLocation) -> dict[str, Any]:
-    return replace(measurement, data_root=fetch_dataset(data)).measure()
+def _measure_tokens(
+    measurement: TokenMeasurement, at: Callable[[str], None] = lambda text: None, *, data: DataLocation
+) -> dict[str, Any]:
+    return replace(measurement, data_root=fetch_dataset(data, at)).measure()
 
 
 def evaluate(task: str, weights: Path, data_root: Path, params: Params, out: Path) -> dict[str, Any]:
@@ -76,17 +84,17 @@ def evaluate(task: str, weights: Path, data_root: Path, params: Params, out: Pat
     if options.tokens:
         whole.val_set()
     data = DataLocation(str(data_root))
-    if needs_storage(params.cluster):
+    remote = needs_storage(params.cluster)
+    if remote:
         data = Prepared.of_layout(data_root, spec, evaluation).location_for_workers(params.cluster, spec, evaluation)
     content, training = weights.read_bytes(), params.active.training_of(task).training
     loaders, pinned = params.cluster.loader_processes, params.instruction_sets
     shard = _Shard(spec, evaluation, data, content, options.batch, shards, loaders, pinned)
     measurement = TokenMeasurement(spec, data_root, content, options.tokens, training)
     with session(params.cluster, environment_for(pinned)):
-        parts = parallel_map(shard.predict, range(shards), gpus=uses_gpus(), title=f"evaluate@{task}")
-        [tokens] = parallel_map(
-            partial(_measure_tokens, data=data), [measurement], gpus=uses_gpus(), title=f"tokens@{task}"
-        )
+        each = partial(parallel_map, wait_limit=params.cluster.wait_limit, gpus=uses_gpus(), reports=remote)
+        parts = each(shard.predict, range(shards), title=f"evaluate@{task}")
+        [tokens] = each(partial(_measure_tokens, data=data), [measurement], title=f"tokens@{task}")
     predictions = [prediction for part in parts for prediction in part]
     metrics = whole.evaluate(predictions)
     keypoints = ALL_TASKS[task].keypoints(whole, predictions)

@@ -728,7 +728,7 @@ def test_a_new_dataset_needs_only_its_description(root: Path, monkeypatch: pytes
 def run_jobs_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Run the jobs of `prepare` in this process, without Ray."""
     monkeypatch.setattr(mapping, "session", lambda cluster: nullcontext())
-    monkeypatch.setattr(mapping, "parallel_map", lambda function, items, title: list(map(function, items)))
+    monkeypatch.setattr(mapping, "parallel_map", lambda function, items, **options: list(map(function, items)))
 
 
 def test_a_task_without_an_official_dataset_says_so(
@@ -766,7 +766,7 @@ def generated(monkeypatch: pytest.MonkeyPatch) -> Params:
     """Parameters of generated faces; the generator writes one file in this process."""
     monkeypatch.setattr(TASKS["face"].part("generate"), "generate", generate_one_image)
     monkeypatch.setattr(preparing, "session", lambda cluster: nullcontext())
-    monkeypatch.setattr(preparing, "parallel_map", lambda function, items, chunk, title: list(map(function, items)))
+    monkeypatch.setattr(preparing, "parallel_map", lambda function, items, **options: list(map(function, items)))
     return parameters("face", None, source="generated")
 
 
@@ -851,9 +851,9 @@ def test_the_stage_prints_a_table_and_exits(
 def test_several_archives_are_unpacked_through_ray(face: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mapped: list[int] = []
 
-    def parallel_map(function: Callable[[Any], Any], items: list[Any]) -> list[Any]:
+    def parallel_map(function: Callable[[Any], Any], items: list[Any], *, wait_limit: float) -> list[Any]:
         mapped.append(len(items))
-        return unpacking_map(function, items)
+        return unpacking_map(function, items, wait_limit=wait_limit)
 
     unpacking_map = mapping.parallel_map
     monkeypatch.setattr(mapping, "parallel_map", parallel_map)

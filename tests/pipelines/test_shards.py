@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
 import pytest
 
 from pipelines.adapters import ray, storage
@@ -175,6 +176,38 @@ def test_an_altered_shard_is_refused(store: Store, root: Path, tmp_path: Path) -
     (shard.parent / "index.json").write_text('{"shards": [{"name": 1}]}')
     with pytest.raises(UserError, match="the index is damaged"):
         fetched(store, sha256)
+
+
+def test_an_interrupted_fetch_goes_on_with_the_missing_shards(
+    store: Store, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sha256, fetch = stored(store, root), Store.fetch
+    asked: list[str] = []
+    away = ["shard-00002.tar", "shard-00003.tar"]
+
+    def fail_from_the_third_on(self: Store, key: str, target: Path) -> Path:
+        asked.append(Path(key).name)
+        if asked[-1] in away:
+            raise UserError("no server answers")
+        return fetch(self, key, target)
+
+    monkeypatch.setattr(cache, "THREADS", 1)
+    monkeypatch.setattr(Store, "fetch", fail_from_the_third_on)
+    with pytest.raises(UserError, match="no server answers"):
+        fetched(store, sha256)
+    part = temporary_folder("data") / f"{sha256}.part"
+    assert names_of(part)[2:] == ["a/1.jpg", "a/2.jpg", "a/3.jpg"], "after two markers"
+    (part / "b").mkdir(exist_ok=True)
+    (part / "b/large.json").write_bytes(b"half of it")  # of a process that was killed
+    (part / ".shard-00002.tar").touch()
+    asked.clear()
+    away.clear()
+    usage = shutil.disk_usage("/")._replace(free=2 * 4096 + 3010 + 10240)  # for two files, and a shard in its archive
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: usage)
+    said: list[str] = []
+    folder = cache.cached_dataset(store.root, sha256, 5 * 4096 + 4110, said.append)
+    assert asked == ["shard-00002.tar", "shard-00003.tar"] and tree(folder) == tree(root)
+    assert said[0] == "fetching the dataset: 0.00 of 0.00 GB" and not part.exists()
 
 
 def test_a_shard_cannot_write_elsewhere(store: Store, root: Path, tmp_path: Path) -> None:
@@ -397,18 +430,23 @@ def test_folders_below_an_address_keep_its_options(root: str, expected: str) -> 
 class Away:
     """A file system whose server is away for some calls."""
 
-    def __init__(self, error: str, calls: int) -> None:
+    def __init__(self, error: str | Exception, calls: int) -> None:
         self.error, self.calls = error, calls
 
     def open_input_stream(self, path: str) -> io.BytesIO:
         self.calls -= 1
+        if self.calls >= 0 and isinstance(self.error, Exception):
+            raise self.error
         if self.calls >= 0:
             raise OSError(f"When reading '{path}': AWS Error {self.error} (Request ID: x; y)")
         return io.BytesIO(b"content")
 
 
-def s3_store(files: Away, monkeypatch: pytest.MonkeyPatch) -> Store:
-    store = Store("s3://user:pass@bucket/x?endpoint_override=http://127.0.0.1:1&region=us-east-1")
+S3 = "s3://user:pass@bucket/x?endpoint_override=http://127.0.0.1:1&region=us-east-1"
+
+
+def remote_store(files: Away, monkeypatch: pytest.MonkeyPatch, address: str = S3) -> Store:
+    store = Store(address)
     store._files = files
     monkeypatch.setattr(storage, "_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(storage, "FIRST_PATIENCE_SECONDS", 0.1)
@@ -419,11 +457,11 @@ def s3_store(files: Away, monkeypatch: pytest.MonkeyPatch) -> Store:
 def test_a_store_that_is_away_for_a_while_is_waited_for(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store = s3_store(Away("NETWORK_CONNECTION during GetObject operation: curlCode: 7, x", 3), monkeypatch)
+    store = remote_store(Away("NETWORK_CONNECTION during GetObject operation: curlCode: 7, x", 3), monkeypatch)
     assert store.read("key") == b"content"
     said = capsys.readouterr().err
     assert said.count("does not answer: trying again") == 1 and "pass" not in said
-    store = s3_store(Away("NETWORK_CONNECTION during GetObject operation: curlCode: 7, x", 1), monkeypatch)
+    store = remote_store(Away("NETWORK_CONNECTION during GetObject operation: curlCode: 7, x", 1), monkeypatch)
     store.patient = False
     with pytest.raises(UserError, match="no server answers"):
         store.read("key")
@@ -444,10 +482,76 @@ def test_a_store_that_is_away_for_a_while_is_waited_for(
 def test_a_failure_of_an_s3_server_becomes_one_sentence(
     error: str, advice: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = s3_store(Away(error, 1000), monkeypatch)
+    store = remote_store(Away(error, 1000), monkeypatch)
     with pytest.raises(UserError, match=r"^cluster\.storage s3://\*\*\*@bucket/x") as caught:
         store.read("key")
     assert advice in str(caught.value) and "\n" not in str(caught.value) and "Request ID" not in str(caught.value)
+
+
+def gcs(kind: type[Exception], code: str, reason: str, message: str, *number: int) -> Exception:
+    """What a GcsFileSystem of pyarrow 25 raised when a server answered so, or none did."""
+    first = f"google::cloud::Status({code}: {reason}, with a last message of {message}"
+    return kind(*number, f"{first} error_info={{reason=, domain=, metadata={{gcloud-cpp.retry.function=ReadObject}}}})")
+
+
+REFUSES, TIRED = "Permanent error", "Retry policy exhausted"
+
+
+@pytest.mark.parametrize(
+    ("error", "tries", "advice"),
+    [
+        (gcs(pyarrow.ArrowInvalid, "INVALID_ARGUMENT", REFUSES, '{"code":400}'), 1, "(INVALID_ARGUMENT: {"),
+        (gcs(PermissionError, "UNAUTHENTICATED", REFUSES, '{"code":401}', 13), 1, "the server refuses the credentials"),
+        (gcs(PermissionError, "PERMISSION_DENIED", REFUSES, '{"code":403}', 13), 1, "GOOGLE_APPLICATION_CREDENTIALS"),
+        (gcs(OSError, "FAILED_PRECONDITION", REFUSES, '{"code":412}'), 1, "expected a folder, or an address"),
+        (gcs(OSError, "UNAVAILABLE", TIRED, '{"code":503}'), 5, "the quotas of the project"),
+        (
+            gcs(OSError, "UNAVAILABLE", TIRED, "PerformWork() - CURL error [7]=Could not connect"),
+            5,
+            "no server answers",
+        ),
+    ],
+)
+def test_a_failure_of_google_cloud_storage_becomes_one_sentence(
+    error: Exception, tries: int, advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = Away(error, 1000)
+    store = remote_store(files, monkeypatch, "gs://anonymous@bucket/x?endpoint_override=127.0.0.1:1")
+    with pytest.raises(UserError, match=r"^cluster\.storage gs://\*\*\*@bucket/x") as caught:
+        store.read("key")
+    text = str(caught.value)
+    assert advice in text and "\n" not in text and "error_info" not in text and "google::" not in text
+    assert (1000 - files.calls == 1) if tries == 1 else (1000 - files.calls >= tries), "what passes is tried again"
+
+
+@pytest.mark.parametrize(
+    ("address", "opened"),
+    [
+        ("gs://bucket/x", "gs://bucket/x?retry_limit_seconds=2"),
+        ("gcs://bucket/x?scheme=http", "gcs://bucket/x?scheme=http&retry_limit_seconds=2"),
+        ("gs://bucket/x?retry_limit_seconds=9", "gs://bucket/x?retry_limit_seconds=9"),
+        ("s3://bucket/x", "s3://bucket/x"),
+    ],
+)
+def test_the_client_of_google_cloud_storage_leaves_waiting_to_the_store(address: str, opened: str) -> None:
+    assert storage._with_limit(address) == opened
+
+
+def test_a_missing_bucket_of_google_cloud_storage_is_named_when_it_is_written_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    missing = gcs(FileNotFoundError, "NOT_FOUND", REFUSES, '{"code":404}', 2)
+
+    class Missing(Away):
+        def create_dir(self, path: str) -> None:
+            raise missing
+
+        open_output_stream = delete_file = create_dir
+
+    store = remote_store(Missing(missing, 1000), monkeypatch, "gs://anonymous@bucket/x")
+    assert store.read("key") is None
+    with pytest.raises(UserError, match="cannot be written to: there is no such bucket"):
+        store.write("key", b"x")
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -46,7 +46,12 @@ class Machine:
     def __getattr__(self, name: str) -> Callable[..., Any]:
         given = self._answers
         usual: dict[str, Any] = {"listen": 4000, "connect": {}, "store": "", "sees": True, "clock": 1000.0}
-        return lambda *_, **__: self._facts if name == "facts" else given.get(name, usual[name])
+
+        def answer(**options: Any) -> Any:
+            found = self._facts if name == "facts" else given.get(name, usual[name])
+            return found(**options) if callable(found) else found
+
+        return answer
 
 
 class Nodes:
@@ -65,7 +70,8 @@ class Nodes:
                 answers.faults[node] = machine
                 continue
             function = getattr(question, "func", question)
-            answers.by_node[node] = getattr(machine, function.__name__)()
+            options = getattr(question, "keywords", {})
+            answers.by_node[node] = getattr(machine, function.__name__)(**options)
         return answers
 
 
@@ -126,6 +132,50 @@ def test_each_problem_is_named_with_its_fix(params: Params) -> None:
     assert "asks for 20 GPUs, Ray has 16" in of(facts(), workers=20)
 
 
+BRIDGE = {"eth0": ["10.0.0.2"], "docker0": ["172.17.0.1"], "eth1": ["192.168.5.2"]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "dialled"),
+    [
+        ({"named_interfaces": {"GLOO_SOCKET_IFNAME": "docker0"}}, ["10.0.0.2", "172.17.0.1"]),
+        ({"named_interfaces": {"NCCL_SOCKET_IFNAME": "^docker,lo"}}, ["10.0.0.2", "192.168.5.2"]),
+        ({"name_leads_to": "192.168.5.2"}, ["10.0.0.2", "192.168.5.2"]),
+        ({"name_leads_to": "192.168.5.2", "named_interfaces": {"GLOO_SOCKET_IFNAME": "eth0"}}, ["10.0.0.2"]),
+    ],
+)
+def test_the_interfaces_that_gloo_and_nccl_choose_are_dialled(
+    changes: dict[str, Any], dialled: list[str], params: Params
+) -> None:
+    def connect(others: list[tuple[str, int]]) -> dict[str, str]:
+        assert others == [(address, 4001) for address in dialled]
+        return {address: "timed out" for address, _ in others if address != "10.0.0.2"}
+
+    other = Machine(replace(OTHER, interfaces=BRIDGE, **changes), listen=4001)
+    found = problems(examined(params, Machine(GOOD, connect=connect), other))
+    if len(dialled) == 1:
+        assert not found
+    else:
+        (text,) = found
+        assert f"10.0.0.1 cannot reach {dialled[1]} (timed out), where gloo or NCCL would listen -> set GLOO" in text
+
+
+@pytest.mark.parametrize(
+    "changes", [{"named_interfaces": {"GLOO_SOCKET_IFNAME": "docker0"}}, {"name_leads_to": "172.17.0.1"}]
+)
+def test_an_address_that_two_nodes_share_is_a_problem(changes: dict[str, Any], params: Params) -> None:
+    interfaces = {"eth0": ["10.0.0.1"], "docker0": ["172.17.0.1"]}
+    (text,) = problems(
+        examined(
+            params,
+            Machine(replace(GOOD, interfaces=interfaces, **changes)),
+            Machine(replace(OTHER, interfaces=BRIDGE, **changes)),
+        )
+    )
+    assert text.startswith("interfaces: 10.0.0.1, 10.0.0.2 would all listen on 172.17.0.1, where none reaches another")
+    assert "to eth0 before `ray start`" in text
+
+
 def test_a_storage_is_asked_from_each_node_and_from_here(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor.Probe, "store", lambda self, storage: "")
     doctor.Probe.store.__name__ = "store"
@@ -152,7 +202,7 @@ def test_a_storage_is_asked_from_each_node_and_from_here(params: Params, monkeyp
     ],
 )
 def test_names_of_interfaces_are_read_as_nccl_reads_them(value: str, fits: bool) -> None:
-    assert doctor._names_an_interface(value, ["lo", "eth0"]) is fits
+    assert ("eth0" in doctor._named(value, ["lo", "eth0"])) is fits
 
 
 def test_an_mlflow_server_that_is_away_is_a_problem() -> None:

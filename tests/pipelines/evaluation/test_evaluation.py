@@ -216,13 +216,17 @@ def test_an_evaluation_on_other_machines_takes_its_data_from_the_storage(
     monkeypatch.setattr("pipelines.evaluation.evaluate.session", lambda cluster, environment: nullcontext())
     monkeypatch.setattr("pipelines.evaluation.evaluate.uses_gpus", lambda: False)
 
-    def elsewhere(function: Any, items: Any, *, gpus: bool, title: str) -> list[Any]:
+    said: list[str] = []
+
+    def elsewhere(function: Any, items: Any, **options: Any) -> list[Any]:
+        assert options["reports"]
         root.rename(tmp_path / "hidden")
-        found = [function(item) for item in items]
+        found = [function(item, said.append) for item in items]
         (tmp_path / "hidden").rename(root)
         return found
 
     monkeypatch.setattr("pipelines.evaluation.evaluate.parallel_map", elsewhere)
     found = evaluate("face", weights, root, params.model_copy(update={"cluster": cluster}), tmp_path / "there")
+    assert "fetching the dataset: 0.00 of" in said[0]
     assert found == expected and len(list((tmp_path / "storage/data").iterdir())) == 1
     assert (tmp_path / "here/predictions.json").read_bytes() == (tmp_path / "there/predictions.json").read_bytes()
