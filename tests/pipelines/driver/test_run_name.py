@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.commands import git
 from pipelines.driver.run_name import run_name
-from tests.small import parameters
+from tests.small import commit, parameters
 
 
 @pytest.fixture(scope="module")
@@ -18,9 +17,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     project = root / "project"
     project.mkdir()
     parameters(project)
-    git(root, "init", "--quiet")
-    git(root, "add", ".")
-    git(root, "-c", "user.name=A", "-c", "user.email=a@example.org", "commit", "--quiet", "-m", "Parameters")
+    commit(root)
     return project
 
 
@@ -55,10 +52,8 @@ def test_a_name_has_what_determines_the_training(
 
 
 def test_parameters_that_the_commit_does_not_have_are_no_changes(tmp_path: Path) -> None:
-    git(tmp_path, "init", "--quiet")
     (tmp_path / "params.yaml").write_text("sample: {finetune: {face: {training: {epochs: 4}}}}")
-    git(tmp_path, "add", ".")
-    git(tmp_path, "-c", "user.name=A", "-c", "user.email=a@example.org", "commit", "--quiet", "-m", "Old parameters")
+    commit(tmp_path)
     params = parameters(tmp_path, finetune__face__training__epochs=9)
     assert run_name("face", params, "warm-lynx", tmp_path) == (
         "face tcformer_nano local_ctm mta seed 0 epochs=9 (warm-lynx)"
