@@ -1,4 +1,4 @@
-"""Measure result files of any program against the annotations of COCO-WholeBody, WFLW or own keypoints."""
+"""Measure result files of any program against the annotations of COCO-WholeBody, WFLW, Human3.6M or own keypoints."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from tcformer.checks import is_count, is_number, numbers_of_list, read_json
 from tcformer.data.face.dataset import Faces, load_faces
 from tcformer.data.face.landmarks import NUM_LANDMARKS
 from tcformer.data.keypoints.annotations import Annotated, load_annotated
+from tcformer.data.mesh.files import load_bodies
 from tcformer.data.wholebody.dataset import load_people
 from tcformer.data.wholebody.keypoints import NUM_KEYPOINTS
 from tcformer.errors import UserError
 from tcformer.metrics import evaluate_face, evaluate_wholebody, face_nme, wholebody_oks
 from tcformer.metrics.keypoints import evaluate_keypoints
+from tcformer.metrics.mesh import common_joints, human36m_truth, mpjpe, pa_mpjpe
 from tcformer.metrics.points import PointTable
 from tcformer.metrics.wholebody import STATS
 from tcformer.tables import Table, group_rows
@@ -26,6 +28,11 @@ _HINT = "give the path of a result file"
 _FACE_FORMAT = (
     'expected JSON records such as {"index": 0, "points": [[x, y], ...]}, or a text file with one face a line, in the '
     "order of the annotations, that begins with its 196 numbers"
+)
+
+_MESH_FORMAT = (
+    'expected records such as {"index": 0, "joints": [[x, y, z], ...]}, each index once, with 17 joints of Human3.6M '
+    "or the 14 evaluated ones in metres"
 )
 
 
@@ -119,7 +126,7 @@ def _keypoint_records(path: Path, annotated: Annotated) -> list[dict[str, Any]]:
             raise UserError(f"{path}: result {place} (counted from 0): {problem}; correct the record")
     if not several and len(set(ids)) > 1:
         raise UserError(
-            f"{path}: the results have the category_ids {', '.join(map(str, sorted(set(ids))))}: expected "
+            f"{path}: the results have the category_ids {', '.join(sorted(set(map(str, ids))))}: expected "
             f"{annotated.category_id}, that of {annotated.points.category!r}; choose another --category"
         )
     return [record for record, category in zip(content, ids) if not several or category == annotated.category_id]
@@ -153,6 +160,49 @@ def _are_in_annotated_boxes(records: list[dict[str, Any]], annotated: Annotated)
         and len(set(named)) == len(named)
         and all(images.get(record["annotation_id"]) == record["image_id"] for record in records)
     )
+
+
+def score_mesh(results: Path, annotations: Path) -> tuple[dict[str, Any], list[Table]]:
+    """Measure joints of bodies in space by the protocol of Human3.6M, whose annotations are joints.
+
+    Args:
+        results: JSON records with "joints", in metres: the 17 joints of Human3.6M's regressor, or the 14 evaluated ones
+            relative to the pelvis (`tcformer.metrics.mesh.H36M_TO_J14`); and "index", the row of the annotations,
+            counted from 0.
+        annotations: an .npz of SPIN with joints (S) in every row, such as h36m_valid_protocol2.npz.
+
+    Returns:
+        MPJPE and PA-MPJPE in millimetres, and a table of them.
+
+    Raises:
+        UserError: a file is missing or breaks its format, or a person has no result.
+    """
+    truth = load_bodies(annotations).joints
+    if not len(truth) or not (truth[:, :, 3] > 0).any(1).all():
+        raise UserError(
+            f"{annotations}: field 'S': expected joints in every row, because the results are joints; give "
+            "h36m_valid_protocol1.npz or h36m_valid_protocol2.npz. 3DPW needs body models: use the evaluate stage"
+        )
+    rows: dict[int, NDArray[np.float64]] = {}
+    content = read_json(results, _HINT)
+    for place, record in enumerate(content if isinstance(content, list) else [content]):
+        index = record.get("index") if isinstance(record, dict) else None
+        joints = numbers_of_list(record.get("joints")) if isinstance(record, dict) else None
+        fits = joints is not None and joints.shape in ((17, 3), (14, 3)) and np.isfinite(joints).all()
+        if joints is None or not fits or not is_count(index, 0) or index in rows:
+            raise UserError(f"{results}: record {place} (counted from 0): {_MESH_FORMAT}; correct the record")
+        rows[index] = common_joints(joints[None])[0] if len(joints) == 17 else joints
+    missing = [index for index in range(len(truth)) if index not in rows]
+    if missing:
+        raise UserError(
+            f"{results}: {len(missing)} of the {len(truth)} people of {annotations} have no result, the first is "
+            f"person {missing[0]} (counted from 0); {_MESH_FORMAT}"
+        )
+    found, true = np.stack([rows[index] for index in range(len(truth))]), human36m_truth(truth)
+    measures = {"mpjpe": mpjpe(found, true), "pa_mpjpe": pa_mpjpe(found, true), "count": len(true)}
+    return measures, [
+        Table("Errors in mm", ("people", "MPJPE", "PA-MPJPE"), ((len(true), *list(measures.values())[:2]),))
+    ]
 
 
 def score_face(results: Path, annotations: Path) -> tuple[dict[str, Any], list[Table]]:

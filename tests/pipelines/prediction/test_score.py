@@ -1,4 +1,4 @@
-"""Results of any program, measured against annotations of own keypoints."""
+"""Results of any program, measured against annotations of own keypoints and of Human3.6M."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from pipelines.prediction.score import score_keypoints
+from pipelines.prediction.score import score_keypoints, score_mesh
 from stages.cli import cli
 from tcformer.errors import UserError
+from tcformer.metrics.mesh import H36M_TO_J14, human36m_truth
 from tests import own_points
 
 
@@ -104,3 +106,48 @@ def test_options_of_keypoints_are_refused_for_other_results(tmp_path: Path) -> N
         cli, ["score", "face", "a.json", "--annotations", "b", "--category", "cat"], standalone_mode=False
     )
     assert isinstance(done.exception, click.UsageError)
+
+
+@pytest.fixture
+def human36m(tmp_path: Path) -> tuple[Path, np.ndarray]:
+    """SPIN's file of three people, and the 17 joints of perfect results."""
+    joints = np.ones((3, 24, 4))
+    joints[..., :3] = np.random.default_rng(0).integers(-64, 64, (3, 24, 3)) / 64  # exact in float32
+    path = tmp_path / "h36m.npz"
+    names = np.array(["a.jpg", "b.jpg", "c.jpg"])
+    np.savez(path, imgname=names, center=np.full((3, 2), 50.0), scale=np.ones(3), S=joints)
+    perfect = np.zeros((3, 17, 3))
+    perfect[:, H36M_TO_J14] = human36m_truth(joints)
+    return path, perfect
+
+
+def test_joints_of_bodies(human36m: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    annotations, perfect = human36m
+    moved = [{"index": index, "joints": (perfect[index] + 5).tolist()} for index in (2, 0, 1)]
+    options = ["score", "mesh", str(written(tmp_path, moved)), "--annotations", str(annotations)]
+    assert "| people | MPJPE | PA-MPJPE |" in CliRunner().invoke(cli, options, standalone_mode=False).output
+    measures = json.loads(CliRunner().invoke(cli, [*options, "--json"], standalone_mode=False).output)
+    assert measures["mpjpe"] == 0 and measures["pa_mpjpe"] < 1e-9 and measures["count"] == 3
+    larger = [{"index": row, "joints": (1.1 * perfect[row, H36M_TO_J14]).tolist()} for row in range(3)]
+    measures, _ = score_mesh(written(tmp_path, larger), annotations)
+    expected = 100 * np.linalg.norm(perfect[:, H36M_TO_J14], axis=-1).mean()
+    assert measures["mpjpe"] == pytest.approx(expected, rel=1e-5) and measures["pa_mpjpe"] < 1e-3
+
+
+def test_wrong_joints_give_one_sentence(human36m: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    annotations, perfect = human36m
+    first = {"index": 0, "joints": perfect[0].tolist()}
+    for content, message in [
+        (None, "record 0"),
+        ([{"index": 0, "joints": None}], "record 0"),
+        ([{"index": 0, "joints": np.zeros((49, 3)).tolist()}], "17 joints of Human3.6M"),
+        ([{"index": None, "joints": first["joints"]}], "record 0"),
+        ([first, first], "record 1 .* each index once"),
+        ([first], "2 of the 3 people .* the first is person 1"),
+    ]:
+        with pytest.raises(UserError, match=message) as error:
+            score_mesh(written(tmp_path, content), annotations)
+        assert "\n" not in str(error.value)
+    np.savez(tmp_path / "2d.npz", imgname=np.array(["a.jpg"]), center=np.full((1, 2), 50.0), scale=np.ones(1))
+    with pytest.raises(UserError, match="expected joints in every row"):
+        score_mesh(written(tmp_path, [first]), tmp_path / "2d.npz")
