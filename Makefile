@@ -44,6 +44,7 @@ docs: .venv/.installed  ## the documentation as a site, site/index.html; python 
 	    f"The pinned packages need Python 3.11 or 3.12, this is {v[0]}.{v[1]}: run make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	-@$(BIN)/python -c 'from kernels import native; native.available()'  # compiled now, not at the first prediction
 	touch $@
 
 clean:  ## delete the environment, the datasets and the results

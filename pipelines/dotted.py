@@ -1,4 +1,4 @@
-"""Values in a tree of mappings, such as params.yaml, by dotted names."""
+"""Values in a tree of mappings, such as params.yaml, by dotted names; and how such values are spelt."""
 
 from __future__ import annotations
 
@@ -29,3 +29,10 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in tree.items():
         found |= leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return found
+
+
+def parameter_text(value: object) -> str:
+    """A value as params.yaml would spell it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value:.12g}" if isinstance(value, float) else str(value)

@@ -160,24 +160,42 @@ def export(weights: Path, out: Path, size: tuple[int, int] | None, opset: int) -
 
 
 @cli.command(short_help="Score results of any program.")
-@click.argument("protocol", type=click.Choice(["wholebody", "face"]))
+@click.argument("protocol", type=click.Choice(["wholebody", "face", "mesh", "keypoints"]))
 @click.argument("results", type=_FILE)
-@click.option("--annotations", type=_FILE, required=True, help="Official annotations of COCO-WholeBody or WFLW's list.")
+@click.option(
+    "--annotations",
+    type=_FILE,
+    required=True,
+    help="Of COCO-WholeBody; WFLW's list; SPIN's .npz of Human3.6M; a COCO keypoint file, or a folder of .pts files.",
+)
+@click.option("--category", help="keypoints: name of the category.  [default: the only one that has keypoints]")
+@click.option("--points", type=_FILE, help="keypoints: YAML file that describes the points.")
 @click.option("--json", "as_json", is_flag=True, help="Print all measures as JSON, also those of each point.")
-def score(protocol: str, results: Path, annotations: Path, as_json: bool) -> None:
-    """Measure results of any program against the annotations of COCO-WholeBody or WFLW.
+def score(
+    protocol: str, results: Path, annotations: Path, category: str | None, points: Path | None, as_json: bool
+) -> None:
+    """Measure results of any program against the annotations of COCO-WholeBody, WFLW, Human3.6M or your own keypoints.
 
-    Results of wholebody are in COCO-WholeBody's result format. Results of faces are records with "index" and "points",
-    or a text file with the 196 numbers of one face a line.
+    Results of wholebody are in COCO-WholeBody's result format, those of keypoints in COCO's. Results of faces are
+    records with "index" and "points", or a text file with the 196 numbers of one face a line; those of meshes records
+    with "index" and "joints", 17 joints of Human3.6M or the 14 evaluated ones in metres.
 
     \b
     tcformer score wholebody results.json --annotations coco_wholebody_val_v1.0.json
     tcformer score face predictions.json --annotations list_98pt_rect_attr_test.txt
+    tcformer score mesh joints.json --annotations h36m_valid_protocol2.npz
+    tcformer score keypoints results.json --annotations labels/val.json --category cat
     """
-    from pipelines.prediction.score import score_face, score_wholebody
+    from pipelines.prediction.score import score_face, score_keypoints, score_mesh, score_wholebody
     from pipelines.report.markdown import table_to_markdown
 
-    measures, tables = (score_wholebody if protocol == "wholebody" else score_face)(results, annotations)
+    if protocol == "keypoints":
+        measures, tables = score_keypoints(results, annotations, category, points)
+    elif category is not None or points is not None:
+        raise click.UsageError(f"--category and --points are for keypoints, not for {protocol}")
+    else:
+        measure = {"wholebody": score_wholebody, "face": score_face, "mesh": score_mesh}[protocol]
+        measures, tables = measure(results, annotations)
     if as_json:
         print(json.dumps(measures, indent=1))
         return

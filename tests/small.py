@@ -7,6 +7,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from pipelines.commands import git
 from pipelines.datasets.location import DataLocation
 from pipelines.params import Params, load_params
 from pipelines.training.job import Job
@@ -49,6 +50,13 @@ def parameters(folder: Path, **changes: Any) -> Params:
     with path.open("w", encoding="utf-8") as stream:
         yaml.dump(tree, stream)
     return load_params(path)
+
+
+def commit(folder: Path) -> None:
+    """Commit all files of a folder, which becomes a git repository."""
+    git(folder, "init", "--quiet")
+    git(folder, "add", ".")
+    git(folder, "-c", "user.name=A", "-c", "user.email=a@example.org", "commit", "--quiet", "-m", "All files")
 
 
 def generate(task: str, params: Params, root: Path) -> Path:

@@ -11,17 +11,31 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pipelines.adapters import mlflow as tracking
+from pipelines.adapters.mlflow import Run, runs_page
+from pipelines.driver.run_name import run_name
+from pipelines.execution import Execution
+from pipelines.params import spec_to_json
 from pipelines.report.html import to_html
 from pipelines.report.parts import Inspector, Report, Section
+from pipelines.trained import headlines_of
 from tests.browser import Page, browser, needs_chromium
 from tests.pipelines.test_report import everything
 from tests.pipelines.test_report_inspector import picture
+from tests.small import commit, parameters
 
 pytestmark = needs_chromium
 WIDTHS = (1280, 400)
+#: Parts of what the evaluations of three tasks measure.
+MEASURED: dict[str, dict[str, Any]] = {
+    "wholebody": {"body": {"AP": 0.37}, "wholebody": {"AP": 0.19}, "oks": 0.45},
+    "face": {"full": {"NME": 0.0385}},
+    "imagenet": {"top1": 0.53},
+}
 
 
 @pytest.fixture(scope="module")
@@ -94,25 +108,47 @@ def test_the_inspector_follows_a_finger(page: Page, report: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[str]]]:
-    """A server with six small runs: its address, and the runs' ids."""
-    import mlflow
+def recorded_runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[str]]:
+    """A database with two executions of the graph of three trainings each, and their six names.
 
-    folder = tmp_path_factory.mktemp("mlflow")
+    They are recorded as the driver records them, so that the pages show the product's names, parents and measures.
+    """
+    folder = tmp_path_factory.mktemp("recorded")
     database = f"sqlite:///{folder / 'mlflow.db'}"
-    client = mlflow.MlflowClient(database)
-    experiment = client.create_experiment(
-        "tcformer", str(folder / "files"), tags={"mlflow.experimentKind": "custom_model_development"}
-    )
-    runs = []
-    for number in range(6):
-        run = client.create_run(experiment, run_name=f"wholebody seed {number}").info.run_id
-        client.log_param(run, "training.seed", number)
-        client.log_metric(run, "body/AP", 0.3 + number / 100)
-        for step in range(3):
-            client.log_metric(run, "loss", 1 / (1 + step), step=step)
-        client.set_terminated(run)
-        runs.append(run)
+    journals, names = folder / "journals", []
+    parameters(folder)
+    commit(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", database)
+        patch.setattr(tracking, "FLUSH_SECONDS", 120.0)  # the tables of a new database take seconds
+        for number, rate in enumerate((4.5e-3, 6e-3)):
+            params = parameters(folder, finetune__wholebody__training__optimizer__lr=rate)
+            execution = Execution(f"host-{number}", f"dvc repro 2026-11-26 0{number}:00")
+            for task, metrics in MEASURED.items():
+                names.append(run_name(task, params, root=folder))
+                training = params.active.training_of(task).training.model_dump(mode="json")
+                run = Run(
+                    f"{task}-{number}",
+                    names[-1],
+                    "tcformer",
+                    journals,
+                    {"options": json.loads(spec_to_json(params.active.spec_of(task))), "training": training},
+                    {"dvc.stage": task, "recipe": "sample"},
+                    mode="begin",
+                    execution=execution,
+                )
+                for step in range(3):
+                    run.metrics({"loss": 1 / (1 + step + number)}, step)
+                run.headlines(headlines_of(task, metrics))
+                run.close()
+    return database, names
+
+
+@pytest.fixture(scope="module")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory, recorded_runs: tuple[str, list[str]]) -> Iterator[str]:
+    """The address of a server that shows the recorded runs."""
+    database, _ = recorded_runs
+    folder = tmp_path_factory.mktemp("mlflow")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -132,7 +168,7 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[st
                 break
             except OSError:
                 time.sleep(0.3)
-        yield address, runs
+        yield address
     finally:
         os.killpg(server.pid, 15)
         server.wait(timeout=30)
@@ -146,16 +182,29 @@ def own_faults(page: Page) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_mlflow_shows_runs_and_compares_them(page: Page, mlflow_server: tuple[str, list[str]]) -> None:
-    address, runs = mlflow_server
-    training = "workflowType=machine_learning"  # what `Model training` at the upper left sets
+def test_mlflow_shows_runs_and_compares_them(
+    page: Page, mlflow_server: str, recorded_runs: tuple[str, list[str]]
+) -> None:
+    import mlflow
+
+    database, names = recorded_runs
     text = "document.body.innerText"
     for width in WIDTHS:
         page.open("about:blank")
-        page.open(f"{address}/#/experiments/1/runs?{training}", width=width)
-        page.wait_for(f"{text}.includes('6 matching runs') && {text}.includes('wholebody seed 5')")
+        page.open(runs_page(mlflow_server, "1"), width=width)
+        page.wait_for(f"{text}.includes('8 matching runs') && {text}.includes('dvc repro 2026-11-26 01:00')")
+        assert "seed 0" not in page.evaluate(text), "trainings are below the executions"
         assert own_faults(page) == []
-    page.open("about:blank")
-    page.open(f"{address}/#/compare-runs?runs={json.dumps(runs)}&experiments=[%221%22]&{training}")
-    page.wait_for(f"{text}.includes('Comparing 6 Runs') && {text}.includes('training.seed')")
-    assert own_faults(page) == []
+    found = mlflow.MlflowClient(database).search_runs(["1"], "attributes.run_name LIKE '%seed%'")
+    assert sorted(run.info.run_name for run in found) == sorted(names)
+    ids = json.dumps([run.info.run_id for run in found])
+    for width in WIDTHS:
+        page.open("about:blank")
+        page.open(
+            f"{mlflow_server}/#/compare-runs?runs={ids}&experiments=[%221%22]&workflowType=machine_learning",
+            width=width,
+        )
+        page.wait_for(f"{text}.includes('Comparing 6 Runs') && {text}.includes('training.optimizer.lr')")
+        shown = page.evaluate(text)
+        assert all(name in shown for name in [*names, "body/AP", "face/NME"])
+        assert own_faults(page) == []

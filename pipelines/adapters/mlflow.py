@@ -94,6 +94,19 @@ def tracking_uri() -> str:
     return str(home() / Path(uri).expanduser())
 
 
+def runs_page(server: str, experiment: str) -> str:
+    """Address of an experiment's table of runs.
+
+    MLflow 3 shows pages for language models first, whatever the experiment's kind, unless the address says otherwise.
+    No setting of the server changes that.
+
+    Args:
+        server: its address.
+        experiment: id of the experiment.
+    """
+    return f"{server.rstrip('/')}/#/experiments/{experiment}/runs?workflowType=machine_learning"
+
+
 def default_uri() -> str:
     """A SQLite file in the repository's folder."""
     # SQLAlchemy decodes an address, and cuts it at a question mark.
@@ -245,6 +258,8 @@ class Run:
                 "next stage that runs sends it",
                 file=sys.stderr,
             )
+        elif self._uri.startswith("http"):
+            print(f"MLflow: {redacted(runs_page(self._uri, self._sender.experiment))}")
         self._file_lock.release()
 
     def _write(self, record: dict[str, Any]) -> None:
@@ -421,6 +436,7 @@ class _Sender:
 
     Attributes:
         lines: how many lines MLflow has accepted, or has refused for good.
+        experiment: id of the experiment; "" until the run is open.
     """
 
     def __init__(self, path: Path, uri: str, pulse: _Pulse, given_up: threading.Event) -> None:
@@ -431,7 +447,7 @@ class _Sender:
         self._offset = 0  # in bytes
         self._client: Any = None
         self._run = ""
-        self._experiment = ""
+        self.experiment = ""
         self._execution: dict[str, str] | None = None
         self._tags: dict[str, str] = {}
         self._ends = True  # whether this journal decides when the run ends
@@ -504,7 +520,7 @@ class _Sender:
         execution: dict[str, str] | None = None,
     ) -> None:
         self._client = self._client or _import_mlflow().MlflowClient(self._uri)
-        self._experiment = self._experiment_named(experiment)
+        self.experiment = self._experiment_named(experiment)
         self._execution, self._tags = execution, tags
         runs = self._runs(JOURNAL, self._path.stem)
         again = bool(runs)
@@ -516,7 +532,7 @@ class _Sender:
             start: dict[str, str] = {JOURNAL: self._path.stem, KEY: key}
             if execution:
                 start[PARENT] = self._parent(time)
-            run = self._client.create_run(self._experiment, time, start, name)
+            run = self._client.create_run(self.experiment, time, start, name)
         else:
             run = runs[0]
             self._ends = again or (mode != "add" and run.info.status != "FINISHED")
@@ -551,7 +567,7 @@ class _Sender:
     def _runs(self, tag: str, value: str) -> list[Any]:
         """Runs with a tag, the newest first."""
         condition = f"tags.`{tag}` = '{value}'"
-        return list(self._client.search_runs([self._experiment], condition, order_by=["attributes.start_time DESC"]))
+        return list(self._client.search_runs([self.experiment], condition, order_by=["attributes.start_time DESC"]))
 
     def _parent(self, time: int | None) -> str:
         """The run of the execution of the graph, which its first stage makes."""
@@ -561,7 +577,7 @@ class _Sender:
         if not runs:
             tags = {name: self._tags[name] for name in SHARED_TAGS if name in self._tags}
             tags[EXECUTION] = identity
-            runs = [self._client.create_run(self._experiment, time, tags, self._execution["name"])]
+            runs = [self._client.create_run(self.experiment, time, tags, self._execution["name"])]
         parent: str = runs[0].info.run_id
         return parent
 
@@ -640,7 +656,7 @@ class _Sender:
         with self._pulse.busy():
             try:
                 logged = self._client.search_logged_models(
-                    [self._experiment], filter_string=f"source_run_id = '{self._run}'"
+                    [self.experiment], filter_string=f"source_run_id = '{self._run}'"
                 )
             except Exception as error:
                 if getattr(error, "error_code", "") != "ENDPOINT_NOT_FOUND":
@@ -656,7 +672,7 @@ class _Sender:
         from mlflow.entities import LoggedModelOutput
 
         tags = {WEIGHTS: sha256, KEY: self._tags[KEY]}
-        created = self._client.create_logged_model(self._experiment, task, self._run, tags, model_type=task)
+        created = self._client.create_logged_model(self.experiment, task, self._run, tags, model_type=task)
         model: str = created.model_id
         with tempfile.TemporaryDirectory() as folder:
             _write_model(Path(folder), file, task, model, self._run)

@@ -14,6 +14,7 @@ from pipelines.driver.local import train_locally
 from pipelines.driver.plan import TrainingPlan, checkpoints_root, plan_of
 from pipelines.driver.preflight import bytes_needed, require_writable
 from pipelines.driver.progress import TrainingProgress
+from pipelines.driver.run_name import run_name
 from pipelines.driver.stored import unfinished_with_other_inputs, write_inputs
 from pipelines.evaluation.headlines import write_headline
 from pipelines.layout import LAST_WEIGHTS, WEIGHTS, Layout
@@ -128,7 +129,7 @@ def _recorded(
     experiment = experiment_name()
     tracked = Run(
         plan.key,
-        _run_name(plan, experiment),
+        run_name(plan.task.name, params, experiment),
         params.tracking.experiment,
         layout.journals,
         {"options": json.loads(spec_to_json(plan.task)), "training": plan.training.model_dump(mode="json")},
@@ -155,14 +156,6 @@ def _recorded(
         raise
     finally:
         tracked.close(status)
-
-
-def _run_name(plan: TrainingPlan, experiment: str) -> str:
-    """What distinguishes a training from others: "wholebody tcformer ctm mta seed 0", and the DVC experiment."""
-    network, options = plan.task.network, plan.task.options
-    reduction = "" if network.backbone.startswith("timm/") else network.token_reduction
-    parts = [plan.task.name, network.backbone, reduction, getattr(options, "neck", ""), f"seed {plan.training.seed}"]
-    return " ".join(filter(None, [*parts, experiment and f"({experiment})"]))
 
 
 def _launch(plan: TrainingPlan, params: Params, store: Store, tracked: Run) -> None:

@@ -9,10 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.dotted import leaves
+from pipelines.dotted import leaves, parameter_text
 from pipelines.layout import Layout
 from pipelines.paper.dvc_experiments import read_output
-from pipelines.report.numbers import parameter_text
 from pipelines.report.parts import BarGroup, Bars, Curve, Part, Report, Section
 from pipelines.report.read import history_series, parse_history
 from tcformer.errors import UserError

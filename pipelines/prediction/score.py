@@ -1,20 +1,25 @@
-"""Measure result files of any program against the annotations of COCO-WholeBody or WFLW."""
+"""Measure result files of any program against the annotations of COCO-WholeBody, WFLW, Human3.6M or own keypoints."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tcformer.checks import is_count, numbers_of_list, read_json
+from tcformer.checks import is_count, is_number, numbers_of_list, read_json
 from tcformer.data.face.dataset import Faces, load_faces
 from tcformer.data.face.landmarks import NUM_LANDMARKS
+from tcformer.data.keypoints.annotations import Annotated, load_annotated
+from tcformer.data.mesh.files import load_bodies
 from tcformer.data.wholebody.dataset import load_people
 from tcformer.data.wholebody.keypoints import NUM_KEYPOINTS
 from tcformer.errors import UserError
 from tcformer.metrics import evaluate_face, evaluate_wholebody, face_nme, wholebody_oks
+from tcformer.metrics.keypoints import evaluate_keypoints
+from tcformer.metrics.mesh import common_joints, human36m_truth, mpjpe, pa_mpjpe
 from tcformer.metrics.points import PointTable
 from tcformer.metrics.wholebody import STATS
 from tcformer.tables import Table, group_rows
@@ -23,6 +28,11 @@ _HINT = "give the path of a result file"
 _FACE_FORMAT = (
     'expected JSON records such as {"index": 0, "points": [[x, y], ...]}, or a text file with one face a line, in the '
     "order of the annotations, that begins with its 196 numbers"
+)
+
+_MESH_FORMAT = (
+    'expected records such as {"index": 0, "joints": [[x, y, z], ...]}, each index once, with 17 joints of Human3.6M '
+    "or the 14 evaluated ones in metres"
 )
 
 
@@ -53,6 +63,146 @@ def score_wholebody(results: Path, annotations: Path) -> tuple[dict[str, Any], l
         measures["points"] = table.to_json()
         tables += [Table("In annotated boxes", ("", "mean OKS"), (("133 points", measures["oks"]),)), _points(table)]
     return measures, tables
+
+
+def score_keypoints(
+    results: Path, annotations: Path, category: str | None = None, points: Path | None = None
+) -> tuple[dict[str, Any], list[Table]]:
+    """Measure results in COCO's keypoint format against a COCO keypoint file with any points.
+
+    Args:
+        results: a JSON file: records with image_id, category_id, keypoints (x, y, score of each point) and score. Of
+            results of several categories, those of the chosen one are measured.
+        annotations: a COCO keypoint file, or a folder of .pts files.
+        category: name of the category; None: the only one that has keypoints.
+        points: a YAML file that describes the points, also their sigmas.
+
+    Returns:
+        All measures, and tables of the most important ones. The mean OKS and the errors of each keypoint are measured
+        if all results name the annotated object in whose box they were made ("annotation_id").
+
+    Raises:
+        UserError: a file is missing or breaks its format.
+    """
+    from tcformer.tasks.keypoints.measures import keypoint_table
+
+    folder = annotations if annotations.is_dir() else annotations.parent
+    annotated = load_annotated(annotations, folder, category, points)
+    records = _keypoint_records(results, annotated)
+    if not _are_in_annotated_boxes(records, annotated):
+        # An id that no annotation has: average precision matches results and annotations by OKS alone.
+        apart = [{**record, "annotation_id": -1} for record in records]
+        measures = {"all": evaluate_keypoints(annotated, apart)["all"]}
+        return measures, [_precision(measures)]
+    measures = evaluate_keypoints(annotated, records)
+    table = keypoint_table(annotated, records)
+    means = {name: measures[key] for name, key in (("mean OKS", "oks"), ("NME", "nme")) if key in measures}
+    tables = [_precision(measures), Table("In annotated boxes", ("", *means), (_row(means),)), _points(table)]
+    measures["points"] = table.to_json()
+    return measures, tables
+
+
+def _precision(measures: Mapping[str, Any]) -> Table:
+    note = "With the sigmas of the dataset. none: the annotations hold no such object."
+    return Table("Average precision and recall", ("", *STATS), (_row(measures["all"]),), note=note)
+
+
+def _row(values: Mapping[str, float | None]) -> tuple[str | float, ...]:
+    return "all points", *("none" if value is None else value for value in values.values())
+
+
+def _keypoint_records(path: Path, annotated: Annotated) -> list[dict[str, Any]]:
+    """The results of the category, checked."""
+    content = read_json(path, _HINT)
+    if not isinstance(content, list):
+        raise UserError(f"{path}: expected a list of results, found {content!r:.60}; give a result file")
+    if not annotated.crops().annotation_id.size:
+        raise UserError(f"{path}: the annotations hold no labelled object, so nothing can be measured; label some")
+    ids = [record.get("category_id") if isinstance(record, dict) else None for record in content]
+    several = annotated.category_id in ids  # `tcformer predict` gives the id 1 to the one category that it knows
+    for place, (record, category) in enumerate(zip(content, ids)):
+        other = several and is_count(category, 0) and category != annotated.category_id
+        if not other and (problem := _keypoint_problem(record, annotated)):
+            raise UserError(f"{path}: result {place} (counted from 0): {problem}; correct the record")
+    if not several and len(set(ids)) > 1:
+        raise UserError(
+            f"{path}: the results have the category_ids {', '.join(sorted(set(map(str, ids))))}: expected "
+            f"{annotated.category_id}, that of {annotated.points.category!r}; choose another --category"
+        )
+    return [record for record, category in zip(content, ids) if not several or category == annotated.category_id]
+
+
+def _keypoint_problem(record: object, annotated: Annotated) -> str | None:
+    """What is wrong with a result; None: nothing."""
+    if not isinstance(record, dict):
+        return f"expected an object, found {record!r:.60}"
+    if not is_count(record.get("image_id"), 0) or record["image_id"] not in annotated.people.images:
+        return f"field 'image_id': expected the id of an annotated image, found {record.get('image_id')!r:.40}"
+    if not is_count(category := record.get("category_id"), 0):
+        return f"field 'category_id': expected the id of a category, found {category!r:.40}"
+    values, count = numbers_of_list(record.get("keypoints")), len(annotated.points)
+    if values is None or values.shape != (3 * count,) or not np.isfinite(values).all():
+        found = f"{record.get('keypoints')!r:.40}" if values is None or values.ndim != 1 else f"{len(values)} numbers"
+        return f"field 'keypoints': expected {3 * count} finite numbers (x, y, score of {count} points), found {found}"
+    if not is_number(record.get("score")):
+        return f"field 'score': expected a number, found {record.get('score')!r:.40}"
+    return None
+
+
+def _are_in_annotated_boxes(records: list[dict[str, Any]], annotated: Annotated) -> bool:
+    """Whether each result names an annotated object of its image, each another one."""
+    people = annotated.people
+    images = dict(zip(people.annotation_id.tolist(), people.image_id.tolist()))
+    named = [record.get("annotation_id") for record in records]
+    return (
+        bool(records)
+        and all(is_count(number, 0) for number in named)
+        and len(set(named)) == len(named)
+        and all(images.get(record["annotation_id"]) == record["image_id"] for record in records)
+    )
+
+
+def score_mesh(results: Path, annotations: Path) -> tuple[dict[str, Any], list[Table]]:
+    """Measure joints of bodies in space by the protocol of Human3.6M, whose annotations are joints.
+
+    Args:
+        results: JSON records with "joints", in metres: the 17 joints of Human3.6M's regressor, or the 14 evaluated ones
+            relative to the pelvis (`tcformer.metrics.mesh.H36M_TO_J14`); and "index", the row of the annotations,
+            counted from 0.
+        annotations: an .npz of SPIN with joints (S) in every row, such as h36m_valid_protocol2.npz.
+
+    Returns:
+        MPJPE and PA-MPJPE in millimetres, and a table of them.
+
+    Raises:
+        UserError: a file is missing or breaks its format, or a person has no result.
+    """
+    truth = load_bodies(annotations).joints
+    if not len(truth) or not (truth[:, :, 3] > 0).any(1).all():
+        raise UserError(
+            f"{annotations}: field 'S': expected joints in every row, because the results are joints; give "
+            "h36m_valid_protocol1.npz or h36m_valid_protocol2.npz. 3DPW needs body models: use the evaluate stage"
+        )
+    rows: dict[int, NDArray[np.float64]] = {}
+    content = read_json(results, _HINT)
+    for place, record in enumerate(content if isinstance(content, list) else [content]):
+        index = record.get("index") if isinstance(record, dict) else None
+        joints = numbers_of_list(record.get("joints")) if isinstance(record, dict) else None
+        fits = joints is not None and joints.shape in ((17, 3), (14, 3)) and np.isfinite(joints).all()
+        if joints is None or not fits or not is_count(index, 0) or index in rows:
+            raise UserError(f"{results}: record {place} (counted from 0): {_MESH_FORMAT}; correct the record")
+        rows[index] = common_joints(joints[None])[0] if len(joints) == 17 else joints
+    missing = [index for index in range(len(truth)) if index not in rows]
+    if missing:
+        raise UserError(
+            f"{results}: {len(missing)} of the {len(truth)} people of {annotations} have no result, the first is "
+            f"person {missing[0]} (counted from 0); {_MESH_FORMAT}"
+        )
+    found, true = np.stack([rows[index] for index in range(len(truth))]), human36m_truth(truth)
+    measures = {"mpjpe": mpjpe(found, true), "pa_mpjpe": pa_mpjpe(found, true), "count": len(true)}
+    return measures, [
+        Table("Errors in mm", ("people", "MPJPE", "PA-MPJPE"), ((len(true), *list(measures.values())[:2]),))
+    ]
 
 
 def score_face(results: Path, annotations: Path) -> tuple[dict[str, Any], list[Table]]:

@@ -41,10 +41,3 @@ def ratio_text(value: float) -> str:
     if value >= 2:
         return f"{value:.1f}"
     return f"{value:.2f}" if value >= 0.095 or value == 0 else f"{value:.2g}"
-
-
-def parameter_text(value: object) -> str:
-    """A value as params.yaml would spell it."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return f"{value:.12g}" if isinstance(value, float) else str(value)

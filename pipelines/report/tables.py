@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from pipelines.dotted import leaves
+from pipelines.dotted import leaves, parameter_text
 from pipelines.params import Params, Training
-from pipelines.report.numbers import cell_text, parameter_text, ratio_text
+from pipelines.report.numbers import cell_text, ratio_text
 from tcformer.tables import Cell, Headline, Table
 from tcformer.tasks import ALL_TASKS
 

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 from pydantic import TypeAdapter
+from ruamel.yaml import YAML
 
 from pipelines.datasets.downloads import check
 from pipelines.datasets.prepare import prepare
@@ -244,3 +245,19 @@ def test_the_examples_of_the_page_are_right(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="did you mean 'left ear'") as caught:
         load_annotated(tmp_path / "train.json", tmp_path, None, tmp_path / "points.yaml")
     assert str(caught.value).partition(": ")[2] in page
+
+
+def test_the_diff_of_the_page_adds_all_that_dvc_has_of_another_task() -> None:
+    [diff] = re.findall(r"```diff\n(.*?)```", (ROOT / "docs/own-keypoints.md").read_text(encoding="utf-8"), re.DOTALL)
+    text = (ROOT / "dvc.yaml").read_text(encoding="utf-8")
+    assert all(line[1:].strip() in text for line in diff.splitlines() if line[0] in "- "), "dvc.yaml has other lines"
+    yaml = YAML(typ="safe")
+    stages = yaml.load(text)["stages"]
+    added = yaml.load("\n".join(line[1:] for line in diff.splitlines() if line[0] != "-"))
+    tasks = added["finetune"]["matrix"]["task"]
+    assert tasks == [*stages["finetune"]["matrix"]["task"], "keypoints"]
+    face = [dep.replace("/face", "/keypoints") for dep in stages["report"]["deps"] if "/face" in dep]
+    assert added["report"]["deps"] == face
+    for name in ("evaluate", "visualize"):
+        assert added[name]["foreach"] == {"keypoints": stages[name]["foreach"]["face"].replace("face", "keypoints")}
+    assert set(added["prepare"]["foreach"]["keypoints"]) == set(stages["prepare"]["foreach"]["face"])

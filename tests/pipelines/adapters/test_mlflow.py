@@ -320,6 +320,18 @@ def test_an_experiment_opens_on_its_runs_which_name_their_data(database: Path, t
     assert rows(database, "select name, digest from datasets") == [("sample/face", ("ab" * 32)[:36])]
 
 
+def test_a_stage_ends_with_the_address_of_the_runs(
+    database: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = opened(tmp_path / "journals")
+    run._uri = "http://me:secret@server:5000/"
+    run.close()
+    address = "http://***@server:5000/#/experiments/1/runs?workflowType=machine_learning"
+    assert capsys.readouterr().out == f"MLflow: {address}\n"
+    opened(tmp_path / "journals").close()
+    assert capsys.readouterr().out == "", "no server is known"
+
+
 def test_a_database_of_an_older_version_says_what_to_do(
     database: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
