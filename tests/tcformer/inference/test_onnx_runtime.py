@@ -31,11 +31,11 @@ def face(tmp_path: Path) -> Path:
     return weights(tmp_path, "face", {**WHOLEBODY, "input_size": list(SIZE)})
 
 
-def simple_file(path: Path, source: Path, size: tuple[int, int] = SIZE, **about: object) -> Path:
+def simple_file(path: Path, source: Path, size: tuple[int, int] = SIZE, points: int = 98, **about: object) -> Path:
     """A file that says that it is the network of `source`, but averages blocks of the image instead."""
-    values = np.random.default_rng(0).normal(size=(98, 3, 4, 4)).astype(np.float32)
+    values = np.random.default_rng(0).normal(size=(points, 3, 4, 4)).astype(np.float32)
     node = onnx.helper.make_node("Conv", ["images", "w"], ["heat_maps"], strides=[4, 4])
-    shapes = {"images": ["batch", 3, *size], "heat_maps": ["batch", 98, size[0] // 4, size[1] // 4]}
+    shapes = {"images": ["batch", 3, *size], "heat_maps": ["batch", points, size[0] // 4, size[1] // 4]}
     graph = onnx.helper.make_graph(
         [node],
         "simple",
