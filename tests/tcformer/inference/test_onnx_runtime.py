@@ -120,8 +120,11 @@ def test_the_command(face: Path, samples: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_exported_network_predicts_the_same(face: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_exported_network_predicts_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxscript")
+    # No clustering: its export takes half a minute, and test_export.py has it.
+    options = {"token_reduction": "conv", "neck": "deconv"}
+    face = weights(tmp_path, "face", {**WHOLEBODY, "input_size": list(SIZE)}, **options)
     monkeypatch.setattr(onnx_runtime, "seconds_of_each", lambda functions, images: [1, 2])
     export_onnx(tcformer.load_model(face), tmp_path / "face.onnx", SIZE)
     predictor = tcformer.Predictor.load(face, device="cpu", onnx=tmp_path / "face.onnx")
