@@ -12,6 +12,7 @@ import argparse
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -154,7 +155,7 @@ _CLOSE = 0.02
 _IMAGENET, _POSE, _FACE, _MESH = (224, 224), (256, 192), (256, 256), (224, 224)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # hashed by identity, for the cache of counts
 class Entry:
     """A row of the table.
 
@@ -222,11 +223,17 @@ def build(entry: Entry) -> nn.Module:
         return create_model(entry.variant, entry.task, **entry.options)
 
 
+@cache
+def _count(entry: Entry) -> tuple[int, Multiplications]:
+    """Parameters and multiplications of a row; counting takes a second."""
+    model = build(entry)
+    return count_parameters(model), count_flops(model, entry.size)
+
+
 def table() -> str:
     """Make the tables of docs/models.md, in Markdown."""
     paper = next(entry for entry in NETWORKS if (entry.variant, entry.task) == ("tcformer", "imagenet"))
-    model = build(paper)
-    own = count_flops(model, paper.size)
+    own = _count(paper)[1]
     # Distances of each token to the centres, which are a quarter of the tokens.
     again = own.clustering // 4
     lines = [
@@ -254,7 +261,7 @@ def _outliers() -> list[str]:
     names = []
     for entry in BASELINES:
         if entry.published and entry.published[1]:
-            own = count_flops(build(entry), entry.size).total / 1e9
+            own = _count(entry)[1].total / 1e9
             if abs(own / entry.published[1] - 1) > _CLOSE:
                 names.append(f"{entry.variant} ({entry.published[1]} G, here {own:.2f})")
     return names
@@ -267,13 +274,12 @@ def _rows(entries: Iterable[Entry]) -> list[str]:
         "|---|---|---|---|--:|--:|--:|--:|--:|--:|---|",
     ]
     for entry in entries:
-        model = build(entry)
-        count = count_flops(model, entry.size)
+        parameters, count = _count(entry)
         options = ", ".join(f"{name}={value}" for name, value in entry.options.items())
         parts = (count.layers, count.attention, count.clustering, count.maps, count.total)
         lines.append(
             f"| {entry.variant} | {entry.task} | {entry.size[0]} × {entry.size[1]} | {options} | "
-            f"{count_parameters(model):,} | {' | '.join(_giga(part) for part in parts)} | {_published(entry)} |"
+            f"{parameters:,} | {' | '.join(_giga(part) for part in parts)} | {_published(entry)} |"
         )
     return lines
 
