@@ -67,8 +67,8 @@ class Layout:
 
     @property
     def checkpoints(self) -> Path:
-        """Unfinished trainings, beside DVC's outputs: DVC neither deletes nor sees them."""
-        return self.root / "runs" / self.recipe / "checkpoints"
+        """Unfinished trainings: DVC neither deletes nor sees them, nor loses them with a copy of the repository."""
+        return home(self.root) / "runs" / self.recipe / "checkpoints"
 
     @property
     def journals(self) -> Path:

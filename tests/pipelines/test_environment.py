@@ -73,6 +73,14 @@ def test_dvc_keeps_its_state_in_the_repository(tmp_path: Path, monkeypatch: pyte
     assert layout.dvc_environment() == {"DVC_SITE_CACHE_DIR": "/mine"}
 
 
+def test_what_a_training_keeps_outlives_the_copy_that_dvc_runs_an_experiment_in(tmp_path: Path) -> None:
+    copied = layout.Layout("sample", tmp_path / ".dvc" / "tmp" / "exps" / "1")
+    assert copied.checkpoints == tmp_path / "runs" / "sample" / "checkpoints"
+    assert copied.journals == tmp_path / "runs" / "sample" / "mlflow"
+    assert copied.training("face") == copied.root / "runs" / "sample" / "finetune" / "face", "DVC takes its outputs there"
+    assert layout.Layout("sample", tmp_path).checkpoints == copied.checkpoints
+
+
 def test_a_repository_of_another_owner_has_a_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """git refuses those, so that the revision would be lost; this variable is of git's own tests."""
     (tmp_path / "pipelines").mkdir()

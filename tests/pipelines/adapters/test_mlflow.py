@@ -455,6 +455,9 @@ def test_what_an_experiment_records_in_a_copy_of_the_repository_outlives_it(
         "from pipelines.execution import current_execution\n"
         "from pipelines.layout import Layout\n"
         "Path('file').write_text('content')\n"
+        "checkpoints = Layout('sample').checkpoints\n"
+        "checkpoints.mkdir(parents=True, exist_ok=True)\n"
+        "(checkpoints / 'step').touch()\n"
         "journals, execution = Layout('sample').journals, current_execution()\n"
         "run = Run('key', 'name', 'test', journals, {}, {}, mode='begin', execution=execution)\n"
         "run.metrics({'loss': 1.0}, step=1)\n"
@@ -468,6 +471,7 @@ def test_what_an_experiment_records_in_a_copy_of_the_repository_outlives_it(
     assert steps(database) == [1]
     assert sorted(rows(database, "select name, status from runs")) == [("name", "FINISHED"), ("one", "FINISHED")]
     assert [found.read_text() for found in (folder / "mlruns").rglob("file")] == ["content"]
+    assert (folder / "runs/sample/checkpoints/step").is_file()
 
     workplace.run(
         "dvc", "exp", "run", "--temp", "-f", "-n", "two", **git, MLFLOW_TRACKING_URI=NOBODY, PYTHONPATH=""
