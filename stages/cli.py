@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import click
 
 from pipelines.process import stage_main
+from pipelines.progress import say
 from stages.cluster_commands import COMMANDS as CLUSTER_COMMANDS
 from stages.keypoints import keypoints
 
@@ -117,7 +118,7 @@ def info(weights: Path, as_json: bool) -> None:
     from pipelines.prediction.weights import as_text, describe
 
     about = describe(weights)
-    print(json.dumps(about, indent=1) if as_json else as_text(about))
+    say(json.dumps(about, indent=1) if as_json else as_text(about))
 
 
 @cli.command(short_help="Convert a checkpoint to safetensors.")
@@ -135,8 +136,8 @@ def convert(checkpoint: Path, out: Path) -> None:
 
     weights = convert(checkpoint, out)
     for note in weights.notes:
-        print(f"note: {note}", file=sys.stderr)
-    print(f"{out}: {weights.model.config['variant']} for {weights.task}")
+        say(f"note: {note}", as_error=True)
+    say(f"{out}: {weights.model.config['variant']} for {weights.task}")
 
 
 @cli.command(short_help="Export a network as ONNX.")
@@ -183,7 +184,7 @@ def score(protocol: str, results: Path, annotations: Path, as_json: bool) -> Non
         return
     for table in tables:
         note = f"\n{table.note}\n" if table.note else ""
-        print(f"{table.title}\n\n{table_to_markdown(table)}\n{note}")
+        say(f"{table.title}\n\n{table_to_markdown(table)}\n{note}")
 
 
 @cli.command(short_help="Predict memory, time and failures of a recipe on a cluster.")

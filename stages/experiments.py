@@ -32,6 +32,7 @@ from pipelines.paper.side_by_side import side_by_side
 from pipelines.paper.sources import source_of
 from pipelines.params import load_params
 from pipelines.process import stage_main
+from pipelines.progress import say
 from pipelines.report.html import to_html
 from pipelines.report.markdown import table_to_markdown, to_markdown
 from pipelines.reproduction import record, results, seeds
@@ -183,7 +184,7 @@ def compare(arguments: argparse.Namespace) -> None:
 def _put_out(text: str, output: Path | None) -> None:
     """Print a text, or write it to a file."""
     if output is None:
-        print(text, end="")
+        say(text.removesuffix("\n"))
         return
     try:
         output.write_text(text, encoding="utf-8")

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from pipelines.progress import say
+
 _FILE = click.Path(path_type=Path)
 
 
@@ -54,7 +56,7 @@ def init(
             raise click.UsageError("expected --train, --val and --images, or --generated")
         files = OwnFiles(train, val, images, val_images or images, category, points)
     for note in add_sections(PARAMS, recipe, files):
-        print(note)
+        say(note)
     print(f"{PARAMS}: added data, finetune, evaluate and visualize of keypoints to the recipe {recipe}")
     print("next: python -m stages.prepare keypoints, then stages.finetune, stages.evaluate and stages.visualize")
 
@@ -72,7 +74,7 @@ def split(annotations: Path, out: Path, val: float, seed: int) -> None:
     """
     from pipelines.own_keypoints import split as divide
 
-    print("\n".join(divide(annotations, val, out, seed)))
+    say("\n".join(divide(annotations, val, out, seed)))
 
 
 @keypoints.command("from-pts", short_help="Make a COCO file of .pts files.")
@@ -90,4 +92,4 @@ def from_pts(folders: tuple[Path, ...], images: Path | None, points: Path | None
 
     if images is None and len(folders) > 1:
         raise click.UsageError("several folders: expected --images, the folder that contains them")
-    print("\n".join(convert_pts([f.resolve() for f in folders], (images or folders[0]).resolve(), points, out)))
+    say("\n".join(convert_pts([f.resolve() for f in folders], (images or folders[0]).resolve(), points, out)))

@@ -31,6 +31,7 @@ from filelock import FileLock, Timeout
 from pipelines.dotted import leaves
 from pipelines.execution import Execution
 from pipelines.layout import home
+from pipelines.progress import say
 from pipelines.redaction import redacted
 from tcformer.files import sha256_of_file
 
@@ -730,7 +731,7 @@ class _Sender:
     def _report(self, text: str, once: str = "") -> None:
         """Print a sentence; the same one only once."""
         if (once or text) not in self._reported:
-            print(f"MLflow: {redacted(text)}", file=sys.stderr)
+            say(f"MLflow: {redacted(text)}", as_error=True)
         self._reported.add(once or text)
 
 

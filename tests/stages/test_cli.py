@@ -241,6 +241,10 @@ def test_info_and_convert(tmp_path: Path) -> None:
     assert about["parameters"] == tcformer.count_parameters(tcformer.load_model(tmp_path / "a.safetensors"))
     printed = call("info", weights(tmp_path, "wholebody", SMALL))
     assert re.search(r"input_size +\[64, 48\]", printed) and re.search(r"task +wholebody", printed)
+    tcformer.save_model(
+        tcformer.load_model(tmp_path / "a.safetensors"), tmp_path / "b.safetensors", {"author": "\x1b[2J"}
+    )
+    assert r"\x1b[2J" in call("info", tmp_path / "b.safetensors")
     with pytest.raises(UserError, match=r"ends with \.safetensors"):
         call("convert", tmp_path / "a.pth", tmp_path / "a.pt")
     with pytest.raises(UserError, match="--size"):
