@@ -25,6 +25,7 @@ def dvc_environment(root: Path | None = None) -> dict[str, str]:
     """Variables for the DVC that we start.
 
     DVC keeps the hashes of files below /var/tmp/dvc, where every user of a machine may write, and opens pickles there.
+    For a `dvc` that a person types, the Makefile writes the same folder to DVC's local configuration.
 
     Args:
         root: of the repository; by default this code's.
