@@ -16,11 +16,11 @@ from pipelines.process import stage_main
 from pipelines.progress import say
 from stages.cluster_commands import COMMANDS as CLUSTER_COMMANDS
 from stages.keypoints import keypoints
+from stages.paths import FILE
 
 # Each command imports what it needs when it runs, so that `--help` appears at once.
 
 _Run: TypeAlias = Callable[..., Any]
-_FILE = click.Path(path_type=Path)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -35,11 +35,11 @@ def _prediction_options(command: _Run) -> _Run:
     """The options that `predict` and `tokens` share."""
     options = (
         click.argument("inputs", nargs=-1, required=True, metavar="INPUT..."),
-        click.option("-w", "--weights", type=_FILE, required=True, help="Weights of this project or a checkpoint."),
-        click.option("-o", "--out", type=_FILE, required=True, help="Folder of the results."),
+        click.option("-w", "--weights", type=FILE, required=True, help="Weights of this project or a checkpoint."),
+        click.option("-o", "--out", type=FILE, required=True, help="Folder of the results."),
         click.option(
             "--boxes",
-            type=_FILE,
+            type=FILE,
             help="File with the boxes of people or faces, in pixels: COCO's detections or annotations, WFLW's list, "
             '[[x, y, width, height], ...] for all pictures, or {"photo.jpg": [[...], ...], ...}.  [default: each '
             "picture is one box]",
@@ -53,7 +53,7 @@ def _prediction_options(command: _Run) -> _Run:
         click.option(
             "--size", "input_size", type=int, nargs=2, metavar="H W", help="Input size instead of that of the training."
         ),
-        click.option("--body", type=_FILE, help="Folder of a body model in SMPL's format, for meshes."),
+        click.option("--body", type=FILE, help="Folder of a body model in SMPL's format, for meshes."),
         click.option("--batch", type=click.IntRange(1), default=16, show_default=True, help="Crops predicted at once."),
         click.option("--device", help="Such as cpu or cuda:0.  [default: a GPU if there is one]"),
     )
@@ -69,11 +69,11 @@ def _prediction_options(command: _Run) -> _Run:
 @click.option("--threshold", default=0.3, show_default=True, help="Points with a lower score are not drawn.")
 @click.option(
     "--onnx",
-    type=_FILE,
+    type=FILE,
     help="The same network, written by `tcformer export`. ONNX Runtime runs it if that is faster than PyTorch on this "
     "CPU, which is measured.",
 )
-@click.option("--classes", type=_FILE, help="Names of the classes: one a line, or JSON as Keras' class index.")
+@click.option("--classes", type=FILE, help="Names of the classes: one a line, or JSON as Keras' class index.")
 @click.option("--pictures/--no-pictures", default=True, help="Whether to draw.  [default: pictures]")
 def predict(**options: Any) -> int:  # noqa: ANN401 - Click passes values of all types
     """Predict keypoints, face landmarks, meshes or classes, as the weights are.
@@ -106,7 +106,7 @@ def tokens(**options: Any) -> int:  # noqa: ANN401 - as above
 
 
 @cli.command(short_help="Show what a weights file is.")
-@click.argument("weights", type=_FILE)
+@click.argument("weights", type=FILE)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(weights: Path, as_json: bool) -> None:
     """Show what a weights file is: task, network, parameters, options of the training, provenance.
@@ -122,8 +122,8 @@ def info(weights: Path, as_json: bool) -> None:
 
 
 @cli.command(short_help="Convert a checkpoint to safetensors.")
-@click.argument("checkpoint", type=_FILE)
-@click.argument("out", type=_FILE)
+@click.argument("checkpoint", type=FILE)
+@click.argument("out", type=FILE)
 def convert(checkpoint: Path, out: Path) -> None:
     """Convert a checkpoint of the authors, of mmpose or of another trainer to a safetensors file.
 
@@ -141,8 +141,8 @@ def convert(checkpoint: Path, out: Path) -> None:
 
 
 @cli.command(short_help="Export a network as ONNX.")
-@click.argument("weights", type=_FILE)
-@click.argument("out", type=_FILE)
+@click.argument("weights", type=FILE)
+@click.argument("out", type=FILE)
 @click.option("--size", type=int, nargs=2, metavar="H W", help="Of the images, in pixels.  [default: of the training]")
 @click.option("--opset", type=int, default=20, show_default=True, help="Version of the ONNX operators.")
 def export(weights: Path, out: Path, size: tuple[int, int] | None, opset: int) -> None:
@@ -162,8 +162,8 @@ def export(weights: Path, out: Path, size: tuple[int, int] | None, opset: int) -
 
 @cli.command(short_help="Score results of any program.")
 @click.argument("protocol", type=click.Choice(["wholebody", "face"]))
-@click.argument("results", type=_FILE)
-@click.option("--annotations", type=_FILE, required=True, help="Official annotations of COCO-WholeBody or WFLW's list.")
+@click.argument("results", type=FILE)
+@click.option("--annotations", type=FILE, required=True, help="Official annotations of COCO-WholeBody or WFLW's list.")
 @click.option("--json", "as_json", is_flag=True, help="Print all measures as JSON, also those of each point.")
 def score(protocol: str, results: Path, annotations: Path, as_json: bool) -> None:
     """Measure results of any program against the annotations of COCO-WholeBody or WFLW.
@@ -258,7 +258,7 @@ def experiments(arguments: tuple[str, ...]) -> None:
 
 @cli.command(short_help="Experiments side by side, and means over seeds.")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option("-o", "--output", type=_FILE, help="Write .html, or else Markdown, instead of printing.")
+@click.option("-o", "--output", type=FILE, help="Write .html, or else Markdown, instead of printing.")
 def compare(names: tuple[str, ...], output: Path | None) -> None:
     """Put experiments side by side: results, differing parameters, curves; mean and spread where seeds alone differ.
 

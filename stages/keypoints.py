@@ -5,8 +5,7 @@ from pathlib import Path
 import click
 
 from pipelines.progress import say
-
-_FILE = click.Path(path_type=Path)
+from stages.paths import FILE
 
 
 @click.group(short_help="Prepare training on your own keypoints.")
@@ -20,12 +19,12 @@ def keypoints() -> None:
 
 
 @keypoints.command(short_help="Add the sections of your files to params.yaml.")
-@click.option("--train", type=_FILE, help="COCO keypoint file, or folder of .pts files, to train on.")
-@click.option("--val", type=_FILE, help="The same, to validate on.")
-@click.option("--images", type=_FILE, help="Folder that the image names are relative to.")
-@click.option("--val-images", type=_FILE, help="That of the validation images.  [default: as --images]")
+@click.option("--train", type=FILE, help="COCO keypoint file, or folder of .pts files, to train on.")
+@click.option("--val", type=FILE, help="The same, to validate on.")
+@click.option("--images", type=FILE, help="Folder that the image names are relative to.")
+@click.option("--val-images", type=FILE, help="That of the validation images.  [default: as --images]")
 @click.option("--category", help="Name of the category.  [default: the only one that has keypoints]")
-@click.option("--points", type=_FILE, help="YAML file that describes the points.")
+@click.option("--points", type=FILE, help="YAML file that describes the points.")
 @click.option("--recipe", type=click.Choice(["sample", "paper"]), default="sample", show_default=True)
 @click.option("--generated", is_flag=True, help="No files: generated people with 14 points.")
 def init(
@@ -62,8 +61,8 @@ def init(
 
 
 @keypoints.command(short_help="Divide a COCO file into train.json and val.json.")
-@click.argument("annotations", type=_FILE)
-@click.option("-o", "--out", type=_FILE, required=True, help="Folder of train.json and val.json.")
+@click.argument("annotations", type=FILE)
+@click.option("-o", "--out", type=FILE, required=True, help="Folder of train.json and val.json.")
 @click.option("--val", default=0.2, show_default=True, help="Share of the images for validation.")
 @click.option("--seed", default=0, show_default=True, help="Of the random choice.")
 def split(annotations: Path, out: Path, val: float, seed: int) -> None:
@@ -78,10 +77,10 @@ def split(annotations: Path, out: Path, val: float, seed: int) -> None:
 
 
 @keypoints.command("from-pts", short_help="Make a COCO file of .pts files.")
-@click.argument("folders", type=_FILE, nargs=-1, required=True)
-@click.option("--images", type=_FILE, help="Folder that image names are relative to.  [default: FOLDERS, if it is one]")
-@click.option("--points", type=_FILE, help="YAML file with the names of the points; 68 points need none.")
-@click.option("-o", "--out", type=_FILE, required=True, help="The COCO keypoint file.")
+@click.argument("folders", type=FILE, nargs=-1, required=True)
+@click.option("--images", type=FILE, help="Folder that image names are relative to.  [default: FOLDERS, if it is one]")
+@click.option("--points", type=FILE, help="YAML file with the names of the points; 68 points need none.")
+@click.option("-o", "--out", type=FILE, required=True, help="The COCO keypoint file.")
 def from_pts(folders: tuple[Path, ...], images: Path | None, points: Path | None, out: Path) -> None:
     """Make a COCO keypoint file of the .pts files in folders, as those of 300-W.
 
