@@ -45,6 +45,8 @@ docs: .venv/.installed  ## the documentation as a site, site/index.html; python 
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
 	-@$(BIN)/python -c 'from kernels import native; native.available()'  # compiled now, not at the first prediction
+	@[ ! -d .dvc ] || $(BIN)/dvc config --local core.site_cache_dir "$(CURDIR)/.dvc/tmp/site_cache" 2>/dev/null || \
+	    echo "DVC stores no letter outside ASCII: before you type dvc, set DVC_SITE_CACHE_DIR=$(CURDIR)/.dvc/tmp/site_cache"
 	touch $@
 
 clean:  ## delete the environment, the datasets and the results

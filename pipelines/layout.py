@@ -26,6 +26,7 @@ def dvc_environment(root: Path | None = None) -> dict[str, str]:
     """Variables for the DVC that we start.
 
     DVC keeps the hashes of files below /var/tmp/dvc, where every user of a machine may write, and opens pickles there.
+    For a `dvc` that a person types, the Makefile writes the same folder to DVC's local configuration.
 
     Args:
         root: of the repository; by default this code's.
@@ -68,8 +69,8 @@ class Layout:
 
     @property
     def checkpoints(self) -> Path:
-        """Unfinished trainings, beside DVC's outputs: DVC neither deletes nor sees them."""
-        return self.root / "runs" / self.recipe / "checkpoints"
+        """Unfinished trainings: DVC neither deletes nor sees them, nor loses them with a copy of the repository."""
+        return home(self.root) / "runs" / self.recipe / "checkpoints"
 
     @property
     def journals(self) -> Path:

@@ -13,13 +13,14 @@ from typing import Any, TypeAlias
 import click
 
 from pipelines.running.process import stage_main
+from pipelines.running.progress import say
 from stages.cluster_commands import COMMANDS as CLUSTER_COMMANDS
 from stages.keypoints import keypoints
+from stages.paths import FILE
 
 # Each command imports what it needs when it runs, so that `--help` appears at once.
 
 _Run: TypeAlias = Callable[..., Any]
-_FILE = click.Path(path_type=Path)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -34,11 +35,11 @@ def _prediction_options(command: _Run) -> _Run:
     """The options that `predict` and `tokens` share."""
     options = (
         click.argument("inputs", nargs=-1, required=True, metavar="INPUT..."),
-        click.option("-w", "--weights", type=_FILE, required=True, help="Weights of this project or a checkpoint."),
-        click.option("-o", "--out", type=_FILE, required=True, help="Folder of the results."),
+        click.option("-w", "--weights", type=FILE, required=True, help="Weights of this project or a checkpoint."),
+        click.option("-o", "--out", type=FILE, required=True, help="Folder of the results."),
         click.option(
             "--boxes",
-            type=_FILE,
+            type=FILE,
             help="File with the boxes of people or faces, in pixels: COCO's detections or annotations, WFLW's list, "
             '[[x, y, width, height], ...] for all pictures, or {"photo.jpg": [[...], ...], ...}.  [default: each '
             "picture is one box]",
@@ -52,7 +53,7 @@ def _prediction_options(command: _Run) -> _Run:
         click.option(
             "--size", "input_size", type=int, nargs=2, metavar="H W", help="Input size instead of that of the training."
         ),
-        click.option("--body", type=_FILE, help="Folder of a body model in SMPL's format, for meshes."),
+        click.option("--body", type=FILE, help="Folder of a body model in SMPL's format, for meshes."),
         click.option("--batch", type=click.IntRange(1), default=16, show_default=True, help="Crops predicted at once."),
         click.option("--device", help="Such as cpu or cuda:0.  [default: a GPU if there is one]"),
     )
@@ -68,11 +69,11 @@ def _prediction_options(command: _Run) -> _Run:
 @click.option("--threshold", default=0.3, show_default=True, help="Points with a lower score are not drawn.")
 @click.option(
     "--onnx",
-    type=_FILE,
+    type=FILE,
     help="The same network, written by `tcformer export`. ONNX Runtime runs it if that is faster than PyTorch on this "
     "CPU, which is measured.",
 )
-@click.option("--classes", type=_FILE, help="Names of the classes: one a line, or JSON as Keras' class index.")
+@click.option("--classes", type=FILE, help="Names of the classes: one a line, or JSON as Keras' class index.")
 @click.option("--pictures/--no-pictures", default=True, help="Whether to draw.  [default: pictures]")
 def predict(**options: Any) -> int:  # noqa: ANN401 - Click passes values of all types
     """Predict keypoints, face landmarks, meshes or classes, as the weights are.
@@ -105,7 +106,7 @@ def tokens(**options: Any) -> int:  # noqa: ANN401 - as above
 
 
 @cli.command(short_help="Show what a weights file is.")
-@click.argument("weights", type=_FILE)
+@click.argument("weights", type=FILE)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(weights: Path, as_json: bool) -> None:
     """Show what a weights file is: task, network, parameters, options of the training, provenance.
@@ -117,12 +118,12 @@ def info(weights: Path, as_json: bool) -> None:
     from pipelines.prediction.weights import as_text, describe
 
     about = describe(weights)
-    print(json.dumps(about, indent=1) if as_json else as_text(about))
+    say(json.dumps(about, indent=1) if as_json else as_text(about))
 
 
 @cli.command(short_help="Convert a checkpoint to safetensors.")
-@click.argument("checkpoint", type=_FILE)
-@click.argument("out", type=_FILE)
+@click.argument("checkpoint", type=FILE)
+@click.argument("out", type=FILE)
 def convert(checkpoint: Path, out: Path) -> None:
     """Convert a checkpoint of the authors, of mmpose or of another trainer to a safetensors file.
 
@@ -135,13 +136,13 @@ def convert(checkpoint: Path, out: Path) -> None:
 
     weights = convert(checkpoint, out)
     for note in weights.notes:
-        print(f"note: {note}", file=sys.stderr)
-    print(f"{out}: {weights.model.config['variant']} for {weights.task}")
+        say(f"note: {note}", as_error=True)
+    say(f"{out}: {weights.model.config['variant']} for {weights.task}")
 
 
 @cli.command(short_help="Export a network as ONNX.")
-@click.argument("weights", type=_FILE)
-@click.argument("out", type=_FILE)
+@click.argument("weights", type=FILE)
+@click.argument("out", type=FILE)
 @click.option("--size", type=int, nargs=2, metavar="H W", help="Of the images, in pixels.  [default: of the training]")
 @click.option("--opset", type=int, default=20, show_default=True, help="Version of the ONNX operators.")
 def export(weights: Path, out: Path, size: tuple[int, int] | None, opset: int) -> None:
@@ -161,15 +162,15 @@ def export(weights: Path, out: Path, size: tuple[int, int] | None, opset: int) -
 
 @cli.command(short_help="Score results of any program.")
 @click.argument("protocol", type=click.Choice(["wholebody", "face", "mesh", "keypoints"]))
-@click.argument("results", type=_FILE)
+@click.argument("results", type=FILE)
 @click.option(
     "--annotations",
-    type=_FILE,
+    type=FILE,
     required=True,
     help="Of COCO-WholeBody; WFLW's list; SPIN's .npz of Human3.6M; a COCO keypoint file, or a folder of .pts files.",
 )
 @click.option("--category", help="keypoints: name of the category.  [default: the only one that has keypoints]")
-@click.option("--points", type=_FILE, help="keypoints: YAML file that describes the points.")
+@click.option("--points", type=FILE, help="keypoints: YAML file that describes the points.")
 @click.option("--json", "as_json", is_flag=True, help="Print all measures as JSON, also those of each point.")
 def score(
     protocol: str, results: Path, annotations: Path, category: str | None, points: Path | None, as_json: bool
@@ -201,7 +202,7 @@ def score(
         return
     for table in tables:
         note = f"\n{table.note}\n" if table.note else ""
-        print(f"{table.title}\n\n{table_to_markdown(table)}\n{note}")
+        say(f"{table.title}\n\n{table_to_markdown(table)}\n{note}")
 
 
 @cli.command(short_help="Predict memory, time and failures of a recipe on a cluster.")
@@ -275,7 +276,7 @@ def experiments(arguments: tuple[str, ...]) -> None:
 
 @cli.command(short_help="Experiments side by side, and means over seeds.")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option("-o", "--output", type=_FILE, help="Write .html, or else Markdown, instead of printing.")
+@click.option("-o", "--output", type=FILE, help="Write .html, or else Markdown, instead of printing.")
 def compare(names: tuple[str, ...], output: Path | None) -> None:
     """Put experiments side by side: results, differing parameters, curves; mean and spread where seeds alone differ.
 

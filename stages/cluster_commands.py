@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pipelines.running.progress import say
+
 if TYPE_CHECKING:
     from pipelines.adapters.jobs import Jobs
 
@@ -80,7 +82,7 @@ def list_jobs(address: str | None) -> None:
         started = time.strftime("%m-%d %H:%M", time.localtime(job.started)) if job.started else "-"
         seconds = round((job.ended or time.time()) - job.started) if job.started else 0
         duration = f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
-        print(f"{job.identity:32} {job.status:9} {started:11} {duration:>9}  {job.command}")
+        say(f"{job.identity:32} {job.status:9} {started:11} {duration:>9}  {job.command}")
 
 
 @jobs.command(short_help="Show a job's log until it ends, and bring its results back.")
@@ -132,7 +134,7 @@ def doctor() -> int:
 
     found = examine(load_params(PARAMS))
     for finding in found:
-        print(finding, flush=True)
+        say(str(finding))
     problems = sum(bool(finding.fix) for finding in found)
     print(f"{problems} problems" if problems != 1 else "1 problem", file=sys.stderr)
     return int(problems > 0)

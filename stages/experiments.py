@@ -35,7 +35,9 @@ from pipelines.report.html import to_html
 from pipelines.report.markdown import table_to_markdown, to_markdown
 from pipelines.reproduction import record, results, seeds
 from pipelines.running.process import stage_main
+from pipelines.running.progress import say
 from tcformer.errors import UserError
+from tcformer.files import user_path
 
 
 def main(given: Sequence[str] | None = None) -> None:
@@ -68,7 +70,7 @@ def main(given: Sequence[str] | None = None) -> None:
 
     command = commands.add_parser("table", help="print published figures beside those measured here, in Markdown")
     command.add_argument("names", nargs="+", metavar="TABLE", choices=TABLES, help=", ".join(TABLES))
-    command.add_argument("--output", type=Path, metavar="FILE", help="write a file instead of printing")
+    command.add_argument("--output", type=user_path, metavar="FILE", help="write a file instead of printing")
     command.set_defaults(run=table)
 
     command = commands.add_parser("compare", help="put experiments side by side: results, settings, curves")
@@ -76,7 +78,7 @@ def main(given: Sequence[str] | None = None) -> None:
         "names", nargs="*", metavar="NAME", help="DVC's experiments, commits, or workspace; by default all with results"
     )
     command.add_argument(
-        "--output", type=Path, metavar="FILE", help="write .html, or else Markdown, instead of printing"
+        "--output", type=user_path, metavar="FILE", help="write .html, or else Markdown, instead of printing"
     )
     command.set_defaults(run=compare)
 
@@ -183,7 +185,7 @@ def compare(arguments: argparse.Namespace) -> None:
 def _put_out(text: str, output: Path | None) -> None:
     """Print a text, or write it to a file."""
     if output is None:
-        print(text, end="")
+        say(text.removesuffix("\n"))
         return
     try:
         output.write_text(text, encoding="utf-8")

@@ -16,6 +16,11 @@ from typing import Any
 from tcformer.errors import UserError
 
 
+def user_path(path: str | Path) -> Path:
+    """A path that a person gave: `~` is the home folder, as in a shell."""
+    return Path(os.path.expanduser(path))
+
+
 @contextmanager
 def atomic_write(path: Path, durable: bool = False) -> Iterator[Path]:
     """Write a file completely or not at all.

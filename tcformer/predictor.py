@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tcformer.data.images import ReducedImage, normalise
 from tcformer.errors import UserError
+from tcformer.files import user_path
 from tcformer.inference.base import Crop, Prediction, Result, Settings, TaskPredictor, points_in_picture
 from tcformer.inference.boxes import Boxes
 from tcformer.inference.first_call import avoid_compiler_import
@@ -103,8 +104,8 @@ class Predictor:
         settings = Settings(
             flip_test=flip_test,
             input_size=input_size,
-            body=None if body is None else Path(body),
-            classes=None if classes is None else Path(classes),
+            body=None if body is None else user_path(body),
+            classes=None if classes is None else user_path(classes),
         )
         try:
             task = _task_predictor(loaded)(loaded.model, loaded.trained, settings)
@@ -120,7 +121,7 @@ class Predictor:
             )
         from tcformer.inference.onnx_runtime import OnnxNetwork
 
-        return cls(loaded, task, place, batch, OnnxNetwork(Path(onnx), loaded.model, task.input_size))
+        return cls(loaded, task, place, batch, OnnxNetwork(user_path(onnx), loaded.model, task.input_size))
 
     def __call__(self, image: Image, boxes: Boxes | ArrayLike | None = None) -> Result:
         """Predict one picture.
@@ -169,7 +170,7 @@ class Predictor:
             xywh = (Boxes.whole(size) if boxes is None else boxes).xywh
             return min(self.task.reduction(xywh) / 2, max(size) / _DRAWN_SIDE)
 
-        return read_picture(path, ratio, upright)
+        return read_picture(user_path(path), ratio, upright)
 
     def draw(self, image: Image, result: Result, threshold: float = 0.3) -> NDArray[np.uint8]:
         """Draw a result on its picture, scaled down to at most 1600 pixels along its longer side.

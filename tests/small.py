@@ -7,9 +7,9 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from pipelines.commands import git
 from pipelines.datasets.location import DataLocation
 from pipelines.params import Params, load_params
+from pipelines.running.commands import git
 from pipelines.training.job import Job
 from tcformer.tasks import PRETRAINING, TASKS
 

@@ -18,10 +18,10 @@ import pytest
 from pipelines.adapters import mlflow as tracking
 from pipelines.adapters.mlflow import Run, runs_page
 from pipelines.driver.run_name import run_name
-from pipelines.execution import Execution
 from pipelines.params import spec_to_json
 from pipelines.report.html import to_html
 from pipelines.report.parts import Inspector, Report, Section
+from pipelines.running.execution import Execution
 from pipelines.trained import headlines_of
 from tests.browser import Page, browser, needs_chromium
 from tests.pipelines.test_report import everything

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.commands import git
 from pipelines.layout import dvc_environment
+from pipelines.running.commands import git
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.slow

@@ -31,10 +31,20 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / name, folder / "tree" / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in COPIED - set(PACKAGES):
         shutil.copy(ROOT / name, folder / "tree")
+    return built(folder / "tree", folder)
+
+
+def built(source: Path, folder: Path) -> Path:
+    """The wheel of a tree or of a source distribution, in `folder`, built without a network."""
     build = [sys.executable, "-m", "pip", "wheel", "--no-index", "--no-deps", "--no-build-isolation", "-w", str(folder)]
-    done = subprocess.run([*build, str(folder / "tree")], capture_output=True, text=True)
+    done = subprocess.run([*build, str(source)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return next(folder.glob("*.whl"))
+
+
+def names_in(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return set(archive.namelist())
 
 
 def in_tree() -> set[str]:
@@ -48,14 +58,13 @@ def in_tree() -> set[str]:
 
 
 def test_wheel_has_all_files_of_the_packages_and_no_others(wheel: Path) -> None:
-    with zipfile.ZipFile(wheel) as archive:
-        in_wheel = {name for name in archive.namelist() if ".dist-info/" not in name}
+    in_wheel = {name for name in names_in(wheel) if ".dist-info/" not in name}
     documents = {name for name in in_tree() if name.endswith(".md")}
     assert in_tree() - documents <= in_wheel <= in_tree()
 
 
-def test_source_distribution_has_all_files_of_the_packages(tmp_path: Path) -> None:
-    """From it wheels are built where there is none for the machine."""
+def test_source_distribution_has_all_files_of_the_packages(wheel: Path, tmp_path: Path) -> None:
+    """From it the same wheel is built where there is none for the machine."""
     shutil.copytree(
         ROOT, tmp_path / "tree", ignore=lambda folder, names: set(names) - COPIED if folder == str(ROOT) else []
     )
@@ -63,14 +72,15 @@ def test_source_distribution_has_all_files_of_the_packages(tmp_path: Path) -> No
     command = [sys.executable, "-c", build, str(tmp_path)]
     done = subprocess.run(command, cwd=tmp_path / "tree", capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
+    archived = next(tmp_path.glob("*.tar.gz"))
+    with tarfile.open(archived) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {name for name in in_tree() if not name.endswith(".md")} <= names
+    assert names_in(built(archived, tmp_path)) == names_in(wheel)
 
 
 def test_every_package_declares_its_types(wheel: Path) -> None:
-    with zipfile.ZipFile(wheel) as archive:
-        assert {f"{package}/py.typed" for package in PACKAGES} <= set(archive.namelist())
+    assert {f"{package}/py.typed" for package in PACKAGES} <= names_in(wheel)
 
 
 def site_packages(folder: Path, wheel: Path, extras: set[str]) -> Path:

@@ -31,6 +31,7 @@ from filelock import FileLock, Timeout
 from pipelines.dotted import leaves
 from pipelines.layout import home
 from pipelines.running.execution import Execution
+from pipelines.running.progress import say
 from pipelines.running.redaction import redacted
 from tcformer.files import sha256_of_file
 from tcformer.tasks import ALL_TASKS
@@ -80,18 +81,19 @@ class DatasetUsed:
 def tracking_uri() -> str:
     """MLFLOW_TRACKING_URI, or a SQLite file in the repository's folder.
 
-    A relative path means the repository's folder, also for an experiment that DVC runs in a copy of the repository.
+    A relative path means the repository's folder, also for an experiment that DVC runs in a copy of the repository; `~`
+    is the home folder.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     if not uri:
         return default_uri()
     if match := re.fullmatch(r"(sqlite(?:\+\w+)?:///)(?!/|:memory:)(.+)", uri):
-        return f"{match[1]}{home() / match[2]}"
+        return f"{match[1]}{_database_path(match[2])}"
     if match := re.fullmatch(r"file:(?!/)(.+)", uri):
-        return (home() / match[1]).as_uri()
+        return (home() / os.path.expanduser(unquote(match[1]))).as_uri()
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", uri) or uri in ("databricks", "databricks-uc", "uc"):
         return uri
-    return str(home() / Path(uri).expanduser())
+    return str(home() / os.path.expanduser(uri))
 
 
 def runs_page(server: str, experiment: str) -> str:
@@ -109,9 +111,16 @@ def runs_page(server: str, experiment: str) -> str:
 
 def default_uri() -> str:
     """A SQLite file in the repository's folder."""
+    return f"sqlite:///{_database_path('mlflow.db')}"
+
+
+def _database_path(given: str) -> str:
+    """The absolute path in the address of a database; `given` is what an address has: encoded, with options."""
+    begins_at_home = given.startswith("~/")
+    folder = os.path.expanduser("~") if begins_at_home else str(home())
     # SQLAlchemy decodes an address, and cuts it at a question mark.
-    path = str(home() / "mlflow.db").replace("%", "%25").replace("?", "%3F")
-    return f"sqlite:///{path}"
+    encoded = folder.replace("%", "%25").replace("?", "%3F")
+    return f"{encoded}/{given.removeprefix('~/') if begins_at_home else given}"
 
 
 def _artifacts_place(uri: str) -> str | None:
@@ -739,7 +748,7 @@ class _Sender:
     def _report(self, text: str, once: str = "") -> None:
         """Print a sentence; the same one only once."""
         if (once or text) not in self._reported:
-            print(f"MLflow: {redacted(text)}", file=sys.stderr)
+            say(f"MLflow: {redacted(text)}", as_error=True)
         self._reported.add(once or text)
 
 

@@ -28,9 +28,9 @@ from pipelines.adapters.storage import below, environment_of
 from pipelines.adapters.watch import Watch
 from pipelines.layout import ROOT
 from pipelines.params import Cluster
-from pipelines.redaction import redacted
 from pipelines.running.process import Interrupted, Interrupts, runs_locally, signal_handlers_kept
 from pipelines.running.progress import Progress
+from pipelines.running.redaction import redacted
 from pipelines.training.events import CheckpointSaved, Event, Failed, Note, Stopped
 from tcformer.errors import UserError
 

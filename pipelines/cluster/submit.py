@@ -16,6 +16,7 @@ from pipelines.cluster.results import describe, unpack
 from pipelines.layout import ROOT
 from pipelines.running.commands import dvc_cache
 from pipelines.running.process import noted_interrupts
+from pipelines.running.progress import say
 from tcformer.errors import UserError
 
 ENTRYPOINT = "exec python -m pipelines.cluster.job"  # exec: signals reach it and not a shell
@@ -113,7 +114,7 @@ def follow(jobs: Jobs, identity: str, root: Path = ROOT) -> int:
                 jobs.stop(identity)
         job = jobs.job(identity)
     if job.exit_status is None and job.status == "FAILED":  # the command has not started, or Ray has lost it
-        print(f"{identity} failed: {' '.join(job.message.split())[:1000]}", file=sys.stderr)
+        say(f"{identity} failed: {' '.join(job.message.split())[:1000]}", as_error=True)
     else:
         fetch(jobs, job, root)
     return exit_status(job)

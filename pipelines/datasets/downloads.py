@@ -21,6 +21,7 @@ from pipelines.datasets.survey import (
 )
 from pipelines.datasets.unpacking import checksum, unpack
 from pipelines.params import Cluster, Params
+from pipelines.running.progress import say
 from tcformer.data.official import Inventory
 from tcformer.errors import UserError
 from tcformer.files import atomic_write
@@ -45,7 +46,7 @@ def complete(downloads: Downloads, cluster: Cluster) -> Inventory:
     for path in found:
         if path.state in ("elsewhere", "convertible") and path.found:
             target = root / path.required.path
-            print(f"{title}: making {target} from {path.found}", flush=True)
+            say(f"{title}: making {target} from {path.found}")
             with _writing(target), atomic_write(target) as part:
                 if path.state == "elsewhere":
                     _link(path.found, part)
@@ -58,7 +59,7 @@ def complete(downloads: Downloads, cluster: Cluster) -> Inventory:
     inventory = downloads.take_inventory()
     check_nothing_missing(downloads, inventory.missing)
     for warning in downloads.warnings(inventory):
-        print(f"{title}: warning: {root}: {warning}")
+        say(f"{title}: warning: {root}: {warning}")
     return inventory
 
 
@@ -128,10 +129,10 @@ def report_checks(tasks: Sequence[str], params: Params) -> bool:
     width = max(len(finding.subject) for _, finding in findings)
     for task, finding in findings:
         detail = "see below" if "\n" in finding.detail else finding.detail
-        print(f"{task:9}  {finding.state:7}  {finding.subject:{width}}  {detail}".rstrip())
+        say(f"{task:9}  {finding.state:7}  {finding.subject:{width}}  {detail}".rstrip())
     for _, finding in findings:
         if "\n" in finding.detail:
-            print(f"\n{finding.detail}")
+            say(f"\n{finding.detail}")
     return all(finding.is_good for _, finding in findings)
 
 

@@ -28,6 +28,7 @@ from pipelines.datasets.byte_counts import ByteCounter, show_byte_counts
 from pipelines.datasets.mapping import mapping_files
 from pipelines.datasets.survey import FoundPath
 from pipelines.params import Cluster
+from pipelines.running.progress import say
 from tcformer.data.official import Archive, Progress
 from tcformer.errors import UserError
 from tcformer.files import atomic_write
@@ -75,7 +76,7 @@ def unpack(root: Path, found: Sequence[FoundPath], cluster: Cluster, title: str)
         with show_byte_counts(f"{title}: checking {len(jobs)} archives", work / "counts", size):
             contents = each(_check, jobs)
         require_space(root, contents)
-        print(f"{title}: unpacking {', '.join(job.path.name for job in jobs)}", flush=True)
+        say(f"{title}: unpacking {', '.join(job.path.name for job in jobs)}")
         with show_byte_counts(f"{title}: unpacking", work / "counts", sum(found.size for found in contents)):
             for dependent in (False, True):  # archives that require the files of others are unpacked last
                 pairs = [pair for pair in zip(jobs, contents) if bool(pair[0].archive.requires) == dependent]

@@ -8,6 +8,7 @@ from pipelines.driver.plan import LOCAL, checkpoints_root, plan_of
 from pipelines.driver.stored import StoredTraining, differences, stored_trainings
 from pipelines.layout import Layout
 from pipelines.params import Params
+from pipelines.running.progress import say
 from tcformer.errors import UserError
 from tcformer.tasks import ALL_TASKS, PRETRAINING
 
@@ -20,7 +21,7 @@ def list_trainings(params: Params) -> None:
         count += 1
         state = "finished" if found.is_finished else f"step {found.step}" if found.step is not None else "no checkpoint"
         size = megabytes(root.size(found.name))
-        print(f"{found.name}: {size}, {state}, {'old' if is_old else 'kept'}: {reason}")
+        say(f"{found.name}: {size}, {state}, {'old' if is_old else 'kept'}: {reason}")
     print(f"{count} trainings in {root.shown}")
 
 
@@ -33,7 +34,7 @@ def clean_trainings(params: Params) -> None:
     freed = 0
     for found, reason, is_old in list(_judged(root, params)):
         if not is_old:
-            print(f"{found.name}: kept: {reason}")
+            say(f"{found.name}: kept: {reason}")
             continue
         size = root.size(found.name)
         try:
@@ -43,12 +44,12 @@ def clean_trainings(params: Params) -> None:
             ):
                 root.delete(found.name)
         except UserError as error:
-            print(f"{found.name}: kept: {error}")
+            say(f"{found.name}: kept: {error}")
             continue
         for suffix in (".lock", ".owner"):
             (locks / f"{found.name}{suffix}").unlink(missing_ok=True)
         freed += size
-        print(f"{found.name}: deleted, {megabytes(size)}: {reason}")
+        say(f"{found.name}: deleted, {megabytes(size)}: {reason}")
     print(f"{megabytes(freed)} freed in {root.shown}")
 
 

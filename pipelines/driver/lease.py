@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 import uuid
@@ -19,6 +18,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from pipelines.adapters.storage import Store, below
+from pipelines.running.progress import say
 from tcformer.errors import UserError
 
 BEAT_SECONDS = 5.0
@@ -119,7 +119,7 @@ class Sign:
             with suppress(OSError, UserError):
                 holder = self._read()
                 if holder and holder["id"] != self._id:
-                    print(f"{self._held(holder)}", file=sys.stderr)
+                    say(f"{self._held(holder)}", as_error=True)
                     os.kill(os.getpid(), signal.SIGTERM)
                     return
                 self._write()
@@ -151,7 +151,7 @@ class Sign:
         self._store.write(f"{self._key}/{_HOLDER}", json.dumps(content).encode())
 
     def _refuse_if_it_counts(self, before: dict[str, str]) -> None:
-        print(f"{before['process']} trains this in {self._store.shown}, or did: waiting for a sign of it", flush=True)
+        say(f"{before['process']} trains this in {self._store.shown}, or did: waiting for a sign of it")
         deadline = time.monotonic() + DEAD_SECONDS
         while time.monotonic() < deadline:
             time.sleep(min(1.0, BEAT_SECONDS / 5))

@@ -2,9 +2,8 @@
 
 import time
 
-from pipelines.running.progress import Progress
+from pipelines.running.progress import Progress, say
 from pipelines.training.events import Event, Note, Row, Started
-from tcformer.errors import printable
 
 
 class TrainingProgress:
@@ -43,7 +42,7 @@ class TrainingProgress:
         if self._progress:
             self._progress.message(text)
         else:
-            print(f"{self._title}: {printable(text)}", flush=True)
+            say(f"{self._title}: {text}")
 
     def _begin(self, event: Started) -> None:
         self.close()

@@ -7,10 +7,10 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from pipelines.commands import git
 from pipelines.dotted import leaves, lookup, parameter_text
 from pipelines.layout import PARAMS, ROOT
 from pipelines.params import Params, training_section
+from pipelines.running.commands import git
 from tcformer.errors import UserError
 from tcformer.models import NetworkOptions
 from tcformer.models.factory import config_options

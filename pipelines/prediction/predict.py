@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,9 @@ from numpy.typing import NDArray
 from pipelines.prediction.box_files import BoxFile
 from pipelines.prediction.inputs import find_inputs, is_video, opened_video
 from pipelines.prediction.outputs import OutputFolder, VideoFile
-from pipelines.running.progress import Progress
+from pipelines.running.progress import Progress, say
 from tcformer.data.images import ImageError, ReducedImage
-from tcformer.errors import UserError, printable
+from tcformer.errors import UserError
 from tcformer.inference import Boxes, Result
 from tcformer.inference.pictures import as_picture, read_picture
 from tcformer.predictor import Predictor, choose_device
@@ -102,7 +101,7 @@ def predict_files(options: PredictOptions) -> int:
         )
     notes = predictor.weights.notes + (predictor.task.notes if options.predictions else [])
     for note in notes:
-        print(f"note: {printable(note)}", file=sys.stderr)
+        say(f"note: {note}", as_error=True)
     job = _Job(options, predictor, boxes, _detector(options, predictor), OutputFolder(options.out, files), files)
     return job.run()
 
@@ -166,7 +165,7 @@ class _Job:
         """Predict pictures, and print what the predictor found out, once."""
         results = self._predictor.predict([image for _, image, _ in group], [boxes for *_, boxes in group])
         while self._predictor.notes:
-            print(f"note: {self._predictor.notes.pop(0)}", file=sys.stderr)
+            say(f"note: {self._predictor.notes.pop(0)}", as_error=True)
         return results
 
     def _report(self) -> None:
@@ -200,7 +199,7 @@ class _Job:
 
     def _skip(self, reason: str) -> None:
         self._skipped += 1
-        print(f"skipped: {reason}", file=sys.stderr)
+        say(f"skipped: {reason}", as_error=True)
 
     def _keep(self, file: Path, result: Result, frame: int | None = None) -> None:
         self._found += len(result)

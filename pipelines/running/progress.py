@@ -11,6 +11,16 @@ from tcformer.errors import printable
 BYTES = "B"
 
 
+def say(text: str, *, as_error: bool = False) -> None:
+    """Print lines whose words may come from files or from other machines: escape codes for the terminal become visible.
+
+    Args:
+        text: the lines.
+        as_error: print to the standard error.
+    """
+    print(printable(text), file=sys.stderr if as_error else sys.stdout, flush=True)
+
+
 class Progress:
     """A bar with speed and remaining time on a terminal; elsewhere, as in a log file, a line every tenth of the way.
 
@@ -53,7 +63,7 @@ class Progress:
         """Print a line; a bar stays below it."""
         if self._title:
             with self._bar.external_write_mode():
-                print(f"{self._title}: {printable(text)}", flush=True)
+                say(f"{self._title}: {text}")
 
     def close(self) -> None:
         """End the display; a bar stays as it is."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from tcformer.data.face.landmarks import NUM_LANDMARKS
 from tcformer.data.wholebody.keypoints import SUBSETS, subset
 from tcformer.errors import UserError
+from tcformer.files import user_path
 from tcformer.models.factory import create_model, list_models
 from tcformer.models.networks import Network
 from tcformer.models.patch_norm import OPTION as PATCH_NORM_EPS
@@ -68,7 +69,7 @@ def load_any_weights(path: Path | str) -> LoadedWeights:
     Raises:
         UserError: the file does not exist, is damaged, or contains an unknown network.
     """
-    path = Path(path)
+    path = user_path(path)
     if path.is_dir():
         raise UserError(f"{path}: is a folder; expected a weights file; give the path of model.safetensors or a .pth")
     if not is_released(path):

@@ -27,6 +27,7 @@ from tcformer.checks import is_count, read_json
 from tcformer.data.wholebody.dataset import Crops, People, annotated_crops, load_people
 from tcformer.data.wholebody.keypoints import PARTS, SIGMAS
 from tcformer.errors import UserError
+from tcformer.files import user_path
 from tcformer.metrics.oks import oks
 from tcformer.metrics.wholebody_results import SCORE_FIELDS, checked_points, make_result
 
@@ -78,7 +79,9 @@ def _name_of(source: Results) -> str:
 
 
 def _load(source: Results) -> Sequence[Mapping[str, Any]]:
-    records = read_json(Path(source), "give the path of a result file") if isinstance(source, str | Path) else source
+    records = (
+        read_json(user_path(source), "give the path of a result file") if isinstance(source, str | Path) else source
+    )
     if not isinstance(records, Sequence) or isinstance(records, str | bytes):
         raise UserError(f"{_name_of(source)}: expected a list of records, found {type(records).__name__}; write a list")
     return records

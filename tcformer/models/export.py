@@ -30,7 +30,7 @@ from kernels.dpc_knn.portable_backend import known_parts, record_parts
 from tcformer.data.images import IMAGE_MEAN, IMAGE_STD
 from tcformer.errors import UserError
 from tcformer.extras import MissingPackage
-from tcformer.files import atomic_write
+from tcformer.files import atomic_write, user_path
 from tcformer.models.kernel_choice import use_kernels
 from tcformer.models.networks import Network
 from tcformer.models.weights import load_model
@@ -96,7 +96,7 @@ def export_onnx(model: Network, path: str | Path, image_size: tuple[int, int], o
     for package in ("onnx", "onnxscript", "onnxruntime"):
         optional_package(package)
     proto = _to_onnx(_trace(model, image_size), model.config, image_size, opset, weights_digest(model))
-    with atomic_write(Path(path)) as part:
+    with atomic_write(user_path(path)) as part:
         part.write_bytes(proto)
         difference = compare(model, part, image_size)
         if not difference <= TOLERANCE:

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 from torch import Tensor
 
 from tcformer.errors import UserError, listed
+from tcformer.files import user_path
 from tcformer.models.checkpoint_files import StoredTensor, read_checkpoint
 from tcformer.models.networks import Network
 from tcformer.models.patch_norm import DEFAULT_EPS, MMPOSE_EPS, set_patch_norm_eps
@@ -91,7 +92,7 @@ def load_released_weights(model: Network, checkpoint: str | Path | Checkpoint, s
 
 def read_released_weights(checkpoint: str | Path | Checkpoint) -> ReleasedWeights:
     """Read the weights of a checkpoint, by our names. See `load_released_weights`."""
-    content: object = _read(Path(checkpoint)) if isinstance(checkpoint, str | Path) else checkpoint
+    content: object = _read(user_path(checkpoint)) if isinstance(checkpoint, str | Path) else checkpoint
     name = _name_of(checkpoint)
     found = list(_weights_in(content))
     if not found:

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from tcformer.errors import UserError
-from tcformer.files import atomic_write
+from tcformer.files import atomic_write, user_path
 from tcformer.models.factory import NOT_IN_CONFIG, create_model
 from tcformer.models.networks import Network
 from tcformer.models.patch_norm import DEFAULT_EPS, OPTION, set_patch_norm_eps
@@ -44,7 +44,7 @@ def save_model(model: Network, path: str | Path, metadata: dict[str, str] | None
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     data = save(tensors, file_metadata(model, metadata))
-    with atomic_write(Path(path)) as part:
+    with atomic_write(user_path(path)) as part:
         part.write_bytes(data)
 
 
@@ -147,7 +147,7 @@ def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
 def _same_points(model: Network, path: str | Path) -> bool:
     """Whether the heat maps of a file are of the points of `model`, as far as file and model say."""
     own = model.config["options"].get("points")
-    if own is None or is_released(Path(path)):
+    if own is None or is_released(user_path(path)):
         return True
     config = read_about(path)[0]
     other = config["options"].get("points")
@@ -168,7 +168,7 @@ def _load_backbone(model: Network, weights: ReleasedWeights, path: str | Path) -
 
 def _read_any(model: Network, path: str | Path, say: Say) -> ReleasedWeights:
     """Read a file of `save_model`, which must have the backbone of `model`, or of the authors or another trainer."""
-    if is_released(Path(path)):
+    if is_released(user_path(path)):
         weights = read_released_weights(path)
         for choice in weights.choices:
             say(choice)
@@ -210,7 +210,8 @@ def _is_ours(path: Path) -> bool:
 def _read(path: str | Path, with_tensors: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:
     from safetensors import SafetensorError, safe_open
 
-    if not Path(path).is_file():
+    path = user_path(path)
+    if not path.is_file():
         raise UserError(f"{path}: no such weights file; train a model first, or give the path of a weights file")
     try:
         with safe_open(path, framework="pt") as file:

@@ -162,8 +162,8 @@ def test_the_commands(files: OwnFiles, tmp_path: Path) -> None:
         assert done.exit_code == 0, done.output
         return done.output
 
-    divided = run("split", str(files.train), "-o", str(tmp_path / "labels"), "--val", "0.5")
-    assert "train.json: 2 images" in divided and "val.json: 2 images" in divided
+    divided = run("split", str(files.train), "-o", str(tmp_path / "lab\x1bels"), "--val", "0.5")
+    assert r"lab\x1bels" in divided and "train.json: 2 images" in divided and "val.json: 2 images" in divided
     pts = tmp_path / "faces/a.pts"
     pts.parent.mkdir()
     pts.write_text("n_points: 68\n{\n" + "\n".join(f"{i} {i % 7}" for i in range(1, 69)) + "\n}\n")

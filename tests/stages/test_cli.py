@@ -231,7 +231,7 @@ def test_a_reader_that_ends_early_is_no_error() -> None:
     assert (done.returncode, done.stderr) == (141, "")
 
 
-def test_info_and_convert(tmp_path: Path) -> None:
+def test_info_and_convert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.save(
         {"model": tcformer.create_model("tcformer_nano", "imagenet", num_classes=3).state_dict()}, tmp_path / "a.pth"
     )
@@ -241,6 +241,12 @@ def test_info_and_convert(tmp_path: Path) -> None:
     assert about["parameters"] == tcformer.count_parameters(tcformer.load_model(tmp_path / "a.safetensors"))
     printed = call("info", weights(tmp_path, "wholebody", SMALL))
     assert re.search(r"input_size +\[64, 48\]", printed) and re.search(r"task +wholebody", printed)
+    tcformer.save_model(
+        tcformer.load_model(tmp_path / "a.safetensors"), tmp_path / "b.safetensors", {"author": "\x1b[2J"}
+    )
+    assert r"\x1b[2J" in call("info", tmp_path / "b.safetensors")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert "tcformer_nano" in call("info", "~/a.safetensors")
     with pytest.raises(UserError, match=r"ends with \.safetensors"):
         call("convert", tmp_path / "a.pth", tmp_path / "a.pt")
     with pytest.raises(UserError, match="--size"):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.driver.progress import TrainingProgress
-from pipelines.running.progress import Progress
+from pipelines.running.progress import Progress, say
 from pipelines.training.events import Note
 from tcformer.data.images import BrokenImage
 from tcformer.errors import UserError, printable
@@ -44,3 +44,10 @@ def test_notes_are_printable(capsys: pytest.CaptureFixture[str]) -> None:
     with Progress("prepare", total=2) as progress:
         progress.message(HOSTILE)
     assert capsys.readouterr().out.count(r"\x1b]0;title\x07") == 2
+
+
+def test_what_stages_print_of_files_is_printable(capsys: pytest.CaptureFixture[str]) -> None:
+    say(f"{HOSTILE}\nline")
+    say(HOSTILE, as_error=True)
+    printed = capsys.readouterr()
+    assert printed.out == f"{printable(HOSTILE)}\nline\n" and printed.err == f"{printable(HOSTILE)}\n"

@@ -25,6 +25,7 @@ from tcformer.data.crops import centre_and_extent, crop_matrix, cut_crop, fit_as
 from tcformer.data.images import check_images, check_size, normalise, read_image
 from tcformer.data.wholebody.keypoints import FLIP, NUM_KEYPOINTS, PART_FIELDS, PARTS, UPPER_BODY
 from tcformer.errors import UserError
+from tcformer.files import user_path
 from tcformer.parameters import parameters
 
 Split = Literal["train", "val"]
@@ -92,7 +93,7 @@ def load_people(source: Path | str | Mapping[str, Any]) -> People:
     if isinstance(source, Mapping):
         name, content = "annotations", source
     else:
-        name, content = str(source), read_json(Path(source), _HINT, object_hook=_compact)
+        name, content = str(source), read_json(user_path(source), _HINT, object_hook=_compact)
     if not isinstance(content, Mapping) or not all(isinstance(content.get(k), list) for k in ("images", "annotations")):
         raise UserError(
             f"{name}: expected an object with the lists 'images' and 'annotations'; download the file again"

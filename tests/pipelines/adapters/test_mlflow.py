@@ -217,6 +217,7 @@ def test_files_that_are_replaced_before_the_server_is_back(
 
 def test_relative_addresses_mean_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracking, "home", lambda: Path("/a/repository"))
+    monkeypatch.setenv("HOME", "/a/100% home")
     for given, meant in (
         ("sqlite:///mlflow.db", "sqlite:////a/repository/mlflow.db"),
         ("sqlite:///runs/my.db?timeout=9", "sqlite:////a/repository/runs/my.db?timeout=9"),
@@ -231,6 +232,9 @@ def test_relative_addresses_mean_the_repository(monkeypatch: pytest.MonkeyPatch)
         ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
         ("postgresql://u:p@host/db", "postgresql://u:p@host/db"),
         ("databricks", "databricks"),
+        ("sqlite:///~/my.db", "sqlite:////a/100%25 home/my.db"),
+        ("file:~/mlruns", "file:///a/100%25%20home/mlruns"),
+        ("~/mlruns", "/a/100% home/mlruns"),
     ):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
         assert tracking.tracking_uri() == meant
@@ -467,6 +471,9 @@ def test_what_an_experiment_records_in_a_copy_of_the_repository_outlives_it(
         "from pipelines.running.execution import current_execution\n"
         "from pipelines.layout import Layout\n"
         "Path('file').write_text('content')\n"
+        "checkpoints = Layout('sample').checkpoints\n"
+        "checkpoints.mkdir(parents=True, exist_ok=True)\n"
+        "(checkpoints / 'step').touch()\n"
         "journals, execution = Layout('sample').journals, current_execution()\n"
         "run = Run('key', 'name', 'test', journals, {}, {}, mode='begin', execution=execution)\n"
         "run.metrics({'loss': 1.0}, step=1)\n"
@@ -480,6 +487,7 @@ def test_what_an_experiment_records_in_a_copy_of_the_repository_outlives_it(
     assert steps(database) == [1]
     assert sorted(rows(database, "select name, status from runs")) == [("name", "FINISHED"), ("one", "FINISHED")]
     assert [found.read_text() for found in (folder / "mlruns").rglob("file")] == ["content"]
+    assert (folder / "runs/sample/checkpoints/step").is_file()
 
     workplace.run(
         "dvc", "exp", "run", "--temp", "-f", "-n", "two", **git, MLFLOW_TRACKING_URI=NOBODY, PYTHONPATH=""
@@ -490,19 +498,27 @@ def test_what_an_experiment_records_in_a_copy_of_the_repository_outlives_it(
 
 
 def test_the_database_of_a_repository_with_special_letters_in_its_path(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: bytes
 ) -> None:
+    import sqlalchemy
     from mlflow import MlflowClient
 
     folder = tmp_path / "what? 100%20 #1 é"
     folder.mkdir()
     monkeypatch.setattr(tracking, "home", lambda: folder)
-    client = MlflowClient(tracking.default_uri())
-    client.create_experiment("e", (folder / "mlruns").as_uri())
-    assert (folder / "mlflow.db").is_file()
+    (folder / "mlflow.db").write_bytes(empty_database)
+    MlflowClient(tracking.default_uri()).create_experiment("e", (folder / "mlruns").as_uri())
+    assert ("e",) in rows(folder / "mlflow.db", "select name from experiments")
     assert tracking._artifacts_place(tracking.default_uri()) == (folder / "mlruns").as_uri()
     # MLflow makes an empty folder for the address as it is written; the database is not in it.
     assert list(tmp_path.rglob("*.db")) == [folder / "mlflow.db"]
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///my%20own.db?timeout=20")
+    url = sqlalchemy.make_url(tracking.tracking_uri())
+    assert (url.database, url.query) == (str(folder / "my own.db"), {"timeout": "20"})
+    assert tracking._artifacts_place(tracking.tracking_uri()) == (folder / "mlruns").as_uri()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "file:my%20runs")
+    assert tracking.tracking_uri() == (folder / "my runs").as_uri()
 
 
 @pytest.fixture

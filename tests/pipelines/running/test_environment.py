@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +16,7 @@ from pipelines import layout
 from pipelines.provenance import git_revision
 from pipelines.running import environment
 from pipelines.running.environment import complete_environment
+from tests.imports import ROOT
 
 CACHES = ("XDG_CACHE_HOME", "TRITON_HOME", "MPLCONFIGDIR")
 
@@ -72,6 +75,31 @@ def test_dvc_keeps_its_state_in_the_repository(tmp_path: Path, monkeypatch: pyte
     assert layout.dvc_environment() == {"DVC_SITE_CACHE_DIR": str(tmp_path / ".dvc" / "tmp" / "site_cache")}
     monkeypatch.setenv("DVC_SITE_CACHE_DIR", "/mine")
     assert layout.dvc_environment() == {"DVC_SITE_CACHE_DIR": "/mine"}
+
+
+def test_a_dvc_that_a_person_types_keeps_its_state_there_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dvc.cli import main
+    from dvc.repo import Repo
+
+    rule = (ROOT / "Makefile").read_text(encoding="utf-8").partition("\n.venv/.installed:")[2].partition("\n\n")[0]
+    [arguments] = re.findall(r"^\t@\[ ! -d \.dvc \] \|\| \$\(BIN\)/dvc (.*) 2>/dev/null \|\|", rule, re.MULTILINE)
+    repository = tmp_path / "100% #1"
+    repository.mkdir()
+    monkeypatch.chdir(repository)
+    monkeypatch.delenv("DVC_SITE_CACHE_DIR", raising=False)
+    Repo.init(no_scm=True).close()
+    assert main(shlex.split(arguments.replace("$(CURDIR)", str(repository)))) == 0
+    with Repo() as repo:
+        assert Path(repo.site_cache_dir).is_relative_to(repository / ".dvc" / "tmp" / "site_cache")
+    assert "/config.local" in (ROOT / ".dvc" / ".gitignore").read_text(encoding="utf-8").splitlines()
+
+
+def test_what_a_training_keeps_outlives_the_copy_that_dvc_runs_an_experiment_in(tmp_path: Path) -> None:
+    copied = layout.Layout("sample", tmp_path / ".dvc" / "tmp" / "exps" / "1")
+    assert copied.checkpoints == tmp_path / "runs" / "sample" / "checkpoints"
+    assert copied.journals == tmp_path / "runs" / "sample" / "mlflow"
+    assert copied.training("face").is_relative_to(copied.root), "DVC takes its outputs there"
+    assert layout.Layout("sample", tmp_path).checkpoints == copied.checkpoints
 
 
 def test_a_repository_of_another_owner_has_a_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tcformer import create_model, load_backbone, load_model, save_model
+from tcformer import create_model, load_backbone, load_model, load_released_weights, save_model
 from tcformer.errors import UserError
-from tcformer.models import Network, read_about
+from tcformer.inference.recognise import load_any_weights
+from tcformer.models import Network, load_initial, read_about
 from tcformer.models.released_weights import from_released_name
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -43,6 +44,19 @@ def test_round_trip(tmp_path: Path) -> None:
         assert torch.equal(a, b)
     assert read_about(path) == (model.config, METADATA)
     assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    model, name = nano(num_classes=4), "~/new/model.safetensors"
+    save_model(model, name, METADATA)
+    torch.save(model.state_dict(), tmp_path / "model.pth")
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["model.safetensors"]
+    assert load_model(name).config == read_about(name)[0] == model.config
+    assert load_any_weights("~/model.pth").path == tmp_path / "model.pth"
+    load_backbone(model, Path(name))
+    assert load_initial(model, name) == load_initial(model, "~/model.pth") == "network"
+    load_released_weights(model, "~/model.pth")
 
 
 def test_same_weights_same_bytes(tmp_path: Path) -> None:
