@@ -5,9 +5,10 @@
     python -m benchmarks.token_study table
 
 `run` trains each variant from scratch and appends a row to results/token-study-<device>.jsonl; `table` writes the means
-over the seeds into docs/study.md. With the same seed all variants see the same samples in the same order, mirrored
-alike. `--steps` gives all variants the same number of steps, `--seconds` the same time: CPU time of this process, which
-other programs affect little, or elapsed time on a GPU. The learning rate follows a cosine over the steps or the time.
+over the seeds into docs/study.md; `draw` draws the tokens of networks that `run --save` kept. With the same seed all
+variants see the same samples in the same order, mirrored alike. `--steps` gives all variants the same number of steps,
+`--seconds` the same time: CPU time of this process, which other programs affect little, or elapsed time on a GPU. The
+learning rate follows a cosine over the steps or the time.
 
 Optimiser, box padding, width of the targets and augmentation are those of the sample recipe in params.yaml; without
 `--augment`, crops are only mirrored. The data are what `python -m stages.prepare wholebody` made.
@@ -51,10 +52,12 @@ from tcformer.data.wholebody.dataset import (
 )
 from tcformer.data.wholebody.keypoints import FLIP, SUBSETS, subset
 from tcformer.documents import replace_between
+from tcformer.draw import Example, comparison_sheet, write_png
 from tcformer.heatmaps import Codec, heat_map_loss, make_codec
 from tcformer.metrics.points import ALL
 from tcformer.models import Network, load_initial
 from tcformer.models.backbone import Backbone
+from tcformer.tasks.drawing import partitions_of as drawn_partitions
 from tcformer.tasks.wholebody.measures import person_region
 from tcformer.tasks.wholebody.options import WholebodyOptions
 
@@ -464,6 +467,24 @@ def write_table(args: argparse.Namespace) -> None:
     args.document.write_text(text, encoding="utf-8")
 
 
+@torch.no_grad()
+def draw(args: argparse.Namespace) -> None:
+    """Draw the tokens of saved networks for the same test persons, side by side."""
+    size = (args.size[0], args.size[1])
+    options = load_params(ROOT / "params.yaml").sample.training_of("wholebody").task
+    crops = Crops.read(args.data, "val", size, options, max(args.persons) + 1)
+    chosen = np.array(args.persons)
+    images = crops.batch(chosen, np.zeros(len(chosen), bool))["image"]
+    networks = {}
+    for path in args.weights:
+        stages = tcformer.load_model(path).eval().backbone(images)
+        networks[path.stem] = [
+            Example(crops.images[person], drawn_partitions(stages, images, row), None, None, "")
+            for row, person in enumerate(chosen)
+        ]
+    write_png(args.out, comparison_sheet(networks, stages=(1, 2, 3), in_rows=True, scale=2))
+
+
 def _assignment(text: str) -> tuple[str, Any]:
     name, separator, value = text.partition("=")
     if not separator:
@@ -499,6 +520,15 @@ def main(arguments: list[str] | None = None) -> None:
     running.add_argument("--initial", type=Path, help="weights to start from")
     running.add_argument("--save", type=Path, help="folder for the trained weights")
     running.add_argument("--device", default="cpu")
+    drawing = commands.add_parser("draw", help="draw the tokens of saved networks side by side")
+    drawing.set_defaults(command=draw)
+    drawing.add_argument("weights", nargs="+", type=Path, help="files that `run --save` wrote")
+    drawing.add_argument("--persons", type=int, nargs="+", default=[0, 1], help="indices of test persons")
+    drawing.add_argument(
+        "--size", type=int, nargs=2, default=(128, 96), metavar=("H", "W"), help="of the crops, pixels"
+    )
+    drawing.add_argument("--data", type=Path, default=ROOT / "data/sample/wholebody")
+    drawing.add_argument("--out", type=Path, default=ROOT / "docs/images/study.png")
     writing = commands.add_parser("table", help="write the tables into docs/study.md")
     writing.set_defaults(command=write_table)
     writing.add_argument("--document", type=Path, default=DOCUMENT)

@@ -43,6 +43,11 @@ def test_runs_and_their_table(data: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert 0.5 <= first["purity, stage 4"] <= 1
     assert tcformer.load_model(tmp_path / "cr_mta-0.safetensors").config["options"]["neck"] == "cr_mta"
 
+    picture = tmp_path / "tokens.png"
+    networks = [str(tmp_path / f"{name}-0.safetensors") for name in ("ctm_grid", "cr_mta")]
+    main(["draw", *networks, "--persons", "0", "--size", "64", "32", "--data", str(data), "--out", str(picture)])
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
     main([*run, "ctm", "--set", "place_weight=0.5", "--seconds", "0.01", "--augment", *small])
     assert rows(tmp_path)[-1]["variant"] == "ctm, place_weight=0.5"
     document = tmp_path / "study.md"
