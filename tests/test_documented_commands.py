@@ -21,6 +21,7 @@ from tcformer.data.face.dataset import load_faces
 from tcformer.inference import Boxes
 from tcformer.models import Network, export
 from tcformer.synthetic.smpl_body import write_smpl_body
+from tests import own_points
 from tests.tcformer.inference.test_predictor import WHOLEBODY, weights
 from tests.test_documentation import ROOT, blocks, commands
 
@@ -104,6 +105,16 @@ def make_data(folder: Path, samples: Path) -> None:
     records = [{"index": index, "points": row.tolist()} for index, row in enumerate(points)]
     (folder / "predictions.json").write_text(json.dumps(records))
     write_smpl_body(folder / "body")
+
+    joints = np.ones((1, 24, 4))
+    joints[..., :3] = np.random.default_rng(0).random((1, 24, 3))
+    few_bodies = {"imgname": np.array(["a.jpg"]), "center": np.full((1, 2), 50.0), "scale": np.ones(1), "S": joints}
+    np.savez(folder / "h36m_valid_protocol2.npz", **few_bodies)
+    (folder / "joints.json").write_text(json.dumps([{"index": 0, "joints": joints[0, :17, :3].tolist()}]))
+    labels = own_points.content()
+    own_points.write(folder / "labels", "val.json", labels)
+    cats = [{**record, "score": 0.9} for record in labels["annotations"] if "keypoints" in record]
+    (folder / "cats.json").write_text(json.dumps(cats))
 
 
 @pytest.fixture(scope="module")
