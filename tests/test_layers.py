@@ -43,6 +43,7 @@ def test_each_orchestration_tool_is_used_in_its_adapters_alone(path: Path) -> No
     assert used <= allowed
 
 
+@pytest.mark.slow
 def test_kernels_and_tcformer_need_torch_triton_and_numpy_alone() -> None:
     program = """
 import sys, importlib.util

@@ -63,6 +63,7 @@ def test_wheel_has_all_files_of_the_packages_and_no_others(wheel: Path) -> None:
     assert in_tree() - documents <= in_wheel <= in_tree()
 
 
+@pytest.mark.slow
 def test_source_distribution_has_all_files_of_the_packages(wheel: Path, tmp_path: Path) -> None:
     """From it the same wheel is built where there is none for the machine."""
     shutil.copytree(

@@ -200,6 +200,7 @@ def test_slurm_runs_another_command_and_nothing_if_a_node_is_sick(job: Path) -> 
     assert status == 1 and not any(line.startswith("dvc") for line in log)
 
 
+@pytest.mark.slow
 def test_slurms_warning_before_the_time_limit_takes_a_checkpoint(job: Path) -> None:
     process = start(job, DVC_WAIT="400")
     deadline = time.monotonic() + 20

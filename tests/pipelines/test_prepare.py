@@ -604,6 +604,7 @@ def test_missing_sources_are_reported_with_the_line_to_remove(bodies: Path, para
         run("mesh", bodies, mixture=[MIXED])
 
 
+@pytest.mark.slow
 def test_mpi_inf_3dhp_is_made_from_its_originals(bodies: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mpi_inf_3dhp, "SUBJECTS", (1,))
     monkeypatch.setattr(mpi_inf_3dhp, "SEQUENCES", (1,))
@@ -802,6 +803,7 @@ def states(rows: list[Finding]) -> dict[str, str]:
     return {row.subject: row.state for row in rows}
 
 
+@pytest.mark.slow
 def test_check_reports_and_writes_nothing(face: Path) -> None:
     before = sorted(face.parent.rglob("*"))
     rows = check("face", parameters("face", face))
@@ -815,6 +817,7 @@ def test_check_reports_and_writes_nothing(face: Path) -> None:
     assert states(check("face", parameters("face", None))) == {"data root": "missing"}
 
 
+@pytest.mark.slow
 def test_check_reports_too_small_a_disk(face: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(face)._replace(free=1000)
     monkeypatch.setattr("pipelines.datasets.archives.shutil.disk_usage", lambda path: usage)

@@ -196,6 +196,7 @@ def test_the_same_run_is_the_same(repository: Path) -> None:
     assert lines["figure", NAMES[0]].result == "0.500: the same"
 
 
+@pytest.mark.slow
 def test_other_data_fail_and_other_weights_do_not(repository: Path) -> None:
     layout = Layout("sample", repository)
     (layout.data("face") / "another").write_text("")
@@ -319,6 +320,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return done
 
 
+@pytest.mark.slow
 def test_seeds_run_in_copies_and_continue(clone: Path, runs: list[int], tmp_path: Path) -> None:
     path = tmp_path / "record.json"
     record = seeds.run_seeds([1, 0], clone, path)
@@ -337,6 +339,7 @@ def test_seeds_run_in_copies_and_continue(clone: Path, runs: list[int], tmp_path
     assert (clone / ".dvc/tmp/seeds/seed-1/pipelines/code.py").read_text() == "changed"
 
 
+@pytest.mark.slow
 def test_a_failing_seed_keeps_the_finished_ones(
     clone: Path, runs: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -378,6 +378,7 @@ def test_official_data_are_their_files_and_no_others(faces: tuple[Prepared, Task
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_generators_bring_their_files_from_other_machines(task: str, tmp_path: Path) -> None:
     params = parameters(tmp_path)
@@ -554,6 +555,7 @@ def test_a_missing_bucket_of_google_cloud_storage_is_named_when_it_is_written_to
         store.write("key", b"x")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_official_data_from_the_storage_give_the_same_samples(
     task: str, samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

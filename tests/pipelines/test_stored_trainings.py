@@ -70,6 +70,7 @@ def test_differences_are_named_as_in_the_parameters() -> None:
     assert differences({}, {"torch": "2.14"}) == ['torch null -> "2.14"']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fresh", [False, True])
 def test_an_unfinished_training_with_other_parameters_is_reported(
     root: Path, fresh: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

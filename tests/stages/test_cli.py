@@ -275,6 +275,7 @@ def test_a_usage_error_has_the_status_2(monkeypatch: pytest.MonkeyPatch, capsys:
     assert "Missing option" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_prediction_imports_nothing_that_takes_seconds(photos: Path, tmp_path: Path) -> None:
     """Of the pipeline's tools, torchvision and PyTorch's compiler: the first result must come within five seconds."""
     program = """

@@ -92,6 +92,7 @@ def add_to_sources(root: Path) -> None:
 STEPS = (add_parts, add_to_the_table, add_to_params, add_to_dvc, add_to_plots, add_to_sources)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("left_out", "named"),
     [

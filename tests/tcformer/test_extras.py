@@ -86,6 +86,7 @@ def without(hidden: str, code: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_missing_package_is_named_with_its_extra(tmp_path: Path) -> None:
     printed = without(
         "safetensors,pycocotools,cv2",

@@ -6,6 +6,7 @@ import multiprocessing
 from multiprocessing.connection import Connection
 
 import psutil
+import pytest
 import torch
 import torch.distributed
 
@@ -21,6 +22,7 @@ def work(rank: int, link: Connection) -> None:
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_ranks_meet_and_the_store_is_on_loopback() -> None:
     context = multiprocessing.get_context("spawn")
     pipes = [context.Pipe() for _ in range(2)]

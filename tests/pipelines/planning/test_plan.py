@@ -88,6 +88,7 @@ def test_sizes_of_datasets(tmp_path: Path) -> None:
     assert recorded.stored and recorded.stored > 1e6
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_activations")
 def test_the_paper_on_eight_gpus() -> None:
     options = {"recipe": "paper", "gpus": 8, "memory": 80.0, "images_per_second": ("1000", "face=500")}

@@ -57,6 +57,7 @@ def test_workers_without_the_environment_stop(monkeypatch: pytest.MonkeyPatch) -
         check_instruction_sets("avx2")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not has_avx2(), reason="needs a CPU with AVX2")
 def test_a_stage_uses_and_describes_avx2() -> None:
     code = (

@@ -64,6 +64,7 @@ def test_smplx_reads_the_pickle_and_poses_it_as_we_do(folder: Path, tmp_path: Pa
     torch.testing.assert_close(ours.joints, theirs.joints, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_joints_alone_equal_those_of_the_mesh(folder: Path) -> None:
     arrays = load_smpl(find_smpl(folder, "neutral"))
     regressors = load_regressors(folder, arrays)
@@ -94,6 +95,7 @@ def _legs_exchanged(h36m: np.ndarray) -> np.ndarray:
     return h36m[[0, 4, 5, 6, 1, 2, 3, *range(7, 17)]]
 
 
+@pytest.mark.slow
 def test_exchanged_legs_are_detected(folder: Path, tmp_path: Path) -> None:
     arrays = load_smpl(find_smpl(folder, "neutral"))
     h36m = load_regressors(folder, arrays).h36m
@@ -108,6 +110,7 @@ def test_exchanged_legs_are_detected(folder: Path, tmp_path: Path) -> None:
     load_joints(bad)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vertex_count", [6890])
 def test_published_pickles_convert(vertex_count: int, tmp_path: Path) -> None:
     """A file with the shapes and types of SMPL's own: 6890 vertices, 300 shapes, a sparse regressor."""

@@ -42,6 +42,7 @@ def test_parameters(variant: str, task: str, options: dict[str, Any], millions: 
     assert round(count_parameters(build(Entry(variant, task, IMAGENET, options=options))) / 1e6, 3) == millions
 
 
+@pytest.mark.slow
 def test_a_tcformer_on_a_fixed_grid_is_pvt() -> None:
     ours = count("tcformer", "imagenet", IMAGENET, token_reduction="conv")
     assert ours == count("timm/pvt_v2_b2", "imagenet", IMAGENET)
@@ -56,6 +57,7 @@ def test_published_multiplications(variant: str, published: float) -> None:
     assert count(f"timm/{variant}", "imagenet", IMAGENET)[1].total / 1e9 == pytest.approx(published, rel=0.02)
 
 
+@pytest.mark.slow
 def test_by_hand() -> None:
     cost = count("tcformer", "imagenet", IMAGENET)[1]
     distances = 3136**2 * 128 + 784**2 * 320 + 196**2 * 512

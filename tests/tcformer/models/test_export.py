@@ -115,6 +115,7 @@ class Clusters(nn.Module):
         return torch.stack([dpc_knn(images.flatten(2).mT, 16)[1], dpc_knn(images.flatten(2).mT, 5, k=2)[1]])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("onnx")
 @pytest.mark.parametrize("features", ["lattice", "constant"])
 def test_onnxruntime_breaks_ties_by_the_lower_index(features: str, tmp_path: Path) -> None:

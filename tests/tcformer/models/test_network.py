@@ -126,6 +126,7 @@ def test_ten_runs_are_identical(task: str) -> None:
     assert all(torch.equal(model(images), first) for _ in range(9))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_constant_image_does_not_depend_on_its_batch() -> None:
     # The layers' rounding depends on the batch and the threads; it must not decide between equal tokens.
@@ -267,6 +268,7 @@ def test_wrong_images(shape: tuple[int, ...], message: str) -> None:
         nano()(torch.zeros(shape))
 
 
+@pytest.mark.slow
 def test_import_needs_torch_and_numpy_alone() -> None:
     code = (
         "import sys, tcformer; assert 'torch' not in sys.modules; tcformer.create_model\n"

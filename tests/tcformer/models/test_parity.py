@@ -135,6 +135,7 @@ def test_float64_with_the_released_roundings(case: str, monkeypatch: pytest.Monk
     check_float64(case, tolerance=1e-7)  # the figures' own cell weights are float32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [LIGHT, BASE, POSE])
 @torch.no_grad()
 def test_float32(case: str) -> None:

@@ -220,6 +220,7 @@ def test_variants_are_traced_in_one_graph() -> None:
         torch.testing.assert_close(p.grad, gradient, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_shapes_alone() -> None:
     for options in VARIANTS:

@@ -59,6 +59,7 @@ def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     load_released_weights(model, "~/model.pth")
 
 
+@pytest.mark.slow
 def test_same_weights_same_bytes(tmp_path: Path) -> None:
     # In another process as well, where hash maps are ordered otherwise.
     save_model(nano(num_classes=4), tmp_path / "a", METADATA)

@@ -22,6 +22,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Params:
     return parameters(tmp_path_factory.mktemp("params"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("task", TASKS)
 def test_predictions_of_a_broken_network_are_refused(task: str, value: float, recipe: Params, tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ def test_the_predicted_class_is_written_above_the_picture(tmp_path: Path) -> Non
     assert drawn.example.label == f"predicted: {titles[3]} (80%); true class: {titles[5]}"
 
 
+@pytest.mark.slow
 def test_a_sheet_of_tokens_without_measures(tmp_path: Path) -> None:
     params = small.parameters(tmp_path, visualize__imagenet__samples=2)
     root, spec = small.generate("imagenet", params, tmp_path), params.sample.spec_of("imagenet")

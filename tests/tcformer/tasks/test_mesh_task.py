@@ -87,6 +87,7 @@ def test_true_bodies_have_no_error(task: MeshTask) -> None:
         assert 60 < measures["baseline"][name]["pa_mpjpe"] < measures["baseline"][name]["mpjpe"]
 
 
+@pytest.mark.slow
 def test_the_mean_body_is_the_baseline(task: MeshTask, root: Path) -> None:
     rotations, shape = task.mean_body
     bodies = load_bodies(root / TRAIN.annotations)

@@ -14,6 +14,7 @@ def test_tasks_by_name() -> None:
     assert all(entry.part("task").TASK.name == name for name, entry in TASKS.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TASKS)
 def test_the_measure_that_chooses_the_best_weights_is_one_of_the_validation(name: str, tmp_path: Path) -> None:
     params = parameters(tmp_path)

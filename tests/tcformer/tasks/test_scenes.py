@@ -113,6 +113,7 @@ def test_landmarks_are_drawn_on_the_part_around_the_face(tmp_path: Path, monkeyp
     assert ((truth > 0) & (truth < 200)).all(), "the part shows the whole face"
 
 
+@pytest.mark.slow
 def test_bodies_are_drawn_where_the_people_are(tmp_path: Path) -> None:
     params = small.parameters(tmp_path)
     task = built("mesh", params, small.generate("mesh", params, tmp_path))
