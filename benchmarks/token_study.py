@@ -36,7 +36,7 @@ from torch import Tensor
 
 import tcformer
 from benchmarks.measure import RESULTS, device_name
-from pipelines.evaluation.token_measures import follow_people, partitions_of
+from pipelines.evaluation.token_measures import follow_people, partitions_and_means
 from pipelines.params import Optimizer, load_params
 from pipelines.training.device import be_deterministic
 from pipelines.training.optimizer import build_optimizer
@@ -57,7 +57,7 @@ from tcformer.heatmaps import Codec, heat_map_loss, make_codec
 from tcformer.metrics.points import ALL
 from tcformer.models import Network, load_initial
 from tcformer.models.backbone import Backbone
-from tcformer.tasks.drawing import partitions_of as drawn_partitions
+from tcformer.tasks.drawing import partitions_of
 from tcformer.tasks.wholebody.measures import person_region
 from tcformer.tasks.wholebody.options import WholebodyOptions
 
@@ -214,7 +214,7 @@ def tokens_followed(model: Network, crops: Crops, codec: Codec, device: torch.de
         {"image": crops.batch(part, np.zeros(len(part), bool))["image"].to(device)}
         for part in np.array_split(index, math.ceil(len(index) / 50))
     ]
-    partitions, _, grid = partitions_of(model, batches)
+    partitions, _, grid = partitions_and_means(model, batches)
     result = {}
     for number in (3, 4):
         found = follow_people(partitions[number - 1], regions, (height, width), grid)
@@ -479,8 +479,7 @@ def draw(args: argparse.Namespace) -> None:
     for path in args.weights:
         stages = tcformer.load_model(path).eval().backbone(images)
         networks[path.stem] = [
-            Example(crops.images[person], drawn_partitions(stages, images, row), None, None, "")
-            for row, person in enumerate(chosen)
+            Example(crops.images[person], partitions_of(stages, images, row)) for row, person in enumerate(chosen)
         ]
     write_png(args.out, comparison_sheet(networks, stages=(1, 2, 3), in_rows=True, scale=2))
 

@@ -64,7 +64,7 @@ class TokenMeasurement:
             {name: value.to(device) for name, value in collate(samples[start : start + size]).items()}
             for start in range(0, len(samples), size)
         ]
-        partitions, means, grid = partitions_of(model, batches)
+        partitions, means, grid = partitions_and_means(model, batches)
         image_size = tuple(samples[0]["image"].shape[1:])
         stages = [follow_people(of_stage, regions, image_size, grid) for of_stage in partitions]
         for stage, before, after in zip(stages, partitions, self._after_a_step(task, model, batches), strict=True):
@@ -88,7 +88,7 @@ class TokenMeasurement:
         for batch in batches:
             (task.loss(stepped, batch)["loss"] * (len(batch["image"]) / images)).backward()
         optimizer.step()
-        return partitions_of(stepped, batches)[0]
+        return partitions_and_means(stepped, batches)[0]
 
 
 def headline_measures(tokens: dict[str, Any]) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def headline_measures(tokens: dict[str, Any]) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def partitions_of(model: Network, batches: Sequence[Batch]) -> tuple[Partitions, list[Tensor], tuple[int, int]]:
+def partitions_and_means(model: Network, batches: Sequence[Batch]) -> tuple[Partitions, list[Tensor], tuple[int, int]]:
     """Partitions and mean features (C,) over the tokens of all images, of each stage; and the grid of the first."""
     cells: list[list[NDArray[np.int64]]] = [[] for _ in range(NUM_STAGES)]
     means: list[Tensor] = [torch.zeros(()) for _ in range(NUM_STAGES)]
