@@ -138,11 +138,21 @@ exec sleep 60""",
 echo "python $* RAY_ADDRESS=$RAY_ADDRESS token=${#RAY_AUTH_TOKEN} $RAY_AUTH_MODE" >> log
 [[ $* != *doctor* || ! -f sick ]]""",
     "dvc": """echo "dvc $* RAY_ADDRESS=$RAY_ADDRESS" >> log
-trap 'sleep 0.2; echo checkpoint >> log; exit 130' INT
-touch ready
-for _ in $(seq ${DVC_WAIT:-0}); do sleep 0.05; done
+[[ -z $DVC_WAITS ]] || exec "$PYTHON" -c "$DVC_WAITS"
 exit ${DVC_STATUS:-0}""",
 }
+#: A command that takes a checkpoint. In bash it would lose a SIGINT that comes as one of its own commands ends.
+WAITS = """
+import pathlib, signal, sys, time
+def stop(*_):
+    time.sleep(0.2)
+    with open("log", "a") as log:
+        print("checkpoint", file=log)
+    sys.exit(130)
+signal.signal(signal.SIGINT, stop)
+pathlib.Path("ready").touch()
+time.sleep(20)
+"""
 
 
 @pytest.fixture
@@ -202,7 +212,7 @@ def test_slurm_runs_another_command_and_nothing_if_a_node_is_sick(job: Path) -> 
 
 @pytest.mark.slow
 def test_slurms_warning_before_the_time_limit_takes_a_checkpoint(job: Path) -> None:
-    process = start(job, DVC_WAIT="400")
+    process = start(job, DVC_WAITS=WAITS)
     deadline = time.monotonic() + 20
     while not (job / "ready").exists():
         assert time.monotonic() < deadline
