@@ -60,7 +60,7 @@ class Training(Strict):
     global_batch: int = pydantic.Field(ge=1)  # samples in an optimiser step, over all workers
     micro_batch: int = pydantic.Field(ge=1)  # most samples a worker processes at once; the rest accumulates
     precision: Literal["auto", "fp32", "bf16"]  # auto: bf16 on GPUs, fp32 on CPUs
-    zero_stage: Literal[0, 1, 2]  # DeepSpeed ZeRO
+    zero_stage: Literal[0, 1, 2, 3]  # DeepSpeed ZeRO
     ema_decay: float | None = pydantic.Field(gt=0, lt=1)  # moving average of the weights; null: off
     checkpoint_every: int = pydantic.Field(ge=1)  # steps between checkpoints
     validate_every: int = pydantic.Field(ge=1)  # epochs between validations; the last epoch always validates

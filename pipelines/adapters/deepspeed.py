@@ -4,8 +4,9 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -50,11 +51,16 @@ def deepspeed_config(training: Training, batch: BatchPlan, dtype: torch.dtype) -
 class DeepSpeedEngine:
     """A model under DeepSpeed; see `pipelines.training.engine.Engine`.
 
-    ZeRO 1 and 2 divide the flat tensor of each parameter group, its moments included, evenly among the workers.
+    ZeRO 1 and 2 divide the flat tensor of each parameter group, its moments included, evenly among the workers; ZeRO 3
+    also divides the weights, each parameter by itself, which the module collects for its forward and backward passes.
+
+    Args:
+        wrapped: DeepSpeed's engine.
+        copy: with ZeRO 3 a plain copy of the module, for `whole`.
     """
 
-    def __init__(self, wrapped: Any) -> None:
-        self._wrapped = wrapped
+    def __init__(self, wrapped: Any, copy: Network | None = None) -> None:
+        self._wrapped, self._copy = wrapped, copy
         self._is_partitioned = wrapped.zero_optimization()
 
     @property
@@ -94,10 +100,25 @@ class DeepSpeedEngine:
             wrapped.lr_scheduler.step()
         return finite
 
-    def _groups(self) -> list[tuple[list[torch.nn.Parameter], Tensor]]:
-        """The parameters of each group, and this worker's partition of them, by which the optimiser keeps its state."""
-        optimizer = self._wrapped.optimizer
-        return list(zip(optimizer.bit16_groups, optimizer.single_partition_of_fp32_groups, strict=True))
+    @property
+    def whole(self) -> Network:
+        return self._copy or self.module
+
+    def gather(self) -> None:
+        if self._copy is not None:
+            with self._gathered():
+                self._copy.load_state_dict(self.module.state_dict())
+
+    @contextmanager
+    def _gathered(self, changed_by: int | None = None) -> Iterator[None]:
+        """Have all weights in the module in the body, with ZeRO 3; what the worker `changed_by` writes there stays."""
+        if self._copy is None:
+            yield
+            return
+        from deepspeed.runtime.zero import GatheredParameters
+
+        with GatheredParameters(list(self.module.parameters()), modifier_rank=changed_by):
+            yield
 
     def optimizer_state(self) -> OptimizerState:
         optimizer, schedule = self._wrapped.optimizer, self._wrapped.lr_scheduler
@@ -112,26 +133,29 @@ class DeepSpeedEngine:
                 value = safe_get_full_optimizer_state(parameter, key)  # adds up the workers' parts, so all must call it
                 if is_first:
                     moments[f"{key}.{name}"] = value.cpu()
-        steps = {parameter: int(optimizer.state[part][STEP]) for group, part in self._groups() for parameter in group}
+        steps = {
+            parameter: int(optimizer.state[part][STEP]) for group, part in _groups(optimizer) for parameter in group
+        }
         numbers = {name: steps[parameter] for name, parameter in trainable(self.module)}
         return OptimizerState(moments, numbers, schedule.state_dict())
 
     def load(self, weights: dict[str, Tensor], optimizer: OptimizerState) -> None:
-        self.module.load_state_dict(weights)
+        with self._gathered(changed_by=0):
+            self.module.load_state_dict(weights)
         set_schedule(self._wrapped.lr_scheduler, optimizer.schedule)
         if not self._is_partitioned:
             set_moments(self._wrapped.optimizer, self.module, optimizer)
             return
-        from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
-
+        set_weights, set_moment = _setters(divides_weights=self._copy is not None)
         names = {parameter: name for name, parameter in trainable(self.module)}
         for parameter, name in names.items():
-            safe_set_full_fp32_param(parameter, parameter.detach())
+            set_weights(parameter, weights[name].to(parameter.device))
             for key in AVERAGES:
                 if name in optimizer.steps:
                     value = optimizer.moments[f"{key}.{name}"].to(parameter.device)
-                    safe_set_full_optimizer_state(parameter, value, key)
-        for group, partition in self._groups():  # a partition has one number of steps for all of its parameters
+                    set_moment(parameter, value, key)
+        # A partition has one number of steps for all of its parameters.
+        for group, partition in _groups(self._wrapped.optimizer):
             steps = max(optimizer.steps.get(names[parameter], 0) for parameter in group)
             self._wrapped.optimizer.state[partition][STEP].fill_(steps)
 
@@ -151,6 +175,8 @@ def start_deepspeed(model: Network, options: EngineOptions) -> DeepSpeedEngine:
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # compiled at first use otherwise
     deepspeed.init_distributed(dist_backend="nccl" if on_gpu else "gloo", verbose=False)
     chosen = options.training.optimizer
+    divides_weights = options.training.zero_stage == 3
+    copy = deepcopy(model).requires_grad_(False) if divides_weights else None
     wrapped, *_ = deepspeed.initialize(
         model=model,
         optimizer=build_optimizer(model, chosen),
@@ -159,7 +185,7 @@ def start_deepspeed(model: Network, options: EngineOptions) -> DeepSpeedEngine:
     )
     if wrapped.zero_optimization():
         _create_moments(wrapped.optimizer)
-    return DeepSpeedEngine(wrapped)
+    return DeepSpeedEngine(wrapped, copy)
 
 
 @contextmanager
@@ -179,7 +205,36 @@ def _create_moments(optimizer: Any) -> None:
     DeepSpeed looks up the state of all groups after the first group's update, so that functions such as
     `safe_get_full_optimizer_state` would not find that of the other groups.
     """
-    for partition in optimizer.single_partition_of_fp32_groups:
+    for _, partition in _groups(optimizer):
         averages = {key: torch.zeros_like(partition) for key in AVERAGES}
-        optimizer.state[partition] = {STEP: torch.zeros((), device=partition.device), **averages}
-    optimizer._lazy_init_hp_params_optimizer_state()
+        optimizer.optimizer.state[partition] = {STEP: torch.zeros((), device=partition.device), **averages}
+    if hasattr(optimizer, "_lazy_init_hp_params_optimizer_state"):
+        optimizer._lazy_init_hp_params_optimizer_state()
+
+
+def _setters(divides_weights: bool) -> tuple[Callable[..., None], Callable[..., None]]:
+    """DeepSpeed's functions that set the float32 weights of a parameter, and a moment of the optimiser."""
+    from deepspeed import utils
+
+    if not divides_weights:
+        return utils.safe_set_full_fp32_param, utils.safe_set_full_optimizer_state
+
+    def own(parameter: Any, value: Tensor) -> Tensor:
+        """This worker's part. DeepSpeed's functions for whole values fail where the last part is filled up."""
+        size, rank = parameter.ds_tensor.numel(), torch.distributed.get_rank()
+        filled = torch.nn.functional.pad(
+            value.flatten(), (0, size * torch.distributed.get_world_size() - value.numel())
+        )
+        return filled[size * rank : size * (rank + 1)]
+
+    return (
+        lambda parameter, value: utils.safe_set_local_fp32_param(parameter, own(parameter, value)),
+        lambda parameter, value, key: utils.safe_set_local_optimizer_state(parameter, own(parameter, value), key),
+    )
+
+
+def _groups(optimizer: Any) -> list[tuple[list[torch.nn.Parameter], Tensor]]:
+    """The parameters of each group, and this worker's partition of them, by which the optimiser keeps its state."""
+    if hasattr(optimizer, "bit16_groups"):
+        return list(zip(optimizer.bit16_groups, optimizer.single_partition_of_fp32_groups, strict=True))
+    return list(zip(optimizer.fp16_groups, optimizer.fp32_partitioned_groups_flat, strict=True))

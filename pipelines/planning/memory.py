@@ -32,7 +32,8 @@ class StateMemory:
     """Bytes of a training process that do not depend on the batch.
 
     Attributes:
-        parameters: weights with which the forward pass computes.
+        parameters: weights with which the forward pass computes; with ZeRO 3 this process's part of them, and a copy of
+            all that is validated and saved.
         gradients: of all weights, or with ZeRO 2 and 3 of this process's part.
         optimizer: AdamW's two moments, with ZeRO also the float32 copy of the weights that it updates.
         average: the moving average of the weights.
@@ -55,7 +56,7 @@ def state_memory(weights: int, workers: int, zero_stage: int, has_average: bool 
     """Memory of weights, gradients and optimiser under DeepSpeed's ZeRO (Rajbhandari et al., 2020, section 5).
 
     Without ZeRO a weight takes 16 bytes: itself, its gradient and two moments. ZeRO 1 divides the moments among the
-    workers, ZeRO 2 also the gradients, ZeRO 3 also the weights.
+    workers, ZeRO 2 also the gradients, ZeRO 3 also the weights of the forward pass.
 
     Args:
         weights: number of trainable numbers.
@@ -68,7 +69,7 @@ def state_memory(weights: int, workers: int, zero_stage: int, has_average: bool 
         buffers = min(whole, FLOAT * BUCKET) if workers > 1 else 0.0
         return StateMemory(whole, whole, 2 * whole, whole * has_average, buffers)
     return StateMemory(
-        parameters=part if zero_stage == 3 else whole,
+        parameters=part + whole if zero_stage == 3 else whole,
         gradients=part if zero_stage >= 2 else whole,
         optimizer=3 * part,
         average=whole * has_average,

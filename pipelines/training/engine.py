@@ -41,7 +41,16 @@ class Engine(Protocol):
 
     @property
     def module(self) -> Network:
-        """The bare model."""
+        """The bare model that is trained."""
+        ...
+
+    @property
+    def whole(self) -> Network:
+        """The module; or, where the workers divide its weights, a copy with all of them as `gather` found them."""
+        ...
+
+    def gather(self) -> None:
+        """Bring the weights and buffers of `whole` up to date. Every worker calls it."""
         ...
 
     @property
@@ -113,6 +122,13 @@ class TorchEngine:
         self._optimizer = build_optimizer(model, options.training.optimizer)
         self._scheduler = scheduler(self._optimizer, options.training.optimizer, options.steps, options.steps_per_epoch)
         self._waiting = 0  # micro batches since the last update
+
+    @property
+    def whole(self) -> Network:
+        return self.module
+
+    def gather(self) -> None:
+        """The module is whole."""
 
     @property
     def learning_rate(self) -> float:

@@ -91,7 +91,7 @@ class Worker:
     @property
     def network(self) -> Network:
         """The network that is validated and handed out: with the averaged weights if the training averages them."""
-        return self.average.module if self.average else self.engine.module
+        return self.average.module if self.average else self.engine.whole
 
     @cached_property
     def val_set(self) -> Dataset:
@@ -172,7 +172,8 @@ def _train_steps(worker: Worker, first: int) -> bool:
             for losses in step_losses:
                 meter.add(losses)
             if worker.average:
-                worker.average.update(engine.module, step)
+                engine.gather()
+                worker.average.update(engine.whole, step)
         else:
             for value, old in zip(statistics, before, strict=True):
                 value.copy_(old)
@@ -266,7 +267,7 @@ def _save(worker: Worker, step: int) -> None:
     The files do not depend on the number of workers.
     """
     worker.link.at(f"saving the checkpoint of step {step}")
-    _average_buffers(worker)
+    _bring_together(worker)
     meters: list[dict[str, float]] = [{} for _ in range(worker.options.batch.workers)]
     torch.distributed.all_gather_object(meters, worker.meter.state())
     optimizer = worker.engine.optimizer_state()
@@ -275,7 +276,7 @@ def _save(worker: Worker, step: int) -> None:
         _require_finite_state(worker, optimizer, step)
         worker.link.at(f"copying the checkpoint of step {step}, once the one before is written")
         snapshot = Snapshot(others=_history_files(worker))
-        module = worker.engine.module
+        module = worker.engine.whole
         snapshot.add(NETWORK, module.state_dict(), file_metadata(module))
         snapshot.add(MOMENTS, optimizer.moments)
         snapshot.others[POSITION] = optimizer.position
@@ -313,7 +314,7 @@ def _require_finite_state(worker: Worker, optimizer: OptimizerState, step: int) 
     """Raise UserError if a value of a checkpoint is not finite: a training that resumed from it would be lost."""
     average = worker.average.module.state_dict() if worker.average else {}
     for what, tensors in (
-        ("weights", worker.engine.module.state_dict()),
+        ("weights", worker.engine.whole.state_dict()),
         ("averaged weights", average),
         ("moments of the optimiser", optimizer.moments),
     ):
@@ -352,7 +353,7 @@ def _metadata(worker: Worker, step: int) -> dict[str, str]:
 
 def _finish(worker: Worker) -> None:
     """Rank 0 writes the final weights and the history as the store's last, complete entry."""
-    _average_buffers(worker)
+    _bring_together(worker)
     _on_rank_0(worker, lambda: _write_final(worker))
     _wait_for_checkpoint(worker)
 
@@ -390,7 +391,7 @@ def _validation_means(worker: Worker, step: int) -> dict[str, float]:
     Raises:
         UserError: a mean is not finite.
     """
-    _average_buffers(worker)
+    _bring_together(worker)
     worker.link.at(f"waiting for the validation's samples after step {step}")
     network = worker.network.eval()
     training, options, workers = worker.job.training, worker.options, worker.options.batch.workers
@@ -414,14 +415,18 @@ def _validation_means(worker: Worker, step: int) -> dict[str, float]:
 
 
 @torch.no_grad()
-def _average_buffers(worker: Worker) -> None:
-    """Average what batch normalisation saw on each worker: a checkpoint keeps rank 0's alone."""
+def _bring_together(worker: Worker) -> None:
+    """Average what batch normalisation saw on each worker, and gather weights that the workers divide.
+
+    A checkpoint keeps what rank 0 has.
+    """
     workers = worker.options.batch.workers
     networks = [worker.engine.module, *([worker.average.module] if worker.average else [])]
     for buffer in [buffer for network in networks for buffer in network.buffers()]:
         if buffer.is_floating_point() and workers > 1:
             torch.distributed.all_reduce(buffer)
             buffer /= workers
+    worker.engine.gather()
 
 
 @contextmanager

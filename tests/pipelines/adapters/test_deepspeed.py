@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 BATCH = BatchPlan(global_batch=2, micro_batch=2, accumulation=1, workers=1)
 
 
-def training(precision: Literal["auto", "fp32", "bf16"], zero_stage: Literal[0, 1, 2] = 0) -> Training:
+def training(precision: Literal["auto", "fp32", "bf16"], zero_stage: Literal[0, 1, 2, 3] = 0) -> Training:
     return Training(
         seed=0,
         epochs=1,
@@ -57,24 +57,25 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda kind=None: asked(kind or "cpu"))
 
 
-@pytest.mark.parametrize("zero_stage", [0, 1, 2])
+@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
 @pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
 def test_a_step_computes_in_the_precision_of_the_parameters(
-    precision: Literal["fp32", "bf16"], dtype: torch.dtype, zero_stage: Literal[0, 1, 2], as_on_a_gpu: None
+    precision: Literal["fp32", "bf16"], dtype: torch.dtype, zero_stage: Literal[0, 1, 2, 3], as_on_a_gpu: None
 ) -> None:
     chosen = training(precision, zero_stage)
     torch.manual_seed(0)
     model = tcformer.create_model("tcformer_nano", "imagenet", num_classes=3)
     engine = start_deepspeed(model, EngineOptions(chosen, BATCH, steps=2, steps_per_epoch=1.0, device=CPU))
     images, labels = torch.randn(2, 3, 64, 64), torch.tensor([0, 2])
-    before = [parameter.detach().clone() for parameter in model.parameters()]
+    before = [parameter.detach().clone() for parameter in engine.whole.parameters()]
     with autocast(chosen, CPU), observed_dtypes(engine.module) as seen:
         loss = torch.nn.functional.cross_entropy(engine(images).float(), labels)
     assert seen == {dtype}
     engine.backward(loss)
     engine.step()
-    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
-    assert any(not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
+    engine.gather()
+    assert all(parameter.dtype == torch.float32 for parameter in engine.whole.parameters())
+    assert any(not torch.equal(old, new) for old, new in zip(before, engine.whole.parameters(), strict=True))
     with autocast(chosen, CPU), torch.no_grad(), observed_dtypes(engine.module) as seen:
         engine.module(images)
     assert seen == {dtype}, "validation"

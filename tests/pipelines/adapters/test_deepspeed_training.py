@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -17,7 +19,7 @@ import torch.distributed
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pipelines.adapters.deepspeed import DeepSpeedEngine, start_deepspeed
+from pipelines.adapters.deepspeed import DeepSpeedEngine, deepspeed_config, start_deepspeed
 from pipelines.layout import WEIGHTS
 from pipelines.training import checkpoint
 from pipelines.training.engine import EngineOptions
@@ -29,7 +31,7 @@ from pipelines.training.state import OptimizerState
 from tcformer.models import Network
 from tests.small import face_job
 
-WORKERS, STAGES = 2, (0, 1, 2)
+WORKERS, STAGES = 2, (0, 1, 2, 3)
 
 pytestmark = [pytest.mark.slow, pytest.mark.pipeline]
 
@@ -37,6 +39,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.pipeline]
 def never(step: int) -> bool:
     """The training is not stopped."""
     return False
+
+
+def dividing_all_weights(*arguments: Any) -> dict[str, Any]:
+    """DeepSpeed's parameters: by itself, ZeRO 3 divides only weights of more than 100,000 numbers."""
+    config = deepspeed_config(*arguments)
+    config["zero_optimization"]["stage3_param_persistence_threshold"] = 0
+    return config
 
 
 @contextmanager
@@ -47,7 +56,8 @@ def group(rank: int, workers: int, meeting_point: str) -> Iterator[None]:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
     store = torch.distributed.FileStore(meeting_point, workers)
     torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=workers)
-    yield
+    with patch("pipelines.adapters.deepspeed.deepspeed_config", dividing_all_weights):
+        yield
     torch.distributed.destroy_process_group()
 
 
@@ -113,7 +123,8 @@ class CheckedEngine(DeepSpeedEngine):
 
     def load(self, weights: dict[str, Tensor], optimizer: OptimizerState) -> None:
         super().load(weights, optimizer)
-        assert all(torch.equal(value, weights[name]) for name, value in self.module.state_dict().items())
+        self.gather()
+        assert all(torch.equal(value, weights[name]) for name, value in self.whole.state_dict().items())
         own = self.optimizer_state()
         assert own.steps == optimizer.steps and own.schedule == optimizer.schedule
         assert set(own.steps.values()) == {4}
@@ -124,7 +135,8 @@ class CheckedEngine(DeepSpeedEngine):
 
 
 def start_checked(model: Network, options: EngineOptions) -> CheckedEngine:
-    return CheckedEngine(start_deepspeed(model, options)._wrapped)
+    engine = start_deepspeed(model, options)
+    return CheckedEngine(engine._wrapped, engine._copy)
 
 
 def interrupt_or_resume(
@@ -174,7 +186,7 @@ def test_another_number_of_workers_resumes_every_zero_stage(tmp_path: Path) -> N
     run(2, "third", [], from_one)
     rows = [json.loads(final(job, HISTORY).read_text()) for job in (*from_two, *from_one)]
     weights = [load_file(final(job, WEIGHTS)) for job in (*from_two, *from_one)]
-    assert len(rows) == 12
+    assert len(rows) == 16
     for other_rows, other_weights in zip(rows[1:], weights[1:], strict=True):
         for row, first in zip(other_rows, rows[0], strict=True):
             assert row == pytest.approx(first, rel=1e-3)
@@ -192,13 +204,17 @@ class FaultyEngine(DeepSpeedEngine):
     micro_batches = 0
     updates: list[bool]
 
+    def parameters(self) -> dict[str, Tensor]:
+        self.gather()
+        return {name: value.detach().clone() for name, value in self.whole.named_parameters()}
+
     def backward(self, loss: Tensor) -> None:
         if torch.distributed.get_rank() == 1 and self.micro_batches == 2 * BAD_STEP:
             loss.data.mul_(self.factor)
         super().backward(loss)
 
     def step(self) -> bool:
-        before = {name: value.clone() for name, value in self.module.state_dict().items()}
+        before = self.parameters()
         old = self.optimizer_state()
         old_moments = {name: value.clone() for name, value in old.moments.items()}
         is_applied = super().step()
@@ -209,7 +225,7 @@ class FaultyEngine(DeepSpeedEngine):
         new = self.optimizer_state()
         assert is_applied != is_bad
         assert (new.steps == old.steps) == (is_bad and bool(old.steps))
-        parameters = dict(self.module.named_parameters())
+        parameters = self.parameters()
         assert all(torch.equal(value, before[name]) for name, value in parameters.items()) == is_bad
         assert all(bool(value.isfinite().all()) for value in (*parameters.values(), *new.moments.values()))
         if torch.distributed.get_rank() == 0 and old_moments:
@@ -221,10 +237,11 @@ class FaultyEngine(DeepSpeedEngine):
 
 def train_with_faults(rank: int, meeting_point: str, jobs: list[Job]) -> None:
     with group(rank, WORKERS, meeting_point):
-        for job, factor in zip(jobs, 2 * (float("nan"), float("inf"), float("nan")), strict=True):
+        for job, factor in zip(jobs, 2 * (float("nan"), float("inf"), float("nan"), float("inf")), strict=True):
 
             def start(model: Network, options: EngineOptions, factor: float = factor) -> FaultyEngine:
-                engine = FaultyEngine(start_deepspeed(model, options)._wrapped)
+                started = start_deepspeed(model, options)
+                engine = FaultyEngine(started._wrapped, started._copy)
                 engine.factor = factor
                 return engine
 

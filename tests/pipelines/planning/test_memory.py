@@ -25,7 +25,7 @@ WEIGHTS, WORKERS = 1_000_000, 4
 
 @pytest.mark.parametrize(
     ("stage", "bytes_of_weight"),
-    [(0, 16), (1, 4 + 4 + 12 / WORKERS), (2, 4 + 16 / WORKERS), (3, 20 / WORKERS)],
+    [(0, 16), (1, 4 + 4 + 12 / WORKERS), (2, 4 + 16 / WORKERS), (3, 4 + 20 / WORKERS)],
 )
 def test_bytes_of_a_weight_by_zero_stage(stage: int, bytes_of_weight: float) -> None:
     """ZeRO's paper, figure 1, for float32 weights, whose copy in the optimiser ZeRO 1 to 3 also divide."""
