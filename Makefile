@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Every child finds the project's own tools first, whatever environment the shell is in.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Two processes of one thread each: the tests' tensors are small.
-TWO := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+TWO := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 # Those that start Ray wait much: two files at once, each with a Ray of its own.
 RAY := $(BIN)/python -m pytest -n 2 --dist loadfile
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV

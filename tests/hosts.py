@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -74,6 +74,17 @@ class Host:
             stderr=subprocess.STDOUT,
             text=True,
         )
+
+    def processes(self) -> list[psutil.Process]:
+        """All its processes."""
+        own = os.readlink(f"/proc/{self.pid}/ns/pid")
+
+        def is_own(process: psutil.Process) -> bool:
+            with suppress(OSError):  # it has ended meanwhile
+                return os.readlink(f"/proc/{process.pid}/ns/pid") == own
+            return False
+
+        return [process for process in psutil.process_iter() if is_own(process)]
 
     def kill(self) -> None:
         """End all its processes at once, as when its power fails."""

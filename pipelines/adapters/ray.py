@@ -36,16 +36,12 @@ from tcformer.errors import UserError
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
-    from ray.train import TrainContext
-    from ray.train.backend import BackendConfig
-    from ray.train.v2._internal.execution.callback import ControllerCallback
 
     from pipelines.training.job import Job
     from pipelines.training.link import Link
 
 TrainingFunction = Callable[["Job", "Link"], None]
 POLL_SECONDS = 0.5
-BEAT_SECONDS = 1.0  # between a worker's signs of life
 SAY_SECONDS = 30.0  # between two lines on what tasks do
 END_SECONDS = 10.0  # for Ray's own processes to end
 STOP_SECONDS = 60.0  # for the checkpoint, after which a training that was asked to stop ends without one
@@ -364,14 +360,15 @@ class _Fit(threading.Thread):
 
     def run(self) -> None:
         import ray.train
-        from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+        from ray import cloudpickle
+
+        from pipelines.adapters.ray_train import IntroduceController, SeesAllGpus, Trainer, run_worker
 
         job, cluster = self._job, self._cluster
-        trainer = DataParallelTrainer(
-            _run_worker,
+        trainer = Trainer(
+            run_worker,
             train_loop_config={
-                "worker": self._worker,
-                "job": job,
+                "work": cloudpickle.dumps((self._worker, job)),
                 "mailbox": self._mailbox,
                 "backend": "nccl" if self._gpus else "gloo",
                 "loopback": _on_this_machine(cluster),
@@ -381,14 +378,14 @@ class _Fit(threading.Thread):
                 use_gpu=self._gpus,
                 resources_per_worker={"CPU": cluster.cpus_per_worker, **({"GPU": 1} if self._gpus else {})},
             ),
-            backend_config=_backend_config(),
+            backend_config=SeesAllGpus(),
             run_config=ray.train.RunConfig(
                 # A name of its own for each attempt: Ray resumes runs by name, ours resume from our own checkpoints.
                 name=f"{job.name}-{uuid.uuid4().hex[:8]}",
                 storage_path=below(job.store, "ray"),
                 # Another group goes on, perhaps with another number of workers: see `run_training`.
                 failure_config=ray.train.FailureConfig(0, controller_failure_limit=0, max_preemption_failures=0),
-                callbacks=[_introduce_controller(self._mailbox)],
+                callbacks=[IntroduceController(self._mailbox)],
             ),
         )
         try:
@@ -397,117 +394,9 @@ class _Fit(threading.Thread):
             self.error = error
 
 
-def _introduce_controller(mailbox: "ActorHandle") -> "ControllerCallback":
-    """Have Ray Train's controller, an actor without a name, give the mailbox its handle."""
-    import ray
-    from ray.train.v2._internal.execution.callback import ControllerCallback
-    from ray.train.v2._internal.execution.context import TrainRunContext
-
-    class IntroduceController(ControllerCallback):
-        def after_controller_start(self, train_run_context: TrainRunContext) -> None:
-            mailbox.set_controller.remote(ray.get_runtime_context().current_actor)
-
-    return IntroduceController()
-
-
-def _backend_config() -> "BackendConfig":
-    """Ray Train starts processes that see all GPUs of their machine. They form the group themselves, so that Ray's
-    controller need not import PyTorch, and nothing listens on other addresses than it must."""
-    from ray.train.backend import Backend, BackendConfig
-
-    class SeesAllGpus(Backend):
-        share_cuda_visible_devices = True
-
-    class Config(BackendConfig):
-        @property
-        def backend_cls(self) -> type[SeesAllGpus]:
-            return SeesAllGpus
-
-    return Config()
-
-
 def _last_line(error: Exception) -> str:
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[-1].strip() if lines else type(error).__name__
-
-
-class _MailboxLink:
-    """A worker's link to the driver, through the mailbox; see `pipelines.training.link.Link`."""
-
-    def __init__(self, mailbox: "ActorHandle", rank: int) -> None:
-        import ray
-
-        self._mailbox, self._rank, self._place = mailbox, rank, "starting"
-        ray.get(mailbox.hello.remote(rank, ray.util.get_node_ip_address()))
-        threading.Thread(target=self._beat, name="beat", daemon=True).start()
-
-    def send(self, event: Event) -> None:
-        self._mailbox.send.remote(event)
-
-    def stops_before(self, step: int) -> bool:
-        import ray
-
-        answer: bool = ray.get(self._mailbox.stops_before.remote(self._rank, step))
-        return answer
-
-    def at(self, place: str) -> None:
-        self._place = place
-
-    def _beat(self) -> None:
-        while True:
-            self._mailbox.beat.remote(self._rank, self._place)
-            time.sleep(BEAT_SECONDS)
-
-
-def _run_worker(config: dict[str, Any]) -> None:
-    """Runs in each worker: an exception is sent and the worker ends normally, so that Ray does not retry it."""
-    import traceback
-
-    import ray
-    import ray.train
-    import torch
-
-    context, mailbox = ray.train.get_context(), config["mailbox"]
-    rank = context.get_world_rank()
-    try:
-        link = _MailboxLink(mailbox, rank)
-        link.at("meeting the other workers")
-        _join_group(config, context, mailbox)
-        config["worker"](config["job"], link)
-    except Exception as error:
-        failed = Failed(rank, str(error), isinstance(error, UserError), traceback.format_exc())
-        ray.get(mailbox.send.remote(failed))
-        time.sleep(1)  # the cause's event arrives before those of the ranks that now lose their peer
-    finally:
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
-
-
-def _join_group(config: dict[str, Any], context: "TrainContext", mailbox: "ActorHandle") -> None:
-    """Form the process group of the workers; each computes on the GPU that Ray gave it."""
-    import ray
-    import ray.train.torch
-    import torch
-
-    from pipelines.adapters.rendezvous import LOOPBACK, join_group
-
-    def address() -> str:
-        while not (known := ray.get(mailbox.meeting.remote())):
-            time.sleep(0.05)
-        return str(known)
-
-    os.environ["LOCAL_RANK"] = str(context.get_local_rank())  # read by DeepSpeed
-    if config["backend"] == "nccl":
-        torch.cuda.set_device(ray.train.torch.get_device())
-    host = LOOPBACK if config["loopback"] else ray.util.get_node_ip_address()
-    join_group(
-        config["backend"],
-        context.get_world_rank(),
-        context.get_world_size(),
-        host,
-        lambda place: ray.get(mailbox.meet.remote(place)),
-        address,
-    )
 
 
 def parallel_map(

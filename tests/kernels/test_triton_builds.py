@@ -123,7 +123,7 @@ def test_every_kernel_is_launched(launches: Callable[[str], list[Build]]) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("architecture", [pytest.param("sm_80", marks=pytest.mark.long), "sm_90"])
 def test_every_kernel_compiles_without_spills(
     architecture: str, launches: Callable[[str], list[Build]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

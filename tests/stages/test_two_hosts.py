@@ -1,10 +1,9 @@
-"""A cluster of two hosts that share an S3 server and nothing else: neither files, nor processes, nor memory."""
+"""The whole graph on a cluster of two hosts that share an S3 server and nothing else: neither files, nor processes, nor
+memory. A third host, which is not part of the cluster, submits it and gets the results."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-import signal
 import subprocess
 import threading
 import time
@@ -13,8 +12,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
-import tcformer
 from pipelines.training.faults import VARIABLE
 from tests.conftest import Workplace
 from tests.hosts import KEYS, S3_PORT, Host, connect, keys, s3_server, wait_until, why_there_are_none
@@ -23,55 +22,51 @@ pytestmark = [
     *(pytest.mark.slow, pytest.mark.pipeline, pytest.mark.long),
     pytest.mark.skipif(why_there_are_none() is not None, reason=str(why_there_are_none())),
 ]
-PORT = 26511
-FACE = (
-    ("stages.prepare", "face"),
-    ("stages.finetune", "face"),
-    ("stages.evaluate", "face"),
-    ("stages.visualize", "face"),
-)
+PORT, DASHBOARD = 26511, 28511
+TMP = Path("/tmp")
+FACE = "stages.finetune face"
 
 
 class HostCluster:
-    """A Ray of two hosts; stages are started on the first one.
+    """A Ray of two hosts, and a third host that reaches the dashboard.
 
     Args:
-        place: the repository of the first host; the second one does not see it.
+        place: the repository of the third host; the others do not see it.
         folder: for the hosts' own files.
     """
 
     def __init__(self, place: Workplace, folder: Path) -> None:
         self._place, self._folder = place, folder
-        (folder / "first").mkdir(parents=True)
-        self.first = Host("first-disk", "10.77.0.1", folder, ())
         self.printed: dict[str, list[str]] = {}
+        self._token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
+        self.first = Host("first", "10.77.0.1", folder, (TMP,))
         self._ray = {
-            "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN": "0123456789abcdef" * 4,
+            **self._token,
+            **KEYS,
+            "AWS_ENDPOINT_URL": f"http://{self.first.address}:{S3_PORT}",
             "RAY_USAGE_STATS_ENABLED": "0",
             "GLOO_SOCKET_IFNAME": "eth0",
             VARIABLE: "slow:0:1",  # so that there is time to disturb a training
         }
-        own = str(folder / "first")
-        self._own = {"TMPDIR": own, "HOME": own, **self._ray}
         self.second = self._new_second()
+        self.third = Host("third", "10.77.0.3", folder, ())
+        connect(self.first, self.third)
 
     def begin(self) -> None:
-        """Start Ray on both hosts."""
-        temp = f"/tmp/ray-hosts-{os.getpid()}"
-        more = ("--head", "--port", str(PORT), "--include-dashboard", "false", "--temp-dir", temp)
-        self._head = self._start_ray(self.first, *more, **self._own)
+        """Start Ray on the first two hosts."""
+        dashboard = ("--dashboard-host", self.first.address, "--dashboard-port", str(DASHBOARD))
+        self._head = self._start_ray(self.first, "--head", "--port", str(PORT), *dashboard)
         self._join_second()
 
     def _new_second(self) -> Host:
-        host = Host("second", "10.77.0.2", self._folder, (Path("/tmp"),))
+        host = Host("second", "10.77.0.2", self._folder, (TMP,))
         assert not host_sees(host, self._place.folder / "params.yaml"), "put the temporary files of tests below /tmp"
         connect(self.first, host)
         return host
 
-    def _start_ray(self, host: Host, *more: str, **environment: str) -> subprocess.Popen[str]:
+    def _start_ray(self, host: Host, *more: str) -> subprocess.Popen[str]:
         where = ("--node-ip-address", host.address, "--num-cpus", "1")
-        process = host.start("ray", "start", "--block", *where, *more, **environment)
+        process = host.start("ray", "start", "--block", *where, *more, **self._ray)
         self._read(process, f"ray on {host.name}")
         return process
 
@@ -81,36 +76,30 @@ class HostCluster:
         def head_answers() -> bool:
             process = self.second.start("python", "-c", probe)
             process.communicate()
-            assert self._head.poll() is None, "".join(self.printed[f"ray on {self.first.name}"])
+            assert self._head.poll() is None, "".join(self.printed["ray on first"])
             return process.returncode == 0
 
         wait_until(head_answers, "head of Ray")
-        self._start_ray(self.second, "--address", f"{self.first.address}:{PORT}", TMPDIR="/tmp", **self._ray)
+        self._start_ray(self.second, "--address", f"{self.first.address}:{PORT}")
 
         def has_joined() -> bool:
-            assert self._head.poll() is None, "".join(self.printed[f"ray on {self.first.name}"])
+            assert self._head.poll() is None, "".join(self.printed["ray on first"])
             return any("Ray runtime started" in line for line in self.printed["ray on second"])
 
         wait_until(has_joined, "second node")
 
-    def start(self, *module: str) -> subprocess.Popen[str]:
-        """Start a stage on the first host."""
-        storage = {**KEYS, "AWS_ENDPOINT_URL": f"http://{self.first.address}:{S3_PORT}"}
-        address = {"RAY_ADDRESS": f"{self.first.address}:{PORT}"}
-        environment = {**self._own, **storage, **address}
-        process = self.first.start("python", "-m", *module, cwd=self._place.folder, **environment)
-        self._read(process, " ".join(module))
-        return process
-
-    def run(self, *module: str) -> str:
-        """Run a stage on the first host to its end; returns what it printed."""
-        return self.finish(self.start(*module), *module)
-
-    def finish(self, process: subprocess.Popen[str], *module: str) -> str:
-        """Wait for a stage; returns what it printed."""
-        status, text = process.wait(timeout=1200), "".join(self.printed[" ".join(module)])
-        assert status == 0 and "Traceback" not in text, text
-        return text
+    def submit(self, *command: str) -> "Submission":
+        """Submit a command from the third host."""
+        address = f"http://{self.first.address}:{DASHBOARD}"
+        process = self.third.start(
+            *("python", "-m", "stages.cli", "submit", "--address", address, *command),
+            cwd=self._place.folder,
+            **self._token,
+            HOME=str(self._folder),
+        )
+        name = f"submit {len(self.printed)}: {' '.join(command)}"
+        self._read(process, name)
+        return Submission(process, self.printed[name])
 
     def _read(self, process: subprocess.Popen[str], name: str) -> None:
         """Keep what a process prints."""
@@ -124,10 +113,38 @@ class HostCluster:
         self.second = self._new_second()
         self._join_second()
 
+    def kill_on_first(self, command: str) -> None:
+        """Kill the processes of the first host whose command line contains `command`."""
+        found = [each for each in self.first.processes() if command in " ".join(each.cmdline())]
+        assert found
+        for process in found:
+            process.kill()
+
     def close(self) -> None:
-        """End both hosts."""
-        for host in (self.second, self.first):
+        """End all hosts."""
+        for host in (self.third, self.second, self.first):
             host.kill()
+
+
+class Submission:
+    """A command that the third host has submitted, and what it prints."""
+
+    def __init__(self, process: subprocess.Popen[str], lines: list[str]) -> None:
+        self.process, self._lines = process, lines
+
+    @property
+    def text(self) -> str:
+        """What it has printed."""
+        return "".join(self._lines)
+
+    def end(self, succeeds: bool = True) -> str:
+        """Wait for it; returns what it printed."""
+        status = self.process.wait(timeout=1200)
+        assert (status == 0) == succeeds and "Traceback" not in self.text, self.text
+        return self.text
+
+    def has_ended(self) -> bool:
+        return self.process.poll() is not None
 
 
 def host_sees(host: Host, path: Path) -> bool:
@@ -137,20 +154,24 @@ def host_sees(host: Host, path: Path) -> bool:
 
 
 @pytest.fixture
-def faces(workplace: Workplace) -> Workplace:
-    """A training of faces, of ten steps with as many checkpoints, from given weights."""
-    initial = workplace.folder / "initial.safetensors"
-    tcformer.save_model(tcformer.create_model("tcformer_nano", "imagenet", num_classes=12), initial)
-    settings = {"initial": str(initial), "training__epochs": 10, "training__checkpoint_every": 1}
-    settings |= {"training__validate_every": 5, "training__log_every": 1}
-    workplace.set(cluster__workers=2, **{f"sample__finetune__face__{name}": value for name, value in settings.items()})
+def repository(workplace: Workplace) -> Workplace:
+    """A committed repository, whose training of faces has ten steps with as many checkpoints."""
+    settings = {"epochs": 10, "checkpoint_every": 1, "validate_every": 5, "log_every": 1}
+    workplace.set(
+        cluster__workers=2,
+        cluster__storage="s3://bucket/cluster",
+        **{f"sample__finetune__face__training__{name}": value for name, value in settings.items()},
+    )
+    workplace.run("git", "init", "--quiet")
+    workplace.run("dvc", "init", "--quiet")
+    workplace.run("git", "add", "-A")
+    workplace.run("git", "-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "--quiet", "-m", "sent")
     return workplace
 
 
 @pytest.fixture
-def cluster(faces: Workplace, tmp_path: Path) -> Iterator[HostCluster]:
-    faces.set(cluster__storage="s3://bucket/cluster")
-    cluster = HostCluster(faces, tmp_path / "hosts")
+def cluster(repository: Workplace, tmp_path: Path) -> Iterator[HostCluster]:
+    cluster = HostCluster(repository, tmp_path / "hosts")
     try:
         cluster.begin()
         yield cluster
@@ -160,72 +181,69 @@ def cluster(faces: Workplace, tmp_path: Path) -> Iterator[HostCluster]:
         cluster.close()
 
 
-def outputs(folder: Path) -> dict[str, str]:
-    """Hashes of the files that DVC keeps."""
-    places = (folder / "data", *(folder / "runs/sample" / name for name in ("finetune", "evaluate", "visualize")))
-    files = (path for place in places for path in sorted(place.rglob("*")) if path.is_file())
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-def kill_stage(process: subprocess.Popen[str]) -> None:
-    for child in psutil.Process(process.pid).children():
-        child.kill()
-    process.wait()
-
-
-def test_a_task_from_preparation_to_drawings_with_faults_equals_one_machine(
-    faces: Workplace, cluster: HostCluster, tmp_path: Path, request: pytest.FixtureRequest
+def test_a_submitted_graph_with_faults_equals_one_machine(
+    repository: Workplace, cluster: HostCluster, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     with s3_server(cluster.first) as server:
-        _with_faults(cluster, server)
-    here = outputs(faces.folder)
-    cached = tmp_path / "hosts/second/0" / f"tcformer-{os.getuid()}" / "data"
-    assert len([path for path in cached.iterdir() if path.is_dir()]) == 1, "it has fetched the dataset"
-    for folder in ("data", "runs"):
-        (faces.folder / folder).rename(tmp_path / folder)
-    faces.set(cluster__storage=None)
+        _graph_with_faults(cluster, server)
+        assert "up to date" in repository.run("dvc", "status"), "the third host has all results"
+        fetched = tmp_path / "hosts/second/0" / f"tcformer-{os.getuid()}" / "data"
+        assert len([path for path in fetched.iterdir() if path.is_dir()]) == 4, "the second has fetched each dataset"
+        _without_the_second(repository, cluster)
     cluster.close()
-    shared_ray = request.getfixturevalue("shared_ray")  # only now: the hosts needed the memory
-    for module in FACE:
-        faces.run("python", "-m", *module, **shared_ray)
-    there = outputs(faces.folder)
-    assert len(here) > 20 and {name for name in here if here[name] != there.get(name)} == set()
-    assert here.keys() == there.keys()
+
+    request.getfixturevalue("shared_ray")  # only now: the hosts needed the memory
+    repository.run("git", "clone", "--quiet", ".", str(tmp_path / "one machine"))
+    alone = Workplace(tmp_path / "one machine")
+    alone.set(cluster__storage=None)
+    alone.run("python", "-m", "pipelines.shared_ray", "--", "dvc", "repro", **request.getfixturevalue("shared_ray"))
+    locks = [yaml.safe_load((place.folder / "dvc.lock").read_text()) for place in (repository, alone)]
+    assert len(locks[0]["stages"]) == 17 and locks[0] == locks[1]
 
 
-def _with_faults(cluster: HostCluster, server: subprocess.Popen[str]) -> None:
-    prepare, finetune, evaluate, visualize = FACE
-    printed = cluster.run(*prepare)
-    assert "storing the data of face" in printed
-    assert "storing" not in cluster.run(*prepare), "the storage has it"
+def _graph_with_faults(cluster: HostCluster, server: subprocess.Popen[str]) -> None:
+    """The driver is killed, the storage is away, a node is lost and comes back."""
+    graph = cluster.submit("--", "dvc", "repro")
+    wait_until(lambda: _steps(cluster) >= 2 or graph.has_ended(), "checkpoint")
+    cluster.kill_on_first(FACE)
+    printed = graph.end(succeeds=False)
+    assert "0 problems" in printed and "checked out: " in printed, printed
+    first = _steps(cluster)
+    assert 2 <= first < 7
 
-    def steps() -> int:
-        """Of the newest checkpoint."""
-        names = [key for key in keys(cluster.first, "cluster/finetune") if key.endswith("manifest.json")]
-        return max((int(name.split("step-")[1][:8]) for name in names if "step-" in name), default=0)
+    graph = cluster.submit("--no-doctor", "--", "dvc", "repro")
 
     def reached(step: int) -> Callable[[], bool]:
-        return lambda: steps() >= step or training.poll() is not None
+        return lambda: _steps(cluster) >= step or graph.has_ended()
 
-    training = cluster.start(*finetune)
-    wait_until(reached(2), "checkpoint")
-    kill_stage(training)  # the driver: the same command goes on
-    first = steps()
-    assert 2 <= first < 8
-    training = cluster.start(*finetune)
     wait_until(reached(first + 1), "checkpoint after the driver was killed")
-
-    for child in psutil.Process(server.pid).children():
-        child.send_signal(signal.SIGSTOP)
+    servers = psutil.Process(server.pid).children()
+    for process in servers:
+        process.suspend()
     time.sleep(20)
-    for child in psutil.Process(server.pid).children():
-        child.send_signal(signal.SIGCONT)
-    second = steps()
-    wait_until(reached(second + 1), "checkpoint after the storage was away")
-    assert training.poll() is None and steps() < 10, "there is something left to do"
-
+    for process in servers:
+        process.resume()
+    wait_until(reached(_steps(cluster) + 1), "checkpoint after the storage was away")
+    assert not graph.has_ended() and _steps(cluster) < 10, "there is something left to do"
     cluster.replace_second()
-    printed = cluster.finish(training, *finetune)
-    assert "resumed after step" in printed
-    cluster.run(*evaluate)
-    cluster.run(*visualize)
+    printed = graph.end()
+    assert "finetune@face: resumed after step" in printed and "goes on with" not in printed, printed
+
+
+def _without_the_second(repository: Workplace, cluster: HostCluster) -> None:
+    """The second host is lost for good; the training goes on with one worker."""
+    before = repository.folder.joinpath("params.yaml").read_text()
+    repository.set(cluster__workers={"min": 1, "max": 2})
+    training = cluster.submit("--no-doctor", "--", "python", "-m", *FACE.split(), "--fresh")
+    wait_until(lambda: "2 cpu workers" in training.text or training.has_ended(), "training")
+    wait_until(lambda: _steps(cluster) >= 1 or training.has_ended(), "checkpoint")
+    cluster.second.kill()
+    printed = training.end()
+    assert "goes on with 1 of 2 workers; node 10.77.0.2 was lost" in printed and "1 cpu worker " in printed, printed
+    repository.folder.joinpath("params.yaml").write_text(before)
+
+
+def _steps(cluster: HostCluster) -> int:
+    """Of the newest checkpoint of faces in the storage."""
+    names = [key for key in keys(cluster.first, "cluster/finetune-face") if key.endswith("manifest.json")]
+    return max((int(name.split("step-")[1][:8]) for name in names if "step-" in name), default=0)

@@ -35,8 +35,8 @@ CASES = [
     ("imagenet", {"num_classes": 7}, SIZE),
     ("wholebody", {"token_reduction": "local_ctm"}, SIZE),
     ("face", {"token_reduction": "ctm_topk", "neck": "deconv"}, SIZE),
-    ("mesh", {"token_reduction": "conv"}, (50, 33)),
-    ("features", {}, (50, 33)),
+    ("mesh", {}, (50, 33)),
+    ("features", {"token_reduction": "conv"}, (50, 33)),
 ]
 
 

@@ -45,14 +45,11 @@ def test_traced_in_one_graph(task: str) -> None:
 
 
 @pytest.mark.slow
+@torch.no_grad()
 def test_compiled_in_one_graph() -> None:
-    model = network()
-    expected = step(model)
-    ours = step(model, torch.compile(model, fullgraph=True))
-    assert_close(ours[:1], expected[:1])
-    # The compiler sums gradients in another order, and some of them cancel.
-    for a, b in zip(ours[1:], expected[1:], strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
+    """By the default compiler, whose backward pass would take it two more minutes: see `test_traced_in_one_graph`."""
+    model = network().eval()
+    assert_close([torch.compile(model, fullgraph=True)(images())], [model(images())])
 
 
 def test_checkpointed() -> None:

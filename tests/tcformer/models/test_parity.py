@@ -120,7 +120,7 @@ def check_float64(case: str, tolerance: float = 1e-6) -> None:
         (BASE, "torch"),
         (POSE, "torch"),
         pytest.param(BASE, "reference", marks=pytest.mark.slow),
-        pytest.param(POSE, "reference", marks=pytest.mark.slow),
+        pytest.param(POSE, "reference", marks=[pytest.mark.slow, pytest.mark.long]),
     ],
 )
 def test_float64(case: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
