@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from pipelines.cluster.package import ORDER, Order, locked_outputs, object_path
+from pipelines.cluster.package import ORDER, Order, locked_outputs, object_path, sent_files
 from pipelines.layout import ROOT
 from pipelines.running.commands import dvc, dvc_cache
 from tcformer.errors import UserError
@@ -111,9 +111,17 @@ def pack(
 
 
 def _cached_outputs(root: Path, cache: Path) -> dict[str, dict[str, str]]:
-    """The outputs in dvc.lock that DVC's cache has: not those that git keeps, or that no command has made here."""
+    """The outputs in dvc.lock that DVC's cache has: not those that git keeps, or that no command has made here.
+
+    For its memory of runs, DVC's cache has those that git keeps too, but a checkout does not restore them.
+    """
     outputs = locked_outputs(root / "dvc.lock")
-    return {path: out for path, out in outputs.items() if object_path(cache, out["md5"]).is_file()}
+    kept_by_git = set(sent_files(root))
+    return {
+        path: out
+        for path, out in outputs.items()
+        if path not in kept_by_git and object_path(cache, out["md5"]).is_file()
+    }
 
 
 def _objects_of(cache: Path, md5: str) -> Iterator[str]:

@@ -74,10 +74,16 @@ def test_an_exception_of_one_worker_ends_the_training(faces: Workplace, shared_r
     test_list = next(lists.rglob("list_98pt_rect_attr_test.txt")).read_text().splitlines()
     broken = next(path for path in images if path.name == Path(test_list[1].split()[-1]).name)
     broken.write_bytes(broken.read_bytes()[:100])
-    started = time.monotonic()
-    printed = faces.run(*ANEW, status=2, **shared_ray)
-    assert broken.name in printed and "Traceback" not in printed, printed
-    assert time.monotonic() - started < 100, "most of it until the workers are ready"
+    process = faces.start(*ANEW, **shared_ray)
+    assert process.stdout
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if "step 6/6, loss" in line:  # the validation comes next
+            last_step = time.monotonic()
+    printed = "".join(lines)
+    assert process.wait() == 2 and broken.name in printed and "Traceback" not in printed, printed
+    assert time.monotonic() - last_step < 15
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -99,7 +105,7 @@ def test_a_signal_takes_a_checkpoint(
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == status, printed
     assert "with a checkpoint" in printed and "Traceback" not in printed, printed
-    assert time.monotonic() - asked < 20
+    assert time.monotonic() - asked < 15, "at most two slow steps, the checkpoint and the end of Ray's processes"
     with sqlite3.connect(faces.folder / "mlflow.db") as database:
         query = "select status from runs order by start_time"
         assert database.execute(query).fetchall() == [("FINISHED",), ("KILLED",)]

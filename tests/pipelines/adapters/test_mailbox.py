@@ -1,8 +1,9 @@
-"""The mailbox's process stays small: it imports neither PyTorch nor the network."""
+"""The mailbox keeps events and stops workers; its process, and that of Ray Train's controller, stay small."""
 
 from __future__ import annotations
 
 import itertools
+import os
 import subprocess
 import sys
 
@@ -49,8 +50,15 @@ def test_the_state_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert mailbox.take()[1] == {0: WorkerState(silent=2.0, place="step 1", since=5.0, node="here")}
 
 
-def test_it_imports_nothing_heavy() -> None:
-    heavy = {"torch", "numpy", "pydantic", "ray"}
-    code = f"import sys, pipelines.adapters.mailbox; print(sorted({heavy} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [("mailbox", {"torch", "numpy", "pydantic", "ray"}), ("ray_train", {"torch", "pipelines.params"})],
+)
+def test_what_rays_actors_import_is_not_heavy(module: str, heavy: set[str]) -> None:
+    """Each import of the mailbox and of Ray Train's controller is a part of every stage's start."""
+    code = f"import sys, pipelines.adapters.{module}; print(sorted({heavy} & set(sys.modules)))"
+    environment = {**os.environ, "RAY_TRAIN_V2_ENABLED": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, env=environment
+    )
     assert done.stdout.strip() == "[]"

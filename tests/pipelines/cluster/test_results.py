@@ -103,12 +103,14 @@ def test_dvcs_outputs_arrive_as_objects_of_its_cache(
 ) -> None:
     there, here, archive = places
     cache = there / ".dvc/cache"
+    subprocess.run(["git", "init", "--quiet", there], check=True)
+    write(there, **{".gitignore": "/data/\n/runs/\n"})
     entries = [{"md5": add_object(cache, text), "relpath": f"{text}.jpg"} for text in ("one", "two")]
     outs = {
         "prepare": [{"path": "data/face", "md5": add_object(cache, json.dumps(entries), folder=True), "size": 6}],
         "train": [
             {"path": "runs/model", "md5": add_object(cache, "weights"), "size": 7},
-            {"path": "metrics/m.json", "md5": "0" * 32, "size": 1},  # kept by git
+            {"path": "metrics/m.json", "md5": add_object(cache, "1"), "size": 1},  # kept by git
         ],
         "held": [{"path": "runs/held", "md5": add_object(cache, "held"), "size": 4}],
         "large": [{"path": "runs/large", "md5": add_object(cache, "large"), "size": 10**12}],
@@ -117,7 +119,7 @@ def test_dvcs_outputs_arrive_as_objects_of_its_cache(
     write(there, **{"dvc.lock": lock, "data__face__one.jpg": "one", "runs__model": "weights", "metrics__m.json": "1"})
     sent = order(held=[outs["held"][0]["md5"]])
     packed = pack(sent, there, {}, {"dvc.lock": [sha256("sent")]}, cache, archive)
-    assert sorted(packed.files) == ["dvc.lock", "metrics/m.json"], "no output travels twice"
+    assert sorted(packed.files) == [".gitignore", "dvc.lock", "metrics/m.json"], "no output travels twice"
     assert packed.left == {"runs/large": 10**12}
     write(here, **{"dvc.lock": "sent"})
     unpacked = unpack(archive, JOB, here)
@@ -133,6 +135,7 @@ def test_a_dvc_lock_that_has_changed_here_is_not_checked_out(
     places: tuple[Path, Path, Path], dvc: list[tuple[str, ...]]
 ) -> None:
     there, here, archive = places
+    subprocess.run(["git", "init", "--quiet", there], check=True)
     md5 = add_object(there / ".dvc/cache", "weights")
     write(there, **{"dvc.lock": json.dumps({"stages": {"a": {"outs": [{"path": "b", "md5": md5, "size": 7}]}}})})
     pack(order(), there, {}, {}, there / ".dvc/cache", archive)
