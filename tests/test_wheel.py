@@ -57,6 +57,7 @@ def in_tree() -> set[str]:
     }
 
 
+@pytest.mark.slow
 def test_wheel_has_all_files_of_the_packages_and_no_others(wheel: Path) -> None:
     in_wheel = {name for name in names_in(wheel) if ".dist-info/" not in name}
     documents = {name for name in in_tree() if name.endswith(".md")}

@@ -40,6 +40,7 @@ def test_the_import_is_refused_if_it_hides_another_package(monkeypatch: pytest.M
         refuse_foreign_package()
 
 
+@pytest.mark.slow
 def test_the_network_refuses_another_package_of_that_name(tmp_path: Path) -> None:
     (tmp_path / "kernels").mkdir()
     (tmp_path / "kernels/__init__.py").write_text("def get_kernel(): ...\n")

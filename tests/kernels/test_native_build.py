@@ -56,11 +56,13 @@ def compiler() -> str:
         pytest.skip(str(error))
 
 
+@pytest.mark.slow
 def test_importing_compiles_nothing(tmp_path: Path) -> None:
     assert finish(start(tmp_path, "import kernels, kernels.native")) == ("", [])
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("environment", "reason"),
     [
@@ -77,6 +79,7 @@ def test_without_a_compiler_one_warning_gives_the_reason(
     assert warnings == [f"Token operations run in plain PyTorch, which is slower: {reason}."]
 
 
+@pytest.mark.slow
 def test_the_first_compiler_error_is_quoted(tmp_path: Path) -> None:
     failing = write_script(
         tmp_path / "cxx", "echo 'In file a.cpp:' >&2; echo 'a.cpp:1: error: no such header' >&2; exit 1"
@@ -86,6 +89,7 @@ def test_the_first_compiler_error_is_quoted(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.glob("cache/*/*")] == ["lock"]  # no unfinished library is left
 
 
+@pytest.mark.slow
 def test_a_cache_folder_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     printed, warnings = finish(start(tmp_path / "file"))
@@ -93,6 +97,7 @@ def test_a_cache_folder_that_cannot_be_written_is_reported(tmp_path: Path) -> No
     assert "cannot be used" in printed and len(warnings) == 1
 
 
+@pytest.mark.slow
 def test_the_environment_variable_disables_the_library(tmp_path: Path) -> None:
     expected = "False the environment variable TCFORMER_NATIVE is 0"
     assert finish(start(tmp_path, TCFORMER_NATIVE="0")) == (expected, [])
@@ -125,6 +130,7 @@ def test_processes_that_start_at_once_compile_the_library_once(tmp_path: Path, c
     assert (tmp_path / "calls").read_text() == "\n\n"
 
 
+@pytest.mark.slow
 def test_a_killed_build_does_not_block_the_next(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     slow = write_script(tmp_path / "slow", f'echo $$ > "{pid}.new"; mv "{pid}.new" "{pid}"; exec sleep 300')
@@ -158,6 +164,7 @@ def test_the_library_for_all_cpus_with_avx2_is_another_one(monkeypatch: pytest.M
     assert build._fingerprint() not in (own, portable)
 
 
+@pytest.mark.slow
 def test_unknown_instruction_sets_are_the_reason(tmp_path: Path) -> None:
     printed, warnings = finish(start(tmp_path, TCFORMER_INSTRUCTION_SETS="avx3"))
     reason = "the environment variable TCFORMER_INSTRUCTION_SETS is 'avx3': expected native or avx2"

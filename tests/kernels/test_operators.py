@@ -54,6 +54,7 @@ def operators(backend: str) -> dict[str, tuple[Any, ...]]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", list(operators("torch")))
 def test_opcheck(name: str, backend: str) -> None:

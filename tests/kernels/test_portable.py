@@ -179,6 +179,7 @@ class AllOperations(nn.Module):
         return centres, assign, up
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parts", [1, 3])
 def test_an_exported_program_has_standard_operators_and_any_batch_size(parts: int) -> None:
     network, x = AllOperations(parts), random(3, 64, 6).float()

@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow
 def test_a_missing_gpu_is_reported() -> None:
     command = [sys.executable, "-m", "benchmarks.gpu", "--batches", "2"]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}

@@ -120,6 +120,7 @@ def test_a_wrong_setting_is_reported_before_anything_is_queued() -> None:
         assert "/tmp" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_dvc_writes_the_settings_that_were_checked(tmp_path: Path) -> None:
     hydra = pytest.importorskip("dvc.utils.hydra")
     weights = tmp_path / "the authors' (best)=1, v2.pth"

@@ -95,6 +95,7 @@ def test_every_figure_names_experiments_that_can_draw_it() -> None:
     assert {f"figure{name}" for name in (1, 6, 7, 8, *(f"A{number}" for number in range(1, 10)))} == FIGURES.keys()
 
 
+@pytest.mark.slow
 def test_tokens_of_three_networks_stand_beside_each_other(tmp_path: Path, nothing_in_dvc: None, datasets: Path) -> None:
     params = parameters(tmp_path, datasets)
     kinds = {"wholebody-without-ctm": "conv", "wholebody-tcformer": "ctm", "wholebody-ctm-topk": "ctm_topk"}
@@ -171,6 +172,7 @@ def test_networks_that_are_not_trained_are_named_with_the_commands_that_train_th
         list(make_figures(["figureA9"], paper, {}, (), tmp_path))
 
 
+@pytest.mark.slow
 def test_the_workspace_comes_before_commits_and_late_commits_before_early_ones(
     tmp_path: Path, datasets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,6 +231,7 @@ def test_figures_that_a_stage_draws_are_copied(tmp_path: Path, nothing_in_dvc: N
     assert path.read_bytes() == b"a picture"
 
 
+@pytest.mark.slow
 def test_the_same_figure_from_given_weights_is_drawn(tmp_path: Path, nothing_in_dvc: None, datasets: Path) -> None:
     params = parameters(tmp_path, datasets)
     picture = made(["figureA8"], params, tmp_path, {"imagenet-tcformer": weights(tmp_path, params, "imagenet")})

@@ -68,6 +68,7 @@ def true_bodies(task: MeshTask) -> Callable[[Tensor], MeshPrediction]:
     return lambda images: MeshPrediction(batch["rotations"], batch["shape"], camera)
 
 
+@pytest.mark.slow
 def test_each_protocol_takes_its_own_frames(root: Path) -> None:
     assert [test.name for test in TESTS] == ["h36m_protocol1", "h36m_protocol2"]
     task = MeshTask(OPTIONS, PARAMS.network, root, evaluation=MeshEvaluation(tests=tuple(TESTS)))

@@ -158,6 +158,7 @@ def test_the_home_folder_in_every_path(tmp_path: Path, monkeypatch: pytest.Monke
     assert params.active.evaluation_of("face").data_root == params.active.drawing_of("face").data_root == expected
 
 
+@pytest.mark.slow
 @settings(max_examples=60, derandomize=True, deadline=None)
 @given(
     st.integers(0, len(TEXT.splitlines()) - 1),

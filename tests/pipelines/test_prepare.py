@@ -202,6 +202,7 @@ def test_imagenets_tars_become_class_tars_that_equal_class_folders(imagenet: Pat
     assert again["identities"] == manifest["identities"] and again["sha256"] == manifest["sha256"]
 
 
+@pytest.mark.slow
 def test_a_second_run_is_the_same_and_reads_no_archive(imagenet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run("imagenet", imagenet)
     before = tree(imagenet)
@@ -211,6 +212,7 @@ def test_a_second_run_is_the_same_and_reads_no_archive(imagenet: Path, monkeypat
     assert (imagenet.parent / "out" / MANIFEST).read_text() == json.dumps(first, indent=1)
 
 
+@pytest.mark.slow
 def test_the_devkit_is_needed_only_for_the_archive(imagenet: Path) -> None:
     (imagenet / "ILSVRC2012_devkit_t12.tar.gz").rename(imagenet / "away")
     with pytest.raises(UserError, match=r"1 of the files .* are missing:\n  ILSVRC2012_devkit_t12\n.*image-net.org"):
@@ -236,6 +238,7 @@ def test_a_wrong_checksum_is_refused_before_anything_is_unpacked(imagenet: Path)
     assert tree(imagenet) == before and not (imagenet.parent / "out").exists()
 
 
+@pytest.mark.slow
 def test_checksums_are_remembered_until_the_file_changes(imagenet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     computed: list[str] = []
 

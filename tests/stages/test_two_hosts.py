@@ -88,7 +88,7 @@ class HostCluster:
 
         wait_until(has_joined, "second node")
 
-    def submit(self, *command: str) -> "Submission":
+    def submit(self, *command: str) -> Submission:
         """Submit a command from the third host."""
         address = f"http://{self.first.address}:{DASHBOARD}"
         process = self.third.start(

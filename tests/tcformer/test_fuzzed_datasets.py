@@ -228,6 +228,7 @@ JSON_FILES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", JSON_FILES)
 @FUZZING
 @given(data=st.data())

@@ -67,6 +67,7 @@ def wait_for(condition: Any, seconds: float = 240) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_a_dead_server_loses_nothing(database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journals = tmp_path / "journals"
     alive = tracking.tracking_uri()
@@ -178,6 +179,7 @@ def test_many_rows_go_in_few_requests(database: Path, tmp_path: Path, monkeypatc
     assert sum(sizes) == 3000 and max(sizes) <= 1000 and len(sizes) < 50
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["refused", "silent"])
 def test_a_dead_server_costs_less_than_5_seconds(
     database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, capsys: pytest.CaptureFixture[str]

@@ -61,6 +61,7 @@ def read(folder: Path, name: str) -> Any:
     return json.loads((folder / f"{name}.json").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_an_evaluation_writes_keypoints_and_tokens(task: str, roots: dict[str, Path], tmp_path: Path) -> None:
     params, root = parameters(tmp_path), roots[task]
@@ -185,6 +186,7 @@ def test_a_fixed_grid_spends_its_tokens_evenly_and_never_changes(roots: dict[str
     assert tokens["stages"]["stage4"]["tokens"] == 4 and tokens["stages"]["stage4"]["purity"] < 1
 
 
+@pytest.mark.slow
 def test_clusters_change_with_the_learning_rate(roots: dict[str, Path], tmp_path: Path) -> None:
     kept = {}
     for rate in (1e-12, 1e-2):
@@ -193,6 +195,7 @@ def test_clusters_change_with_the_learning_rate(roots: dict[str, Path], tmp_path
     assert kept[1e-12] == 1 and kept[1e-2] < 0.9
 
 
+@pytest.mark.slow
 def test_a_backbone_without_tokens_is_skipped(roots: dict[str, Path], tmp_path: Path) -> None:
     pytest.importorskip("timm")
     params = parameters(tmp_path, network__backbone="timm/resnet10t")
@@ -200,6 +203,7 @@ def test_a_backbone_without_tokens_is_skipped(roots: dict[str, Path], tmp_path: 
     assert tokens == {"skipped": "the backbone timm/resnet10t has no tokens"} and headline_measures(tokens) == {}
 
 
+@pytest.mark.slow
 def test_an_evaluation_on_other_machines_takes_its_data_from_the_storage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,6 +65,7 @@ def test_activations_are_those_that_a_real_forward_pass_saves(bf16: bool) -> Non
     assert next(model.parameters()).device.type == "meta", "the network is not changed"
 
 
+@pytest.mark.slow
 def test_activations_grow_with_the_batch_and_shrink_with_checkpointing() -> None:
     with torch.device("meta"):
         plain, saving = (

@@ -114,6 +114,7 @@ def test_the_paper_on_eight_gpus() -> None:
     assert nothing_fails["young_steps"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_activations")
 def test_the_text_says_what_each_number_is() -> None:
     text = plan(PlanOptions(recipe="paper", gpus=64, nodes=8, memory=0.2, images_per_second=("900",)))

@@ -71,6 +71,7 @@ def data(tmp_path: Path) -> ImageFolderDataset:
     return folder_of_images(tmp_path, 17, {4: None, 9: b"", 13: b"no image"})
 
 
+@pytest.mark.slow
 def test_replacements_do_not_depend_on_who_loads_them(data: ImageFolderDataset) -> None:
     expected = steps_of(data, 1, 12)
     assert {index for step in expected for index, _ in step} <= set(range(17)) - {4, 9, 13}
@@ -98,6 +99,7 @@ def test_replacements_differ_between_epochs(tmp_path: Path) -> None:
     assert found.replaced == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [0, 1])
 def test_each_replacement_is_counted_and_each_file_kept_once(data: ImageFolderDataset, processes: int) -> None:
     found = BrokenImages()
@@ -128,6 +130,7 @@ def test_at_most_a_thousandth_and_one_in_any_set(images: int, allowed: int) -> N
     assert ("0010.jpg" not in str(caught.value)) and str(caught.value).endswith(", ...") == (allowed > 9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [0, 1])
 def test_a_set_without_any_good_image_ends_at_once(tmp_path: Path, processes: int) -> None:
     data = folder_of_images(tmp_path, 30, dict.fromkeys(range(30), b""))
@@ -144,6 +147,7 @@ def test_a_vanished_image_is_no_broken_one(tmp_path: Path, processes: int) -> No
         steps_of(data, 1, 12, processes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [0, 1])
 def test_validation_never_replaces(data: ImageFolderDataset, processes: int) -> None:
     with pytest.raises(BrokenImage, match=r"^image .*004\.jpg: cannot be decoded") as caught:
@@ -151,6 +155,7 @@ def test_validation_never_replaces(data: ImageFolderDataset, processes: int) -> 
     assert Path(caught.value.path).name == "004.jpg"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task_replaces(task: str, recipe: Params, generated: Path, tmp_path: Path) -> None:
     """With each task's own datasets, options and files; the second image file is cut short."""
@@ -214,6 +219,7 @@ def fill_shared_memory() -> None:
     torch.Tensor.share_memory_ = share_memory_  # type: ignore[assignment, method-assign]
 
 
+@pytest.mark.slow
 def test_batches_travel_through_pipes_where_shared_memory_is_full() -> None:
     """A lost batch would let the training wait for ever."""
     plan, notes = BatchPlan.divide(4, 2, 1), []
@@ -239,6 +245,7 @@ def sleep_long() -> None:
     time.sleep(60)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("in_process", "reason"), [(end_process, "exited unexpectedly"), (sleep_long, "timed out")])
 def test_a_loader_process_that_sends_nothing_is_an_error_with_causes(
     in_process: Any, reason: str, monkeypatch: pytest.MonkeyPatch
@@ -262,6 +269,7 @@ def hide_all_points(data: Any) -> None:
             each.bodies.keypoints[:, :, 2] = each.bodies.joints[:, :, 3] = each.bodies.has_smpl[:] = 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["wholebody", "face", "mesh"])
 def test_a_batch_without_visible_points_has_a_loss_and_finite_gradients(
     task: str, recipe: Params, generated: Path

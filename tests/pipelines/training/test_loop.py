@@ -112,6 +112,7 @@ def test_the_logged_learning_rate_is_the_optimisers(job: Job, undisturbed: list[
     assert rates[0] == pytest.approx(chosen.warmup_lr) and max(rates) < chosen.lr and rates[-1] < rates[3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [2, 4])
 def test_a_training_that_is_cut_and_resumed_gives_the_same_bits(
     job: Job, undisturbed: list[Event], step: int, tmp_path: Path
@@ -126,6 +127,7 @@ def test_a_training_that_is_cut_and_resumed_gives_the_same_bits(
     assert all(torch.equal(value, weights(job)[name]) for name, value in weights(other).items())
 
 
+@pytest.mark.slow
 def test_clusters_after_a_share_of_the_steps(job: Job, undisturbed: list[Event], tmp_path: Path) -> None:
     def variant(name: str, **network: object) -> Job:
         task = replace(job.task, network=replace(job.task.network, **network))
@@ -154,6 +156,7 @@ def test_clusters_after_a_share_of_the_steps(job: Job, undisturbed: list[Event],
     assert all(torch.equal(value, weights(later)[name]) for name, value in weights(cut).items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 3])
 def test_a_training_that_is_stopped_and_resumed_gives_the_same_bits(
     job: Job, undisturbed: list[Event], step: int, tmp_path: Path
@@ -185,6 +188,7 @@ def test_a_damaged_checkpoint_is_skipped_with_a_note(job: Job, undisturbed: list
     assert history(other) == history(job)
 
 
+@pytest.mark.slow
 def test_loader_processes_change_no_bit(
     job: Job, undisturbed: list[Event], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -303,6 +307,7 @@ def test_of_equal_validations_the_earliest_is_the_best() -> None:
     assert best_validation(rows, ValidationMeasure("nme", higher_is_better=True))["step"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{"ema_decay": 0.9}, {"keep": "best"}, {"ema_decay": 0.9, "keep": "best"}])
 def test_average_and_best_weights_survive_a_cut(
     job: Job, best_is_step_4: None, changes: dict[str, object], tmp_path: Path

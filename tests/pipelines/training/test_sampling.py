@@ -41,6 +41,7 @@ def test_steps_hold_the_same_samples_for_any_number_of_workers(workers: int, lar
     assert steps_of(workers, largest) == steps_of(1, 5)
 
 
+@pytest.mark.slow
 def test_loader_processes_change_nothing() -> None:
     assert steps_of(2, 3, processes=1) == steps_of(2, 3)
 

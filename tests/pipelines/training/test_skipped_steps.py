@@ -102,6 +102,7 @@ def train(job: Job, store: Path, **changes: object) -> tuple[Job, list[Event]]:
     return other, events
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "factor"), [("loss", float("nan")), ("loss", float("inf")), ("gradients", float("-inf"))]
 )

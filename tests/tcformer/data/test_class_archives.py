@@ -102,6 +102,7 @@ def test_tars_give_the_samples_of_folders(folders: Path, tmp_path: Path, indexed
     assert not same(samples_of(folders, 3, "train"), samples_of(tars, 3, "val"))
 
 
+@pytest.mark.slow
 def test_tars_give_the_samples_of_real_folders(samples: Path, tmp_path: Path) -> None:
     real = samples / "imagenet"
     tars = as_tars(real, tmp_path)

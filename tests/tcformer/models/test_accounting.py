@@ -72,6 +72,7 @@ def test_by_hand() -> None:
     assert all_points.layers - hands.layers == (133 - 42) * 48 * 64 * 48
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernels", ["reference", "portable", "torch"])
 def test_counts_depend_on_shapes_alone(kernels: str) -> None:
     torch.manual_seed(0)
