@@ -101,8 +101,6 @@ def test_a_submitted_graph_comes_back_and_a_stopped_training_resumes(
 
     printed = workplace.run(*submit, "--", "dvc", "repro", "prepare@face", **cluster)
     assert "0 problems" in printed and "checked out: prepare@face" in printed, printed
-    assert "up to date" in workplace.run("dvc", "status", "prepare@face")
-    assert len(list((folder / "data/sample/face").rglob("*.jpg"))) == 14
 
     train = ("--no-doctor", "--env", "TCFORMER_FAULT=slow:0:3", "--", "python", "-m", "stages.finetune", "face")
     process = workplace.start(*submit, *train, **cluster)

@@ -192,11 +192,10 @@ def test_a_submitted_graph_with_faults_equals_one_machine(
         _without_the_second(repository, cluster)
     cluster.close()
 
-    request.getfixturevalue("shared_ray")  # only now: the hosts needed the memory
     repository.run("git", "clone", "--quiet", ".", str(tmp_path / "one machine"))
     alone = Workplace(tmp_path / "one machine")
     alone.set(cluster__storage=None)
-    alone.run("python", "-m", "pipelines.shared_ray", "--", "dvc", "repro", **request.getfixturevalue("shared_ray"))
+    alone.run("dvc", "repro", **request.getfixturevalue("shared_ray"))  # only now: the hosts needed the memory
     locks = [yaml.safe_load((place.folder / "dvc.lock").read_text()) for place in (repository, alone)]
     assert len(locks[0]["stages"]) == 17 and locks[0] == locks[1]
 
