@@ -92,6 +92,14 @@ def test_the_file_for_ray_up_has_rays_fields_and_a_token() -> None:
     assert "--dashboard-host=127.0.0.1" in config["head_start_ray_commands"][-1], "the dashboard is reached through SSH"
 
 
+def test_the_dockerfile_is_linted() -> None:
+    hadolint = Path(sys.executable).parent / "hadolint"
+    if not hadolint.is_file():
+        pytest.skip("hadolint is installed on Linux with x86-64 only")
+    done = subprocess.run([hadolint, DEPLOY / "Dockerfile"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
 def test_the_image_has_the_pinned_environment_and_no_code() -> None:
     text = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
     # Docker joins lines that end with a backslash.
