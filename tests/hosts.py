@@ -13,6 +13,8 @@ from pathlib import Path
 
 import psutil
 
+from tests.imports import ROOT
+
 REQUIRED = "TCFORMER_TEST_HOSTS"
 INTERFACE = "eth0"
 S3_PORT = 9000
@@ -29,6 +31,8 @@ boto3.client("s3", endpoint_url=address, **options).create_bucket(Bucket="bucket
 print("ready", flush=True)
 time.sleep(1e6)
 """
+#: Folders that a host sees wherever they are: the environment that all machines of a cluster have.
+NEEDED = {ROOT, Path(sys.prefix), Path(sys.base_prefix)}
 KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
 
 
@@ -39,7 +43,8 @@ class Host:
         name: of its folder.
         address: IP address.
         folder: below which its private files are; they stay when the host is killed, as on a disk.
-        hidden: folders of this machine that the host does not see: it has empty ones there, which it can write to.
+        hidden: folders of this machine that the host does not see, apart from those `NEEDED`: it has empty ones there,
+            which it can write to.
     """
 
     def __init__(self, name: str, address: str, folder: Path, hidden: tuple[Path, ...]) -> None:
@@ -48,7 +53,11 @@ class Host:
         for number, place in enumerate(hidden):
             own = folder / name / str(number)
             own.mkdir(parents=True, exist_ok=True)
-            script.append(f"mount --bind '{own}' '{place}'")
+            for shown in NEEDED:
+                if shown.is_relative_to(place):
+                    (own / shown.relative_to(place)).mkdir(parents=True, exist_ok=True)
+                    script.append(f"mount --bind '{shown}' '{own / shown.relative_to(place)}'")
+            script.append(f"mount --rbind '{own}' '{place}'")
         script += ["ip link set lo up", "echo ready", "exec cat"]  # until this process ends, however it ends
         unshare = ["unshare", "--net", "--mount", "--propagation", "private", "--pid", "--fork", "--mount-proc"]
         self._process = subprocess.Popen(
