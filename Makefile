@@ -24,7 +24,7 @@ test: check  ## build the environment, then run lint, type checks and the tests
 	$(TWO) -m "slow and not pipeline and not long"
 	$(RAY) -m "pipeline and not long"
 
-test-fast: .venv/.installed  ## only the tests that take seconds: a few minutes on two cores
+test-fast: .venv/.installed  ## only the tests that take seconds: under three minutes on two cores
 	$(TWO) -m "not slow" --timeout 60
 
 test-long: .venv/.installed  ## tests of whole recipes: the paper's on pieces of real data, each network, exported files

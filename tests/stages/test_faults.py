@@ -76,7 +76,7 @@ def test_an_exception_of_one_worker_ends_the_training(faces: Workplace, shared_r
     broken.write_bytes(broken.read_bytes()[:100])
     process = faces.start(*ANEW, **shared_ray)
     assert process.stdout
-    lines = []
+    lines, ready = [], 0.0
     for line in process.stdout:
         lines.append(line)
         if "2 cpu workers" in line:  # a step and the validation come next

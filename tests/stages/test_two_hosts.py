@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -115,10 +116,13 @@ class HostCluster:
 
     def kill_on_first(self, command: str) -> None:
         """Kill the processes of the first host whose command line contains `command`."""
-        found = [each for each in self.first.processes() if command in " ".join(each.cmdline())]
-        assert found
-        for process in found:
-            process.kill()
+        killed = 0
+        for process in self.first.processes():
+            with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+                if command in " ".join(process.cmdline()):
+                    process.kill()
+                    killed += 1
+        assert killed
 
     def close(self) -> None:
         """End all hosts."""
@@ -130,7 +134,7 @@ class Submission:
     """A command that the third host has submitted, and what it prints."""
 
     def __init__(self, process: subprocess.Popen[str], lines: list[str]) -> None:
-        self.process, self._lines = process, lines
+        self._process, self._lines = process, lines
 
     @property
     def text(self) -> str:
@@ -139,12 +143,12 @@ class Submission:
 
     def end(self, succeeds: bool = True) -> str:
         """Wait for it; returns what it printed."""
-        status = self.process.wait(timeout=1200)
+        status = self._process.wait(timeout=1200)
         assert (status == 0) == succeeds and "Traceback" not in self.text, self.text
         return self.text
 
     def has_ended(self) -> bool:
-        return self.process.poll() is not None
+        return self._process.poll() is not None
 
 
 def host_sees(host: Host, path: Path) -> bool:
