@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 STAGE = (sys.executable, "-u", "-m", "stages.finetune", "face", "--fresh")
 FIRST_STEP = " steps on "  # in the line that a stage prints when its workers are about to begin
 #: Milestones: a process of Ray with this in its name exists, then the line is there.
-PROCESSES = {"Ray Train's controller": "ray::TrainController", "the first worker": "ray::RayTrainWorker"}
+PROCESSES = {"the first worker": "ray::TrainingWorker"}
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import pytest
 from tests.imports import LAYERS, ROOT, SOURCES, imported
 
 ADAPTERS = {
-    "ray": {"ray.py", "ray_train.py", "jobs.py", "nodes.py"},
+    "ray": {"ray.py", "ray_workers.py", "jobs.py", "nodes.py"},
     "deepspeed": {"deepspeed.py"},
     "mlflow": {"mlflow.py"},
     "pyarrow": {"storage.py"},

@@ -207,7 +207,7 @@ def _create_moments(optimizer: Any) -> None:
     """
     for _, partition in _groups(optimizer):
         averages = {key: torch.zeros_like(partition) for key in AVERAGES}
-        optimizer.optimizer.state[partition] = {STEP: torch.zeros((), device=partition.device), **averages}
+        optimizer.state[partition] = {STEP: torch.zeros((), device=partition.device), **averages}
     if hasattr(optimizer, "_lazy_init_hp_params_optimizer_state"):
         optimizer._lazy_init_hp_params_optimizer_state()
 

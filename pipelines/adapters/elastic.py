@@ -2,9 +2,8 @@
 
 What a stage says while it waits for a node, and how long it waits, is here too.
 
-Ray Train has an elastic mode too (`ScalingConfig(num_workers=(min, max))`). It is not used, because it takes numbers of
-workers that do not divide the batch, changes the number between two checkpoints, so that the steps since the last one
-are lost, and waits without a word.
+Ray Train's elastic mode takes numbers of workers that do not divide the batch, changes the number between two
+checkpoints, so that the steps since the last one are lost, and waits without a word.
 """
 
 import time

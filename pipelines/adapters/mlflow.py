@@ -37,6 +37,7 @@ from tcformer.files import sha256_of_file
 from tcformer.tasks import ALL_TASKS
 
 FLUSH_SECONDS = 20.0  # how long a stage that is done waits for a slow server
+FIRST_SECONDS = 10.0  # before the first record is sent: importing MLflow would slow the start of the workers
 DEAD_SECONDS = 4.5  # how long it waits for a server that does not answer at all
 RETRY_SECONDS = 2.0
 LONGEST_PARAMETER = 6000  # MLflow cuts longer ones
@@ -289,6 +290,7 @@ class Run:
 
     def _send(self) -> None:
         """Body of the sending thread: earlier journals first, then this one until it is closed."""
+        self._closing.wait(FIRST_SECONDS)
         while not self._given_up.is_set():
             closing = self._closing.is_set()  # asked first: what was written before is then sent below
             outcome = self._send_leftovers()

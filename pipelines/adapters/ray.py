@@ -5,9 +5,7 @@ the driver's mailbox.
 """
 
 import os
-import threading
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +22,7 @@ from pipelines.adapters.ray_environment import (
     require_token,
     start_patiently,
 )
-from pipelines.adapters.storage import below, environment_of
+from pipelines.adapters.storage import environment_of
 from pipelines.adapters.watch import Watch
 from pipelines.layout import ROOT
 from pipelines.params import Cluster
@@ -37,13 +35,13 @@ from tcformer.errors import UserError
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
 
+    from pipelines.adapters.ray_workers import WorkerGroup
     from pipelines.training.job import Job
     from pipelines.training.link import Link
 
 TrainingFunction = Callable[["Job", "Link"], None]
 POLL_SECONDS = 0.5
 SAY_SECONDS = 30.0  # between two lines on what tasks do
-END_SECONDS = 10.0  # for Ray's own processes to end
 STOP_SECONDS = 60.0  # for the checkpoint, after which a training that was asked to stop ends without one
 SHARED = "TCFORMER_SHARED_RAY"  # "1": RAY_ADDRESS is a Ray of this machine that shared_ray started
 
@@ -258,14 +256,14 @@ def _run_group(
     import ray
 
     mailbox = _start_mailbox()
-    fit = _Fit(worker, job, cluster, mailbox, count, gpus="GPU" in places.need)
+    group = _start_group(worker, job, cluster, mailbox, count, places.need)
     watch = Watch(cluster.stall_timeout, lambda text: on_event(Note(text)))
     failure: Failed | None = None
     failed_at = asked_at = 0.0
     stopped = grows = False
-    with fit.going_on():
+    try:
         while True:
-            running = fit.is_alive()  # asked first: what the workers sent before their end is then taken below
+            running = group.goes_on(POLL_SECONDS)  # asked first: what workers sent before their end is then taken below
             events, workers = ray.get(mailbox.take.remote())
             for event in events:
                 if isinstance(event, Failed):
@@ -285,6 +283,8 @@ def _run_group(
                     f"training {job.name} stalls: {reason}. Look at that process and its machine; the same command "
                     "resumes from the last checkpoint. The limit is cluster.stall_timeout"
                 )
+            if interrupts.first is not None and not workers:
+                break
             if interrupts.first is not None and not asked_at:
                 asked_at = time.monotonic()
                 on_event(Note("stopping after the present step, with a checkpoint; once more to stop at once"))
@@ -292,106 +292,48 @@ def _run_group(
             if asked_at and time.monotonic() - asked_at > STOP_SECONDS:
                 on_event(Note(f"no checkpoint within {STOP_SECONDS:.0f} s: stopping without one"))
                 break
-            fit.join(POLL_SECONDS)
-        error = fit.error  # before it is ended by us
-    if failure and not error:  # else the exceptions are those of a lost worker's peers
+    finally:
+        group.end()
+    if failure and not group.error:  # else the exceptions are those of a lost worker's peers
         if failure.from_user:
             raise UserError(failure.message)
         raise RuntimeError(f"training {job.name} failed on rank {failure.rank}:\n{failure.traceback}")
     if interrupts.first is not None and (stopped or running):
         raise Interrupted(interrupts.first)
-    if error:
-        return _end_with(error)
+    if group.error:
+        return _end_with(group.error)
     return _End("grows" if stopped else "finished")
 
 
+def _start_group(
+    worker: TrainingFunction,
+    job: "Job",
+    cluster: Cluster,
+    mailbox: "ActorHandle",
+    count: int,
+    need: Mapping[str, float],
+) -> "WorkerGroup":
+    from ray import cloudpickle
+
+    from pipelines.adapters.ray_workers import Assignment, WorkerGroup
+
+    work = cloudpickle.dumps((worker, job))
+    return WorkerGroup(Assignment(work, mailbox, _on_this_machine(cluster)), count, need)
+
+
 def _end_with(error: Exception) -> _End:
-    """How a group ended whose run in Ray Train raised an error; raises it if no other group would go on."""
-    import ray.train
-    from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError
+    """How a group ended that had this error; raises UserError if no other group would go on."""
+    from ray.exceptions import RayActorError
 
-    if isinstance(error, ray.train.PreemptionError):
-        return _End("announced")
-    if isinstance(error, ray.train.WorkerGroupError):
-        announced = any(getattr(failure, "preempted", False) for failure in error.worker_failures.values())
-        return _End("announced" if announced else "lost", _last_line(error))
-    cause = error.controller_failure if isinstance(error, ray.train.ControllerError) else None
-    if isinstance(cause, WorkerGroupStartupTimeoutError):
+    from pipelines.adapters.ray_workers import NoRoomError
+
+    if isinstance(error, NoRoomError):
         return _End("not started")
-    if isinstance(cause, WorkerGroupStartupFailedError):  # a node was lost while it started
-        return _End("lost", _last_line(error))
-    if cause:
-        raise UserError(
-            f"Ray could not run the workers: {_last_line(error)}; the same command resumes from the last checkpoint"
-        ) from error
-    raise error
-
-
-class _Fit(threading.Thread):
-    """Ray Train's blocking call: it stays in there for as long as one worker waits for another.
-
-    Attributes:
-        error: with which it ended.
-    """
-
-    def __init__(
-        self, worker: TrainingFunction, job: "Job", cluster: Cluster, mailbox: "ActorHandle", count: int, gpus: bool
-    ) -> None:
-        super().__init__(name="ray-train", daemon=True)
-        self._worker, self._job, self._cluster, self._mailbox = worker, job, cluster, mailbox
-        self._count, self._gpus = count, gpus
-        self.error: Exception | None = None
-
-    @contextmanager
-    def going_on(self) -> Iterator[None]:
-        """Start, and see to it that nothing calls Ray after the body.
-
-        Ray ends the process (status 1) if a thread is still in one of its calls when `ray.shutdown` comes.
-        """
-        import ray
-
-        self.start()
-        try:
-            yield
-        finally:
-            if self.is_alive() and (controller := ray.get(self._mailbox.controller.remote())):
-                ray.kill(controller)  # and with it the workers, which it owns
-                self.join(END_SECONDS)
-
-    def run(self) -> None:
-        import ray.train
-        from ray import cloudpickle
-
-        from pipelines.adapters.ray_train import IntroduceController, SeesAllGpus, Trainer, run_worker
-
-        job, cluster = self._job, self._cluster
-        trainer = Trainer(
-            run_worker,
-            train_loop_config={
-                "work": cloudpickle.dumps((self._worker, job)),
-                "mailbox": self._mailbox,
-                "backend": "nccl" if self._gpus else "gloo",
-                "loopback": _on_this_machine(cluster),
-            },
-            scaling_config=ray.train.ScalingConfig(
-                num_workers=self._count,
-                use_gpu=self._gpus,
-                resources_per_worker={"CPU": cluster.cpus_per_worker, **({"GPU": 1} if self._gpus else {})},
-            ),
-            backend_config=SeesAllGpus(),
-            run_config=ray.train.RunConfig(
-                # A name of its own for each attempt: Ray resumes runs by name, ours resume from our own checkpoints.
-                name=f"{job.name}-{uuid.uuid4().hex[:8]}",
-                storage_path=below(job.store, "ray"),
-                # Another group goes on, perhaps with another number of workers: see `run_training`.
-                failure_config=ray.train.FailureConfig(0, controller_failure_limit=0, max_preemption_failures=0),
-                callbacks=[IntroduceController(self._mailbox)],
-            ),
-        )
-        try:
-            trainer.fit()
-        except Exception as error:
-            self.error = error
+    if isinstance(error, RayActorError):
+        return _End("announced" if getattr(error, "preempted", False) else "lost", _last_line(error))
+    raise UserError(
+        f"Ray could not run the workers: {_last_line(error)}; the same command resumes from the last checkpoint"
+    ) from error
 
 
 def _last_line(error: Exception) -> str:

@@ -21,10 +21,6 @@ def prepare_environment(local: bool) -> None:
     """Set what Ray reads from the environment; it must be there before `import ray`."""
     defaults = {
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_TRAIN_V2_ENABLED": "1",
-        "RAY_TRAIN_METRICS_ENABLED": "0",
-        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-        "RAY_CHDIR_TO_TRIAL_DIR": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         "PYTHONWARNINGS": "ignore::FutureWarning",  # one line a gloo collective otherwise
@@ -33,7 +29,6 @@ def prepare_environment(local: bool) -> None:
         defaults |= {
             # Despite its name: "0" keeps all of Ray's servers on the loopback address, on every system.
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-            "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
             # Workers keep the memory that they free: a step's tensors then cost no page faults. Training ran 1.05 to
             # 1.3 times as fast with it (two workers on two cores, batches of 8 to 32 crops).
             "MALLOC_MMAP_THRESHOLD_": str(1 << 32),

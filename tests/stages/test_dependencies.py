@@ -18,7 +18,7 @@ CANNOT_CHANGE_A_RESULT = {
     "pipelines/adapters/mlflow.py": "records results",
     "pipelines/adapters/ray.py": "says where things run",
     "pipelines/adapters/ray_environment.py": "the same",
-    "pipelines/adapters/ray_train.py": "the same",
+    "pipelines/adapters/ray_workers.py": "the same",
     "pipelines/adapters/rendezvous.py": "says where workers meet",
     "pipelines/adapters/storage.py": "carries bytes whose hashes are checked",
     "pipelines/adapters/watch.py": "ends a training that does not go on",

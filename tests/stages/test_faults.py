@@ -51,7 +51,7 @@ def ray_workers(address: str) -> set[psutil.Process]:
     found = set()
     for process in psutil.process_iter(["cmdline"]):
         with contextlib.suppress(psutil.Error):  # it has ended meanwhile
-            is_worker = "RayTrainWorker" in " ".join(process.info["cmdline"] or ())
+            is_worker = "ray::TrainingWorker" in " ".join(process.info["cmdline"] or ())
             if is_worker and (raylet := process.parent()) and address in " ".join(raylet.cmdline()):
                 found.add(process)
     return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -199,19 +198,16 @@ def test_a_group_grows_ends_or_is_lost(
     last: Event, error: str | None, room: int, expected: str, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The worker sends a checkpoint, then an exception if its peer is lost, then its last event."""
-    monkeypatch.setenv("RAY_TRAIN_V2_ENABLED", "1")
-    import ray.train
+    import ray
 
     handle, turns = Handle(), iter(range(100))
 
-    class Fit:
-        def __init__(self, *arguments: object, **options: object) -> None:
-            self.error = ray.train.WorkerGroupError("died", {1: ValueError()}) if error else None
+    class Group:
+        def __init__(self) -> None:
+            self.error = ray.exceptions.ActorDiedError() if error else None
 
-        def going_on(self) -> nullcontext[None]:
-            return nullcontext()
-
-        def is_alive(self) -> bool:
+        def goes_on(self, seconds: float) -> bool:
+            """No time passes."""
             turn = next(turns)
             if turn == 1:
                 handle.mailbox.send(CheckpointSaved(4))
@@ -221,10 +217,10 @@ def test_a_group_grows_ends_or_is_lost(
                 handle.mailbox.send(last)
             return turn < 3
 
-        def join(self, seconds: float) -> None:
-            """No time passes."""
+        def end(self) -> None:
+            """Nothing runs."""
 
-    monkeypatch.setattr(adapter, "_Fit", Fit)
+    monkeypatch.setattr(adapter, "_start_group", lambda *_: Group())
     monkeypatch.setattr(adapter, "_start_mailbox", lambda: handle)
     monkeypatch.setattr(ray, "get", lambda reference: reference)
     events: list[Event] = []
@@ -238,23 +234,39 @@ def test_a_group_grows_ends_or_is_lost(
     assert events == [CheckpointSaved(4), *note, last]
 
 
-def test_what_ray_says_of_a_group_that_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_TRAIN_V2_ENABLED", "1")
-    import ray.train
-    from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+def test_a_signal_before_the_workers_have_begun_ends_the_group_at_once(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
 
-    class Drained(Exception):
+    handle, ended = Handle(), []
+    group = type("Group", (), {"error": None, "goes_on": lambda *_: True, "end": lambda _: ended.append(True)})()
+    monkeypatch.setattr(adapter, "_start_group", lambda *_: group)
+    monkeypatch.setattr(adapter, "_start_mailbox", lambda: handle)
+    monkeypatch.setattr(ray, "get", lambda reference: reference)
+    places = Places([1], {"CPU": 1}, lambda: free(node(1)), lambda text: None, 60)
+    job = type("Job", (), {"name": "finetune-face"})()
+    interrupts = Interrupts()
+    interrupts.first = 15
+    with pytest.raises(Interrupted):
+        adapter._run_group(lambda job, link: None, job, cluster, 1, places, lambda event: None, interrupts)
+    assert ended
+
+
+def test_what_ray_says_of_a_group_that_ended() -> None:
+    import ray
+
+    from pipelines.adapters.ray_workers import NoRoomError
+
+    class Drained(ray.exceptions.RayActorError):
         preempted = True
 
-    died, drained = ray.exceptions.ActorDiedError(), Drained()
-    lost = ray.train.WorkerGroupError("rank 1:\nThe actor died.\n", {1: died})
-    assert adapter._end_with(lost) == adapter._End("lost", "The actor died.")
-    assert adapter._end_with(ray.train.WorkerGroupError("x", {0: died, 1: drained})).how == "announced"
-    assert adapter._end_with(ray.train.ControllerError(WorkerGroupStartupTimeoutError(2))).how == "not started"
-    with pytest.raises(UserError, match="Ray could not run the workers: no such bucket; the same command resumes"):
-        adapter._end_with(ray.train.ControllerError(ValueError("no such bucket")))
-    with pytest.raises(KeyError):
-        adapter._end_with(KeyError("x"))
+    assert adapter._end_with(ray.exceptions.ActorDiedError()).how == "lost"
+    assert adapter._end_with(ray.exceptions.ActorUnavailableError("its node is silent", None)).how == "lost"
+    assert adapter._end_with(Drained()).how == "announced"
+    assert adapter._end_with(NoRoomError()) == adapter._End("not started")
+    with pytest.raises(UserError, match="Ray could not run the workers: no such image; the same command resumes"):
+        adapter._end_with(ray.exceptions.RuntimeEnvSetupError("no such image"))
 
 
 @pytest.mark.parametrize(
