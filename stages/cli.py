@@ -161,41 +161,57 @@ def export(weights: Path, out: Path, size: tuple[int, int] | None, opset: int) -
 
 
 @cli.command(short_help="Score results of any program.")
-@click.argument("protocol", type=click.Choice(["wholebody", "face", "mesh", "keypoints"]))
+@click.argument("protocol", type=click.Choice(["wholebody", "face", "mesh", "keypoints", "classes"]))
 @click.argument("results", type=FILE)
 @click.option(
     "--annotations",
     type=FILE,
     required=True,
-    help="Of COCO-WholeBody; WFLW's list; SPIN's .npz of Human3.6M; a COCO keypoint file, or a folder of .pts files.",
+    help="Of COCO-WholeBody; WFLW's list; SPIN's .npz of Human3.6M or 3DPW; a COCO keypoint file, or a folder of .pts "
+    "files; class folders, or a list of images and classes.",
 )
 @click.option("--category", help="keypoints: name of the category.  [default: the only one that has keypoints]")
 @click.option("--points", type=FILE, help="keypoints: YAML file that describes the points.")
+@click.option("--body", type=FILE, help="mesh: folder of the body models, for 3DPW and for poses.")
 @click.option("--json", "as_json", is_flag=True, help="Print all measures as JSON, also those of each point.")
 def score(
-    protocol: str, results: Path, annotations: Path, category: str | None, points: Path | None, as_json: bool
+    protocol: str,
+    results: Path,
+    annotations: Path,
+    category: str | None,
+    points: Path | None,
+    body: Path | None,
+    as_json: bool,
 ) -> None:
-    """Measure results of any program against the annotations of COCO-WholeBody, WFLW, Human3.6M or your own keypoints.
+    """Measure results of any program against the annotations of each task's test set, or your own keypoints.
 
     Results of wholebody are in COCO-WholeBody's result format, those of keypoints in COCO's. Results of faces are
     records with "index" and "points", or a text file with the 196 numbers of one face a line; those of meshes records
-    with "index" and "joints", 17 joints of Human3.6M or the 14 evaluated ones in metres.
+    with "index" and "joints", 17 joints of Human3.6M or the 14 evaluated ones in metres, or SMPL's "pose" and "shape";
+    those of classes records with "image" and "classes", the best first.
 
     \b
     tcformer score wholebody results.json --annotations coco_wholebody_val_v1.0.json
     tcformer score face predictions.json --annotations list_98pt_rect_attr_test.txt
     tcformer score mesh joints.json --annotations h36m_valid_protocol2.npz
+    tcformer score mesh bodies.json --annotations 3dpw_test.npz --body smpl/
+    tcformer score classes classes.json --annotations imagenet/val
     tcformer score keypoints results.json --annotations labels/val.json --category cat
     """
     from pipelines.prediction.score import score_face, score_keypoints, score_mesh, score_wholebody
+    from pipelines.prediction.score_classes import score_classes
     from pipelines.report.markdown import table_to_markdown
 
+    if protocol != "keypoints" and (category is not None or points is not None):
+        raise click.UsageError(f"--category and --points are for keypoints, not for {protocol}")
+    if protocol != "mesh" and body is not None:
+        raise click.UsageError(f"--body is for mesh, not for {protocol}")
     if protocol == "keypoints":
         measures, tables = score_keypoints(results, annotations, category, points)
-    elif category is not None or points is not None:
-        raise click.UsageError(f"--category and --points are for keypoints, not for {protocol}")
+    elif protocol == "mesh":
+        measures, tables = score_mesh(results, annotations, body)
     else:
-        measure = {"wholebody": score_wholebody, "face": score_face, "mesh": score_mesh}[protocol]
+        measure = {"wholebody": score_wholebody, "face": score_face, "classes": score_classes}[protocol]
         measures, tables = measure(results, annotations)
     if as_json:
         print(json.dumps(measures, indent=1))

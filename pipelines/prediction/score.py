@@ -1,4 +1,4 @@
-"""Measure result files of any program against the annotations of COCO-WholeBody, WFLW, Human3.6M or own keypoints."""
+"""Measure result files of any program against the annotations of each task's test set, or own keypoints."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _FACE_FORMAT = (
 
 _MESH_FORMAT = (
     'expected records such as {"index": 0, "joints": [[x, y, z], ...]}, each index once, with 17 joints of Human3.6M '
-    "or the 14 evaluated ones in metres"
+    'or the 14 evaluated ones in metres, or, with --body, {"index": 0, "pose": [72 numbers], "shape": [10 numbers]}'
 )
 
 
@@ -162,14 +162,17 @@ def _are_in_annotated_boxes(records: list[dict[str, Any]], annotated: Annotated)
     )
 
 
-def score_mesh(results: Path, annotations: Path) -> tuple[dict[str, Any], list[Table]]:
-    """Measure joints of bodies in space by the protocol of Human3.6M, whose annotations are joints.
+def score_mesh(results: Path, annotations: Path, body: Path | None = None) -> tuple[dict[str, Any], list[Table]]:
+    """Measure bodies in space by the protocol of Human3.6M, annotated with joints, or 3DPW, annotated with bodies.
 
     Args:
-        results: JSON records with "joints", in metres: the 17 joints of Human3.6M's regressor, or the 14 evaluated ones
-            relative to the pelvis (`tcformer.metrics.mesh.H36M_TO_J14`); and "index", the row of the annotations,
-            counted from 0.
-        annotations: an .npz of SPIN with joints (S) in every row, such as h36m_valid_protocol2.npz.
+        results: JSON records with "index", the row of the annotations, counted from 0; and with "joints", in metres:
+            the 17 joints of Human3.6M's regressor, or the 14 evaluated ones relative to the pelvis
+            (`tcformer.metrics.mesh.H36M_TO_J14`); or, with `body`, SMPL's "pose" (72) and "shape" (10), as
+            `tcformer predict` writes them.
+        annotations: an .npz of SPIN: with joints (S) in every row, such as h36m_valid_protocol2.npz, or with pose and
+            shape in every row, such as 3dpw_test.npz, or 3DPW's folder of sequences.
+        body: folder of the male, female and neutral body models, with Human3.6M's regressor.
 
     Returns:
         MPJPE and PA-MPJPE in millimetres, and a table of them.
@@ -177,32 +180,67 @@ def score_mesh(results: Path, annotations: Path) -> tuple[dict[str, Any], list[T
     Raises:
         UserError: a file is missing or breaks its format, or a person has no result.
     """
-    truth = load_bodies(annotations).joints
-    if not len(truth) or not (truth[:, :, 3] > 0).any(1).all():
+    from tcformer.tasks.mesh.task import true_joints
+
+    bodies = load_bodies(annotations)
+    if len(bodies) and (bodies.joints[:, :, 3] > 0).any(1).all():
+        true = human36m_truth(bodies.joints)
+    elif len(bodies) and bodies.has_smpl.all() and body:
+        true = true_joints(bodies, "3dpw", body, annotations)
+    else:
         raise UserError(
-            f"{annotations}: field 'S': expected joints in every row, because the results are joints; give "
-            "h36m_valid_protocol1.npz or h36m_valid_protocol2.npz. 3DPW needs body models: use the evaluate stage"
+            f"{annotations}: expected 3D joints (field 'S') in every row, as in h36m_valid_protocol2.npz; or pose and "
+            "shape in every row, as in 3dpw_test.npz, and --body with the folder of the body models"
         )
-    rows: dict[int, NDArray[np.float64]] = {}
-    content = read_json(results, _HINT)
-    for place, record in enumerate(content if isinstance(content, list) else [content]):
-        index = record.get("index") if isinstance(record, dict) else None
-        joints = numbers_of_list(record.get("joints")) if isinstance(record, dict) else None
-        fits = joints is not None and joints.shape in ((17, 3), (14, 3)) and np.isfinite(joints).all()
-        if joints is None or not fits or not is_count(index, 0) or index in rows:
-            raise UserError(f"{results}: record {place} (counted from 0): {_MESH_FORMAT}; correct the record")
-        rows[index] = common_joints(joints[None])[0] if len(joints) == 17 else joints
-    missing = [index for index in range(len(truth)) if index not in rows]
-    if missing:
-        raise UserError(
-            f"{results}: {len(missing)} of the {len(truth)} people of {annotations} have no result, the first is "
-            f"person {missing[0]} (counted from 0); {_MESH_FORMAT}"
-        )
-    found, true = np.stack([rows[index] for index in range(len(truth))]), human36m_truth(truth)
+    found = _bodies_found(results, annotations, len(true), body)
     measures = {"mpjpe": mpjpe(found, true), "pa_mpjpe": pa_mpjpe(found, true), "count": len(true)}
     return measures, [
         Table("Errors in mm", ("people", "MPJPE", "PA-MPJPE"), ((len(true), *list(measures.values())[:2]),))
     ]
+
+
+def _bodies_found(results: Path, annotations: Path, count: int, body: Path | None) -> NDArray[np.float64]:
+    """The evaluated joints (N, 14, 3) of the results, by row of the annotations."""
+    from tcformer.body.joints import NUM_JOINTS, NUM_SHAPES
+    from tcformer.body.model import load_joints
+    from tcformer.body.rotations import to_matrix
+    from tcformer.tasks.mesh.task import posed_joints
+
+    joints: dict[int, NDArray[np.float64]] = {}
+    posed: dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
+    for place, (index, record) in enumerate(_indexed(results)):
+        given = {name: numbers_of_list(record.get(name)) for name in ("joints", "pose", "shape")}
+        finite = {name: value for name, value in given.items() if value is not None and np.isfinite(value).all()}
+        shapes = {name: value.shape for name, value in finite.items()}
+        if index is not None and index not in joints | posed:
+            if shapes.get("joints") in ((17, 3), (14, 3)):
+                value = finite["joints"]
+                joints[index] = common_joints(value[None])[0] if len(value) == 17 else value
+                continue
+            if body and shapes.get("pose") == (3 * NUM_JOINTS,) and shapes.get("shape") == (NUM_SHAPES,):
+                posed[index] = finite["pose"], finite["shape"]
+                continue
+        raise UserError(f"{results}: record {place} (counted from 0): {_MESH_FORMAT}; correct the record")
+    missing = [index for index in range(count) if index not in joints and index not in posed]
+    if missing:
+        raise UserError(
+            f"{results}: {len(missing)} of the {count} people of {annotations} have no result, the first is "
+            f"person {missing[0]} (counted from 0); {_MESH_FORMAT}"
+        )
+    if body and posed:
+        pose, shape = (np.stack(values) for values in zip(*posed.values()))
+        rotations = to_matrix(pose.reshape(len(pose), NUM_JOINTS, 3))
+        joints |= zip(posed, common_joints(posed_joints(load_joints(body), rotations, shape)))
+    return np.stack([joints[index] for index in range(count)])
+
+
+def _indexed(path: Path) -> list[tuple[int | None, dict[str, Any]]]:
+    """The records of a file, each with its "index"; None: it has none."""
+    content = read_json(path, _HINT)
+    records = [
+        record if isinstance(record, dict) else {} for record in (content if isinstance(content, list) else [content])
+    ]
+    return [(index if is_count(index := record.get("index"), 0) else None, record) for record in records]
 
 
 def score_face(results: Path, annotations: Path) -> tuple[dict[str, Any], list[Table]]:
@@ -250,11 +288,9 @@ def _face_points(path: Path, faces: Faces) -> NDArray[np.float64]:
 
 
 def _json_rows(path: Path) -> dict[int, NDArray[np.float64]]:
-    content = read_json(path, _HINT)
     rows = {}
-    for place, record in enumerate(content if isinstance(content, list) else [content]):
-        index = record.get("index") if isinstance(record, dict) else None
-        if not isinstance(record, dict) or not is_count(index, 0):
+    for place, (index, record) in enumerate(_indexed(path)):
+        if index is None:
             raise UserError(f"{path}: record {place} (counted from 0) has no 'index'; {_FACE_FORMAT}")
         rows[index] = _points_of(numbers_of_list(record.get("points")), f"{path}: record {place} (counted from 0)")
     return rows

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -47,6 +47,54 @@ _MOST_PEOPLE_OF_MEAN = 20_000
 
 #: A network, or a wrapper of one, that maps images (B, 3, H, W) to body parameters.
 MeshModel: TypeAlias = Callable[[Tensor], MeshPrediction]
+
+
+def true_joints(
+    bodies: Bodies, protocol: Literal["3dpw", "h36m"], body_folder: Path, source: Path
+) -> NDArray[np.float64]:
+    """The evaluated joints (N, 14, 3) of annotated people, metres from the pelvis.
+
+    Args:
+        bodies: the people.
+        protocol: "h36m" takes the annotated joints, "3dpw" those of the body models in the annotated pose and shape.
+        body_folder: folder of the male and the female body model, for "3dpw".
+        source: the annotations' file, for messages.
+
+    Raises:
+        UserError: the annotations lack joints, or poses and shapes; or there is no such body model.
+    """
+    if protocol == "h36m":
+        if not (bodies.joints[:, :, 3] > 0).any(1).all():
+            raise UserError(
+                f"{source}: field 'S': the protocol h36m needs 3D joints in every row; "
+                f"use h36m_valid_protocol1.npz or h36m_valid_protocol2.npz"
+            )
+        return human36m_truth(bodies.joints)
+    if not bodies.has_smpl.all():
+        raise UserError(
+            f"{source}: the protocol 3dpw needs pose and shape in every row; use 3DPW's sequences or 3dpw_test.npz"
+        )
+    rotations = to_matrix(bodies.pose.reshape(-1, NUM_JOINTS, 3))
+    is_male = bodies.gender == GENDERS.index("male")
+
+    def posed(gender: Gender, rows: NDArray[np.bool_]) -> NDArray[np.float64]:
+        joints = np.zeros((len(bodies), 17, 3))
+        if rows.any():
+            joints[rows] = posed_joints(load_joints(body_folder, gender), rotations[rows], bodies.shape[rows])
+        return joints
+
+    return threedpw_truth(posed("male", is_male), posed("female", ~is_male), is_male)
+
+
+@torch.no_grad()
+def posed_joints(body: BodyJoints, rotations: NDArray[Any], shape: NDArray[Any]) -> NDArray[np.float64]:
+    """Human3.6M's joints (N, 17, 3) of a body in poses (N, 24, 3, 3) and shapes (N, 10), metres."""
+    parts = []
+    for start in range(0, len(rotations), _POSING_BATCH):
+        rows = slice(start, start + _POSING_BATCH)
+        turns = torch.tensor(rotations[rows], dtype=torch.float32)
+        parts.append(body(turns, torch.tensor(shape[rows], dtype=torch.float32)).h36m)
+    return torch.cat(parts).numpy().astype(np.float64)
 
 
 class MeshTask:
@@ -130,45 +178,8 @@ class MeshTask:
 
     def _test_dataset(self, test: MeshTest) -> MeshDataset:
         bodies = load_bodies(self.root / test.annotations)
-        truth = self._truth(test, bodies).astype(np.float32)
-        return MeshDataset(bodies, self.root / test.images, self.options.input_size, truth=truth)
-
-    def _truth(self, test: MeshTest, bodies: Bodies) -> NDArray[np.float64]:
-        """The evaluated joints (N, 14, 3), metres from the pelvis."""
-        if test.protocol == "h36m":
-            if not (bodies.joints[:, :, 3] > 0).any(1).all():
-                raise UserError(
-                    f"{self.root / test.annotations}: field 'S': the protocol h36m needs 3D joints in every row; "
-                    f"use h36m_valid_protocol1.npz or h36m_valid_protocol2.npz"
-                )
-            return human36m_truth(bodies.joints)
-        if not bodies.has_smpl.all():
-            raise UserError(
-                f"{self.root / test.annotations}: the protocol 3dpw needs pose and shape in every row; use 3DPW's "
-                f"sequences or 3dpw_test.npz"
-            )
-        rotations = to_matrix(bodies.pose.reshape(-1, NUM_JOINTS, 3))
-        is_male = bodies.gender == GENDERS.index("male")
-
-        def posed(gender: Gender, rows: NDArray[np.bool_]) -> NDArray[np.float64]:
-            joints = np.zeros((len(bodies), 17, 3))
-            if rows.any():
-                body = load_joints(self.root / BODY_FOLDER, gender)
-                joints[rows] = self._posed(body, rotations[rows], bodies.shape[rows])
-            return joints
-
-        return threedpw_truth(posed("male", is_male), posed("female", ~is_male), is_male)
-
-    @staticmethod
-    @torch.no_grad()
-    def _posed(body: BodyJoints, rotations: NDArray[Any], shape: NDArray[Any]) -> NDArray[np.float64]:
-        """Human3.6M's joints (N, 17, 3) of posed bodies."""
-        parts = []
-        for start in range(0, len(rotations), _POSING_BATCH):
-            rows = slice(start, start + _POSING_BATCH)
-            turns = torch.tensor(rotations[rows], dtype=torch.float32)
-            parts.append(body(turns, torch.tensor(shape[rows], dtype=torch.float32)).h36m)
-        return torch.cat(parts).numpy().astype(np.float64)
+        truth = true_joints(bodies, test.protocol, self.root / BODY_FOLDER, self.root / test.annotations)
+        return MeshDataset(bodies, self.root / test.images, self.options.input_size, truth=truth.astype(np.float32))
 
     @cached_property
     def body(self) -> BodyJoints:
@@ -277,7 +288,7 @@ class MeshTask:
         set, including its orientation, and the mean shape.
         """
         rotations, shape = self.mean_body
-        mean = common_joints(self._posed(self.body.cpu(), rotations[None], shape[None]))
+        mean = common_joints(posed_joints(self.body.cpu(), rotations[None], shape[None]))
         metrics: dict[str, Any] = {}
         baseline: dict[str, Any] = {}
         for number, (test, data) in enumerate(zip(self.evaluation.tests, self.test_set().sets, strict=True)):

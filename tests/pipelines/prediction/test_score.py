@@ -13,9 +13,11 @@ from click.testing import CliRunner
 
 from pipelines.prediction.score import score_keypoints, score_mesh
 from stages.cli import cli
+from tcformer.data.mesh.files import load_bodies
 from tcformer.errors import UserError
 from tcformer.metrics.mesh import H36M_TO_J14, human36m_truth
-from tests import own_points
+from tcformer.tasks.mesh.task import true_joints
+from tests import own_points, small
 
 
 @pytest.fixture
@@ -149,5 +151,37 @@ def test_wrong_joints_give_one_sentence(human36m: tuple[Path, np.ndarray], tmp_p
             score_mesh(written(tmp_path, content), annotations)
         assert "\n" not in str(error.value)
     np.savez(tmp_path / "2d.npz", imgname=np.array(["a.jpg"]), center=np.full((1, 2), 50.0), scale=np.ones(1))
-    with pytest.raises(UserError, match="expected joints in every row"):
+    with pytest.raises(UserError, match="expected 3D joints"):
         score_mesh(written(tmp_path, [first]), tmp_path / "2d.npz")
+
+
+@pytest.mark.slow
+def test_bodies_of_3dpw(tmp_path: Path) -> None:
+    """The annotated poses as results: only the neutral body differs from that of the person's gender."""
+    root = small.generate("mesh", small.parameters(tmp_path), tmp_path)
+    annotations, body = root / "3DPW/sequenceFiles/test", root / "body"
+    bodies = load_bodies(annotations)
+    records = [
+        {"index": row, "pose": bodies.pose[row].tolist(), "shape": bodies.shape[row].tolist()}
+        for row in range(len(bodies))
+    ]
+    options = ["score", "mesh", str(written(tmp_path, records)), "--annotations", str(annotations), "--json"]
+    done = CliRunner().invoke(cli, [*options, "--body", str(body)], standalone_mode=False)
+    measures = json.loads(done.output)
+    assert measures["count"] == len(bodies) and 0 <= measures["mpjpe"] < 40
+    true = true_joints(bodies, "3dpw", body, annotations)
+    perfect = [{"index": row, "joints": true[row].tolist()} for row in range(len(bodies))]
+    assert score_mesh(written(tmp_path, perfect), annotations, body)[0]["mpjpe"] < 1e-6
+    turned = [{**record, "pose": [np.pi, 0.0, 0.0, *record["pose"][3:]]} for record in records]
+    assert score_mesh(written(tmp_path, turned), annotations, body)[0]["mpjpe"] > 50
+    with pytest.raises(UserError, match="and --body with the folder of the body models"):
+        score_mesh(written(tmp_path, records), annotations)
+    with pytest.raises(UserError, match="no SMPL_"):
+        score_mesh(written(tmp_path, records), annotations, tmp_path)
+
+
+def test_the_body_is_refused_for_other_results(tmp_path: Path) -> None:
+    done = CliRunner().invoke(
+        cli, ["score", "classes", "a.json", "--annotations", "b", "--body", "c"], standalone_mode=False
+    )
+    assert isinstance(done.exception, click.UsageError)
