@@ -1,4 +1,7 @@
-"""Hosts on this machine, each with a network, processes and files of its own: namespaces of Linux, which need root."""
+"""Hosts on this machine, each with a network, processes and files of its own: namespaces of Linux, which need root.
+
+Where namespaces are refused there are hosts that only have an address and folders of their own.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 import psutil
 
 from tests.imports import ROOT
 
-REQUIRED = "TCFORMER_TEST_HOSTS"
+REQUIRED = "TCFORMER_TEST_HOSTS"  # 1: hosts must be in namespaces, 0: they must not
 INTERFACE = "eth0"
 S3_PORT = 9000
 #: Runs an S3 server with the bucket "bucket" until it is killed; its objects are in its memory.
@@ -41,14 +45,17 @@ class Host:
 
     Args:
         name: of its folder.
-        address: IP address.
+        number: last byte of its IP address.
         folder: below which its private files are; they stay when the host is killed, as on a disk.
         hidden: folders of this machine that the host does not see, apart from those `NEEDED`: it has empty ones there,
             which it can write to.
     """
 
-    def __init__(self, name: str, address: str, folder: Path, hidden: tuple[Path, ...]) -> None:
-        self.name, self.address = name, address
+    interface: str = INTERFACE
+    is_isolated = True
+
+    def __init__(self, name: str, number: int, folder: Path, hidden: tuple[Path, ...]) -> None:
+        self.name, self.address = name, f"10.77.0.{number}"
         script = []
         for number, place in enumerate(hidden):
             own = folder / name / str(number)
@@ -103,8 +110,67 @@ class Host:
             self._process.wait()
 
 
+class FolderHost(Host):
+    """A host without namespaces: an address of the loopback network, and a home and temporary folder of its own.
+
+    It sees the files and processes of this machine, but nothing of it looks for them.
+    """
+
+    interface = "lo"
+    is_isolated = False
+
+    def __init__(self, name: str, number: int, folder: Path, hidden: tuple[Path, ...]) -> None:
+        self.name, self.address = name, f"127.77.0.{number}"
+        self._place = folder / name / "0"
+        self._place.mkdir(parents=True, exist_ok=True)
+        self._started: list[psutil.Popen] = []
+
+    def start(self, *command: str, cwd: Path | None = None, **environment: str) -> subprocess.Popen[str]:
+        """Start a command on the host, with this environment alone."""
+        tools = str(Path(sys.executable).parent)
+        base = {
+            "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
+            "HOME": str(self._place),
+            "TMPDIR": str(self._place),
+            "RAY_TMPDIR": f"/tmp/hosts-{os.getpid()}",  # the paths of Ray's sockets are short, and of one folder
+            "LANG": "C.UTF-8",
+        }
+        process = psutil.Popen(
+            command,
+            cwd=cwd or self._place,
+            env={**base, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._started.append(process)
+        return process  # type: ignore[return-value]
+
+    def processes(self) -> list[psutil.Process]:
+        """All its processes."""
+        found = []
+        for process in self._started:
+            with suppress(psutil.NoSuchProcess):
+                found += [process, *process.children(recursive=True)]
+        return found
+
+    def kill(self) -> None:
+        """End all its processes at once, as when its power fails."""
+        for process in self.processes():
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+def new_host(name: str, number: int, folder: Path, hidden: tuple[Path, ...]) -> Host:
+    """A host as isolated as this machine allows; see `Host`."""
+    return (FolderHost if why_not_isolated() else Host)(name, number, folder, hidden)
+
+
 def connect(first: Host, second: Host) -> None:
     """Connect the networks of two hosts; that of the first stays up when the second is killed, for its successor."""
+    if not first.is_isolated:
+        return
     enter = "nsenter --target {} --net sh -ec '{}'".format
     switch = (
         f"ip link show {INTERFACE} > /dev/null 2>&1 || "
@@ -119,11 +185,12 @@ def connect(first: Host, second: Host) -> None:
         subprocess.run(["sh", "-ec", command], check=True)
 
 
-def why_there_are_none() -> str | None:
-    """Why this machine cannot have such hosts; None if it can.
+@cache
+def why_not_isolated() -> str | None:
+    """Why this machine cannot have hosts in namespaces; None if it can.
 
     Raises:
-        RuntimeError: it cannot, and the variable `REQUIRED` is 1, as in CI: the tests must not be skipped there.
+        RuntimeError: it cannot, and the variable `REQUIRED` is 1, as in CI.
     """
     reason = _missing()
     if reason and os.environ.get(REQUIRED) == "1":
@@ -132,6 +199,8 @@ def why_there_are_none() -> str | None:
 
 
 def _missing() -> str | None:
+    if os.environ.get(REQUIRED) == "0":
+        return f"was not wanted, because {REQUIRED}=0"
     if os.geteuid() != 0 or not all(map(shutil.which, ("unshare", "nsenter", "ip"))):
         return "needs root, and the tools unshare, nsenter and ip"
     kinds = (f"ip link add {name} type {name}" for name in ("veth", "bridge"))

@@ -1,5 +1,6 @@
 """The whole graph on a cluster of two hosts that share an S3 server and nothing else: neither files, nor processes, nor
-memory. A third host, which is not part of the cluster, submits it and gets the results."""
+memory. A third host, which is not part of the cluster, submits it and gets the results. Where namespaces are refused,
+hosts are folders (tests/hosts.py)."""
 
 from __future__ import annotations
 
@@ -17,13 +18,10 @@ import yaml
 
 from pipelines.training.faults import VARIABLE
 from tests.conftest import Workplace
-from tests.hosts import KEYS, S3_PORT, Host, connect, keys, s3_server, wait_until, why_there_are_none
+from tests.hosts import KEYS, S3_PORT, Host, connect, keys, new_host, s3_server, wait_until
 
-pytestmark = [
-    *(pytest.mark.slow, pytest.mark.pipeline, pytest.mark.long),
-    pytest.mark.skipif(why_there_are_none() is not None, reason=str(why_there_are_none())),
-]
-PORT, DASHBOARD = 26511, 28511
+pytestmark = [pytest.mark.slow, pytest.mark.pipeline, pytest.mark.long]
+PORT, DASHBOARD, AGENT = 26511, 28511, 28611
 TMP = Path("/tmp")
 FACE = "stages.finetune face"
 
@@ -40,17 +38,17 @@ class HostCluster:
         self._place, self._folder = place, folder
         self.printed: dict[str, list[str]] = {}
         self._token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4}
-        self.first = Host("first", "10.77.0.1", folder, (TMP,))
+        self.first = new_host("first", 1, folder, (TMP,))
         self._ray = {
             **self._token,
             **KEYS,
             "AWS_ENDPOINT_URL": f"http://{self.first.address}:{S3_PORT}",
             "RAY_USAGE_STATS_ENABLED": "0",
-            "GLOO_SOCKET_IFNAME": "eth0",
+            "GLOO_SOCKET_IFNAME": self.first.interface,
             VARIABLE: "slow:0:1",  # so that there is time to disturb a training
         }
         self.second = self._new_second()
-        self.third = Host("third", "10.77.0.3", folder, ())
+        self.third = new_host("third", 3, folder, ())
         connect(self.first, self.third)
 
     def begin(self) -> None:
@@ -60,13 +58,16 @@ class HostCluster:
         self._join_second()
 
     def _new_second(self) -> Host:
-        host = Host("second", "10.77.0.2", self._folder, (TMP,))
-        assert not host_sees(host, self._place.folder / "params.yaml"), "put the temporary files of tests below /tmp"
+        host = new_host("second", 2, self._folder, (TMP,))
+        if host.is_isolated:
+            hidden = not host_sees(host, self._place.folder / "params.yaml")
+            assert hidden, "put the temporary files of tests below /tmp"
         connect(self.first, host)
         return host
 
     def _start_ray(self, host: Host, *more: str) -> subprocess.Popen[str]:
-        where = ("--node-ip-address", host.address, "--num-cpus", "1")
+        agent = str(AGENT + (host is not self.first))  # where both hosts have one network
+        where = ("--node-ip-address", host.address, "--num-cpus", "1", "--dashboard-agent-listen-port", agent)
         process = host.start("ray", "start", "--block", *where, *more, **self._ray)
         self._read(process, f"ray on {host.name}")
         return process
@@ -242,7 +243,8 @@ def _without_the_second(repository: Workplace, cluster: HostCluster) -> None:
     wait_until(lambda: _steps(cluster) >= 1 or training.has_ended(), "checkpoint")
     cluster.second.kill()
     printed = training.end()
-    assert "goes on with 1 of 2 workers; node 10.77.0.2 was lost" in printed and "1 cpu worker " in printed, printed
+    lost = f"goes on with 1 of 2 workers; node {cluster.second.address} was lost"
+    assert lost in printed and "1 cpu worker " in printed, printed
     repository.folder.joinpath("params.yaml").write_text(before)
 
 
