@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from ruamel.yaml import YAML
+from scipy.io import loadmat, savemat
 
 from pipelines.running.process import LOCAL
 from tcformer.body.rotations import to_matrix
@@ -73,7 +74,10 @@ def mesh(root: Path, samples: Path) -> Path:
         link(root / name, root / "generated")
     for split in ("train", "validation"):
         link(root / "3DPW" / "sequenceFiles" / split, root / "3DPW" / "sequenceFiles" / "test")
-    link(root / "lsp", samples / "lspet")  # of the same form; there is no sample of LSP's joints.mat
+    # LSP's file has the form of LSP-Extended's, of which there are samples.
+    for image in sorted((samples / "lspet" / "images").iterdir())[:8]:
+        link(root / "lsp" / "images" / image.name, image)
+    savemat(root / "lsp" / "joints.mat", {"joints": loadmat(samples / "lspet" / "joints.mat")["joints"][..., :8]})
     poses = load_bodies(root / "dataset_extras" / "generated_train.npz").pose
     for fits, points, images, place in (
         ("COCO2014-All-ver01", "coco/annotations/person_keypoints_train2017.json", "coco/train2017", "coco/train2014"),
