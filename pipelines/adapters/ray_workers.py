@@ -110,6 +110,7 @@ class TrainingWorker:
             _join_group(member, assignment)
             work, job = ray.cloudpickle.loads(assignment.work)
             work(job, link)
+            link.flush()
         except Exception as error:
             failed = Failed(member.rank, str(error), isinstance(error, UserError), traceback.format_exc())
             ray.get(mailbox.send.remote(failed))
@@ -144,11 +145,16 @@ class _MailboxLink:
 
     def __init__(self, mailbox: "ActorHandle", rank: int) -> None:
         self._mailbox, self._rank, self._place = mailbox, rank, "starting"
-        ray.get(mailbox.hello.remote(rank, ray.util.get_node_ip_address()))
+        self._sent = mailbox.hello.remote(rank, ray.util.get_node_ip_address())
+        self.flush()
         threading.Thread(target=self._beat, name="beat", daemon=True).start()
 
     def send(self, event: Event) -> None:
-        self._mailbox.send.remote(event)
+        self._sent = self._mailbox.send.remote(event)
+
+    def flush(self) -> None:
+        """Wait until the mailbox has all events: the driver looks into it once more when this worker has ended."""
+        ray.get(self._sent)  # calls of one process are answered in order
 
     def stops_before(self, step: int) -> bool:
         answer: bool = ray.get(self._mailbox.stops_before.remote(self._rank, step))

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from pipelines.adapters.ray_workers import Assignment, Member, NoRoomError, Place, TrainingWorker, WorkerGroup, members
+from pipelines.training.events import Event, Note
 
 
 def test_ranks_go_machine_by_machine_in_the_order_of_gpus() -> None:
@@ -52,6 +53,26 @@ def test_a_worker_sees_the_gpus_of_its_machine_and_takes_its_own(monkeypatch: py
     TrainingWorker().run(Member(5, 1, 8, ("2", "3")), Assignment(work, Answer(), loopback=False))  # type: ignore[arg-type]
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "2,3" and os.environ["LOCAL_RANK"] == "1"
     assert seen == [1, ("nccl", 5, 8)]
+
+
+def test_a_worker_ends_after_the_mailbox_has_its_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    from pipelines.adapters import rendezvous
+
+    class Sends(Answer):
+        """Answers an event with the event, as the reference to wait for."""
+
+        send = type("Method", (), {"remote": staticmethod(lambda event: event)})
+
+    waited: list[Event] = []
+    monkeypatch.setattr(ray, "get", waited.append)
+    monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "10.0.0.1")
+    monkeypatch.setattr(rendezvous, "join_group", lambda *_: None)
+    monkeypatch.setenv("LOCAL_RANK", "")
+    work = ray.cloudpickle.dumps((lambda job, link: [link.send(Note(text)) for text in ("first", "last")], "job"))
+    TrainingWorker().run(Member(0, 0, 1, ()), Assignment(work, Sends(), loopback=True))  # type: ignore[arg-type]
+    assert waited[-1] == Note("last")
 
 
 @pytest.fixture(scope="module")
