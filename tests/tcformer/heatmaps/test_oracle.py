@@ -81,8 +81,8 @@ def evaluate(
 @pytest.mark.parametrize(
     ("codec", "flip_test", "expected"),
     [
-        ("mmpose", False, [0.876, 0.974, 0.006, 0.471, 0.221]),
-        ("mmpose", True, [0.891, 0.985, 0.037, 0.555, 0.306]),
+        ("mmpose", False, [0.9, 0.992, 0.019, 0.571, 0.309]),
+        ("mmpose", True, [0.918, 0.996, 0.073, 0.634, 0.374]),
         ("udp", False, [1.0] * 5),
         ("udp", True, [1.0] * 5),
         ("unbiased", False, [1.0] * 5),
