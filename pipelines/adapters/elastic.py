@@ -15,7 +15,7 @@ from tcformer.errors import UserError
 
 LOOK_SECONDS = 1.0  # between two looks at the cluster while nothing can start
 PATIENCE_SECONDS = 5.0  # in which Ray frees what the last group used
-LOSS_SECONDS = 25.0  # in which Ray notices that a node is gone
+LOSS_SECONDS = 75.0  # in which Ray notices that a node is gone: five checks of 10 s, 3 s apart
 
 
 @dataclass(frozen=True)

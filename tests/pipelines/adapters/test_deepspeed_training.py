@@ -261,5 +261,5 @@ def test_a_step_that_is_not_finite_on_one_worker_is_skipped_on_all(tmp_path: Pat
     for name, clip_norm in (("clipped", 1.0), ("not-clipped", None)):
         (tmp_path / name).mkdir()
         changes: dict[str, object] = {"training__micro_batch": 1, "training__optimizer__clip_norm": clip_norm}
-        jobs += jobs_of(tmp_path / name, changes)
+        jobs += jobs_of(tmp_path / name, changes)[:: 1 if clip_norm else 3]  # stages 0 and 3 show that it is not needed
     torch.multiprocessing.spawn(train_with_faults, (str(tmp_path / "meeting-point"), jobs), WORKERS)
