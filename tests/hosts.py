@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -80,16 +80,7 @@ class Host:
     def start(self, *command: str, cwd: Path | None = None, **environment: str) -> subprocess.Popen[str]:
         """Start a command on the host, with this environment alone."""
         enter = ["nsenter", "--target", str(self.pid), "--net", "--mount", "--pid", f"--wdns={cwd or '/'}", "--"]
-        tools = str(Path(sys.executable).parent)
-        base = {"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "HOME": "/tmp", "LANG": "C.UTF-8"}
-        return subprocess.Popen(
-            [*enter, *command],
-            env={**base, **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        return _start([*enter, *command], None, environment)
 
     def processes(self) -> list[psutil.Process]:
         """All its processes."""
@@ -123,36 +114,27 @@ class FolderHost(Host):
         self.name, self.address = name, f"127.77.0.{number}"
         self._place = folder / name / "0"
         self._place.mkdir(parents=True, exist_ok=True)
-        self._started: list[psutil.Popen] = []
+        self._started: list[subprocess.Popen[str]] = []
 
     def start(self, *command: str, cwd: Path | None = None, **environment: str) -> subprocess.Popen[str]:
         """Start a command on the host, with this environment alone."""
-        tools = str(Path(sys.executable).parent)
-        base = {
-            "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
+        own = {
             "HOME": str(self._place),
             "TMPDIR": str(self._place),
             "RAY_TMPDIR": f"/tmp/hosts-{os.getpid()}",  # the paths of Ray's sockets are short, and of one folder
-            "LANG": "C.UTF-8",
         }
-        process = psutil.Popen(
-            command,
-            cwd=cwd or self._place,
-            env={**base, **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        process = _start(command, cwd or self._place, {**own, **environment})
         self._started.append(process)
-        return process  # type: ignore[return-value]
+        return process
 
     def processes(self) -> list[psutil.Process]:
         """All its processes."""
         found = []
-        for process in self._started:
+        for started in self._started:
             with suppress(psutil.NoSuchProcess):
-                found += [process, *process.children(recursive=True)]
+                if started.poll() is None:
+                    process = psutil.Process(started.pid)
+                    found += [process, *process.children(recursive=True)]
         return found
 
     def kill(self) -> None:
@@ -160,6 +142,20 @@ class FolderHost(Host):
         for process in self.processes():
             with suppress(psutil.NoSuchProcess):
                 process.kill()
+
+
+def _start(command: Sequence[str], cwd: Path | None, environment: Mapping[str, str]) -> subprocess.Popen[str]:
+    tools = str(Path(sys.executable).parent)
+    base = {"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "HOME": "/tmp", "LANG": "C.UTF-8"}
+    return subprocess.Popen(
+        command,
+        cwd=cwd,
+        env={**base, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def new_host(name: str, number: int, folder: Path, hidden: tuple[Path, ...]) -> Host:

@@ -39,7 +39,6 @@ class Mailbox:
         self._heard: dict[int, _Heard] = {}
         self._asked: dict[int, int] = {}  # rank -> the last step that it asked about
         self._stop: int | None = None
-        self._controller: object = None
         self._meeting: str | None = None
 
     def meet(self, address: str) -> None:
@@ -49,14 +48,6 @@ class Mailbox:
     def meeting(self) -> str | None:
         """Where the workers meet; None: not known yet."""
         return self._meeting
-
-    def set_controller(self, controller: object) -> None:
-        """Keep the handle of the actor that starts and watches the workers."""
-        self._controller = controller
-
-    def controller(self) -> object:
-        """The actor that starts and watches the workers; None: it has not started."""
-        return self._controller
 
     def send(self, event: Event) -> None:
         """Add an event."""

@@ -330,7 +330,7 @@ def _end_with(error: Exception) -> _End:
     if isinstance(error, NoRoomError):
         return _End("not started")
     if isinstance(error, RayActorError):
-        return _End("announced" if getattr(error, "preempted", False) else "lost", _last_line(error))
+        return _End("announced" if error.preempted else "lost", _last_line(error))
     raise UserError(
         f"Ray could not run the workers: {_last_line(error)}; the same command resumes from the last checkpoint"
     ) from error

@@ -48,10 +48,7 @@ def complete(downloads: Downloads, cluster: Cluster) -> Inventory:
             target = root / path.required.path
             say(f"{title}: making {target} from {path.found}")
             with _writing(target), atomic_write(target) as part:
-                if path.state == "elsewhere":
-                    _link(path.found, part)
-                else:
-                    downloads.official.convert(path.found, part)
+                (path.convert or _link)(path.found, part)
     jobs = downloads.official.remaining_jobs(root, downloads.sources)
     if jobs:
         with _writing(root), mapping_files(cluster) as each:

@@ -1,7 +1,7 @@
 """The downloads of an official dataset: which files the task needs, where they are, and what is missing."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -105,12 +105,14 @@ class FoundPath:
             from an original, or "missing".
         found: the archive, the file elsewhere or the original.
         archive: what is known of the archive.
+        convert: (original, target) makes the file from the original.
     """
 
     required: RequiredPath
     state: Literal["present", "packed", "elsewhere", "convertible", "missing"]
     found: Path | None = None
     archive: Archive | None = None
+    convert: Callable[[Path, Path], object] | None = None
 
 
 def survey(downloads: Downloads) -> list[FoundPath]:
@@ -129,7 +131,7 @@ def _find(downloads: Downloads, required: RequiredPath) -> FoundPath:
     packed = _find_in_archives(downloads, required)
     original = downloads.official.find_original(root, required, in_archive=packed is not None)
     if original:
-        return FoundPath(required, "convertible", original)
+        return FoundPath(required, "convertible", original.path, convert=original.convert)
     return packed or FoundPath(required, "missing")
 
 

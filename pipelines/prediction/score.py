@@ -212,7 +212,7 @@ def _bodies_found(results: Path, annotations: Path, count: int, body: Path | Non
         given = {name: numbers_of_list(record.get(name)) for name in ("joints", "pose", "shape")}
         finite = {name: value for name, value in given.items() if value is not None and np.isfinite(value).all()}
         shapes = {name: value.shape for name, value in finite.items()}
-        if index is not None and index not in joints | posed:
+        if index is not None and index not in joints and index not in posed:
             if shapes.get("joints") in ((17, 3), (14, 3)):
                 value = finite["joints"]
                 joints[index] = common_joints(value[None])[0] if len(value) == 17 else value

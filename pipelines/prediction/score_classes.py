@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
-
 from tcformer.checks import is_count, read_json
 from tcformer.data.imagenet.dataset import class_images, class_names
 from tcformer.errors import UserError, listed
+from tcformer.metrics.classification import accuracy
 from tcformer.tables import Table
 
 _MOST = 5  # classes of a result that count
@@ -66,10 +65,9 @@ def score_classes(results: Path, annotations: Path) -> tuple[dict[str, Any], lis
             f"{results}: {len(missing)} of the {len(labels)} images of {annotations} have no result: "
             f"{listed(missing)}; predict them too"
         )
-    rank = np.array(list(ranks.values()))
-    measures = {"top1": float((rank < 1).mean()), "top5": float((rank < _MOST).mean()), "count": len(rank)}
-    row = (len(rank), measures["top1"], measures["top5"])
-    return measures, [Table("Accuracy", ("images", "top-1", "top-5"), (row,))]
+    measures = accuracy([{"index": image, "rank": rank} for image, rank in ranks.items()])
+    row = (measures["count"], measures["top1"], measures["top5"])
+    return dict(measures), [Table("Accuracy", ("images", "top-1", "top-5"), (row,))]
 
 
 def _given(record: dict[str, Any]) -> list[object]:

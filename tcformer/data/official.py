@@ -165,6 +165,19 @@ class Inventory:
 
 
 @dataclass(frozen=True)
+class Original:
+    """What a required file can be made from.
+
+    Attributes:
+        path: file or folder.
+        convert: (path, target) writes the required file; it raises UserError if the original is damaged or unsafe.
+    """
+
+    path: Path
+    convert: Callable[[Path, Path], object]
+
+
+@dataclass(frozen=True)
 class OfficialDataset(ABC):
     """The official dataset of a task.
 
@@ -197,8 +210,8 @@ class OfficialDataset(ABC):
             UserError: annotations break their format.
         """
 
-    def find_original(self, root: Path, required: RequiredPath, in_archive: bool) -> Path | None:
-        """A file or folder from which `convert` can make a required file that does not exist.
+    def find_original(self, root: Path, required: RequiredPath, in_archive: bool) -> Original | None:
+        """What a required file that does not exist can be made from.
 
         Args:
             root: the data root.
@@ -206,14 +219,6 @@ class OfficialDataset(ABC):
             in_archive: whether an archive that may hold the file is at hand; it is unpacked if this returns None.
         """
         return None
-
-    def convert(self, original: Path, target: Path) -> None:
-        """Make a required file from what `find_original` returned.
-
-        Raises:
-            UserError: the original is damaged or unsafe.
-        """
-        raise NotImplementedError(f"{type(self).__name__} finds originals, so it must convert them")
 
     def remaining_jobs(self, root: Path, sources: Sequence[Source]) -> list[Callable[[], None]]:
         """What is left to do when all required files exist, for instance extracting images from videos.

@@ -41,7 +41,7 @@ from tcformer.body.files import SmplArrays, load_smpl, save_smpl_pickle
 from tcformer.data.imagenet.dataset import ImageFolderDataset, find_classes
 from tcformer.data.mesh import mpi_inf_3dhp
 from tcformer.data.mesh.files import load_spin
-from tcformer.data.official import Archive, Inventory, OfficialDataset, Origin, RequiredPath, Source
+from tcformer.data.official import Archive, Inventory, OfficialDataset, Origin, Original, RequiredPath, Source
 from tcformer.errors import UserError
 from tcformer.tasks import TASKS
 
@@ -677,20 +677,21 @@ def test_sources_have_the_lines_of_their_parameters(
 # What every task's dataset is made of
 
 
+def make_upper(original: Path, target: Path) -> None:
+    target.write_text(original.read_text().upper())
+
+
 class Toy(OfficialDataset):
     """A dataset that uses each part of the interface."""
 
     def required_paths(self, sources: Sequence[Source]) -> list[RequiredPath]:
         return [RequiredPath("toy/list.txt"), RequiredPath("toy/made.txt")]
 
-    def find_original(self, root: Path, required: RequiredPath, in_archive: bool) -> Path | None:
+    def find_original(self, root: Path, required: RequiredPath, in_archive: bool) -> Original | None:
         packed = (root / "toy.zip").exists() and not (root / "toy").exists()
         assert in_archive == packed, "an archive may hold the file until it is unpacked"
-        original = root / "made.raw"
-        return original if required.path == "toy/made.txt" and original.exists() else None
-
-    def convert(self, original: Path, target: Path) -> None:
-        target.write_text(original.read_text().upper())
+        path = root / "made.raw"
+        return Original(path, make_upper) if required.path == "toy/made.txt" and path.exists() else None
 
     def remaining_jobs(self, root: Path, sources: Sequence[Source]) -> list[Callable[[], None]]:
         names = (root / "toy/list.txt").read_text().split()

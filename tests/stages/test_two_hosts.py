@@ -194,9 +194,7 @@ def test_a_submitted_graph_with_faults_equals_one_machine(
         assert "up to date" in repository.run("dvc", "status"), "the third host has all results"
         if cluster.second.is_isolated:  # else it finds them on the disk
             fetched = tmp_path / "hosts/second/0" / f"tcformer-{os.getuid()}" / "data"
-            assert len([path for path in fetched.iterdir() if path.is_dir()]) == 4, (
-                "the second has fetched each dataset"
-            )
+            assert sum(path.is_dir() for path in fetched.iterdir()) == 4, "the second has fetched each dataset"
         _without_the_second(repository, cluster)
     cluster.close()
 
@@ -210,9 +208,7 @@ def test_a_submitted_graph_with_faults_equals_one_machine(
 
 def _graph_with_faults(cluster: HostCluster, server: subprocess.Popen[str]) -> None:
     """The driver is killed, the storage is away, a node is lost and comes back."""
-    isolated = (
-        cluster.first.is_isolated
-    )  # else doctor says that the hosts listen on loopback, where others do not reach
+    isolated = cluster.first.is_isolated  # else doctor finds that the hosts listen on loopback addresses
     graph = cluster.submit(*(() if isolated else ("--no-doctor",)), "--", "dvc", "repro")
     wait_until(lambda: _steps(cluster) >= 2 or graph.has_ended(), "checkpoint")
     cluster.kill_on_first(FACE)

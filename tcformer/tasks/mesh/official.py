@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from tcformer.body.files import GENDERS, convert_smpl
 from tcformer.data.mesh import mpi_inf_3dhp
 from tcformer.data.mesh.files import load_bodies, load_spin
-from tcformer.data.official import Archive, Inventory, OfficialDataset, Origin, RequiredPath, Source
+from tcformer.data.official import Archive, Inventory, OfficialDataset, Origin, Original, RequiredPath, Source
 
 if TYPE_CHECKING:
     from tcformer.tasks.mesh.options import MeshEvaluation, MeshOptions, MeshTest
@@ -71,22 +71,17 @@ class MeshDatasets(OfficialDataset):
                 )
         return inventory
 
-    def find_original(self, root: Path, required: RequiredPath, in_archive: bool) -> Path | None:
+    def find_original(self, root: Path, required: RequiredPath, in_archive: bool) -> Original | None:
         """The published pickle of a body model, or the folder of MPI-INF-3DHP if SPIN's file is not at hand."""
         for gender, path in _MODELS.items():
             if path == required.path:
-                return _published_model(root, gender)
+                model = _published_model(root, gender)
+                return Original(model, convert_smpl) if model else None
         source = required.source
         if in_archive or source is None or required.path != source.annotations or not _is_mpi_inf_3dhp(source):
             return None
         folder = root / source.images
-        return folder if mpi_inf_3dhp.is_complete(folder) else None
-
-    def convert(self, original: Path, target: Path) -> None:
-        if original.is_dir():
-            mpi_inf_3dhp.convert(original, target)
-        else:
-            convert_smpl(original, target)
+        return Original(folder, mpi_inf_3dhp.convert) if mpi_inf_3dhp.is_complete(folder) else None
 
     def remaining_jobs(self, root: Path, sources: Sequence[Source]) -> list[Callable[[], None]]:
         """For each video of MPI-INF-3DHP, the extraction of the frames that annotations name and that do not exist."""
