@@ -194,7 +194,7 @@ def score(
     tcformer score wholebody results.json --annotations coco_wholebody_val_v1.0.json
     tcformer score face predictions.json --annotations list_98pt_rect_attr_test.txt
     tcformer score mesh joints.json --annotations h36m_valid_protocol2.npz
-    tcformer score mesh bodies.json --annotations 3dpw_test.npz --body smpl/
+    tcformer score mesh bodies.json --annotations 3dpw_test.npz --body body/
     tcformer score classes classes.json --annotations imagenet/val
     tcformer score keypoints results.json --annotations labels/val.json --category cat
     """

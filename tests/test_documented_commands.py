@@ -111,6 +111,15 @@ def make_data(folder: Path, samples: Path) -> None:
     few_bodies = {"imgname": np.array(["a.jpg"]), "center": np.full((1, 2), 50.0), "scale": np.ones(1), "S": joints}
     np.savez(folder / "h36m_valid_protocol2.npz", **few_bodies)
     (folder / "joints.json").write_text(json.dumps([{"index": 0, "joints": joints[0, :17, :3].tolist()}]))
+    pose, shape = np.zeros((1, 72)), np.zeros((1, 10))
+    posed = {name: few_bodies[name] for name in ("imgname", "center", "scale")}
+    np.savez(folder / "3dpw_test.npz", **posed, pose=pose, shape=shape, gender=np.array(["m"]))
+    (folder / "bodies.json").write_text(
+        json.dumps([{"index": 0, "pose": pose[0].tolist(), "shape": shape[0].tolist()}])
+    )
+    (folder / "imagenet/val/n0").mkdir(parents=True)
+    photo.save(folder / "imagenet/val/n0/a.JPEG")
+    (folder / "classes.json").write_text(json.dumps([{"image": "a.JPEG", "classes": [0]}]))
     labels = own_points.content()
     own_points.write(folder / "labels", "val.json", labels)
     cats = [{**record, "score": 0.9} for record in labels["annotations"] if "keypoints" in record]
