@@ -16,7 +16,6 @@ from tcformer.errors import UserError
 from tcformer.files import user_path
 from tcformer.inference.base import Crop, Prediction, Result, Settings, TaskPredictor, points_in_picture
 from tcformer.inference.boxes import Boxes
-from tcformer.inference.first_call import avoid_compiler_import
 from tcformer.inference.pictures import as_picture, read_picture
 from tcformer.inference.recognise import LoadedWeights, load_any_weights
 from tcformer.tasks.drawing import View, first_output, partitions_of
@@ -56,7 +55,6 @@ class Predictor:
         batch: int = 16,
         onnx: OnnxNetwork | None = None,
     ) -> None:
-        avoid_compiler_import()
         self.weights = weights
         self.task = task
         self.batch = batch

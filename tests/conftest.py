@@ -25,6 +25,11 @@ settings.register_profile("any machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any machine")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of tests that run side by side, those that take longest begin first."""
+    items.sort(key=lambda item: item.get_closest_marker("early") is None)
+
+
 @dataclass(frozen=True)
 class Workplace:
     """A folder in which stages run as they do in the repository."""

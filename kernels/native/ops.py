@@ -168,3 +168,24 @@ def sort_by_row(row: Tensor, num_rows: int) -> tuple[Tensor, Tensor]:
     order, offsets = row.new_empty(batch * entries), row.new_empty(batch * num_rows + 1)
     call("tcformer_sort_by_row", row, batch, entries, num_rows, order, offsets)
     return order, offsets
+
+
+def link_rows(row: Tensor, other: Tensor, num_rows: int, num_others: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Pairs of rows that share cells, with two counting sorts; see `kernels.token_map.plan.Links`.
+
+    Args:
+        row: (B, n) int64 in [0, num_rows), the row of each of an image's cells. Other values are not detected and cause
+            writes out of bounds.
+        other: (B, n) int64 in [0, num_others), its other row. Likewise.
+        num_rows, num_others: of each image.
+
+    Returns:
+        index: (B * n,) int64.
+        offsets: (B * num_rows + 1,) int64.
+        mean_weight, backward_weight: (B * n,) float64.
+    """
+    batch, cells = row.shape
+    index, offsets = row.new_empty(batch * cells), row.new_empty(batch * num_rows + 1)
+    weights = [torch.empty(batch * cells, dtype=torch.float64) for _ in range(2)]
+    call("tcformer_link_rows", row, other, batch, cells, num_rows, num_others, index, offsets, *weights)
+    return index, offsets, weights[0], weights[1]

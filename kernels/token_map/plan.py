@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kernels.backend import choose_backend
+from kernels.backend import backend_module, choose_backend
 from kernels.constants import EPSILON
 from kernels.segments import sort_by_row
 
@@ -189,6 +189,9 @@ def _(row: Tensor, num_rows: int) -> tuple[Tensor, Tensor]:
 @torch.library.custom_op("tcformer::link_rows", mutates_args=())
 def _link_rows(row: Tensor, other: Tensor, num_rows: int, num_others: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The attributes of `Links` for cells that link the rows `row` (B, n) with the rows `other` (B, n)."""
+    if choose_backend(None, row.device) == "native":
+        native = backend_module("token_map", "native")
+        return native.link_rows(row.contiguous(), other.contiguous(), num_rows, num_others)
     batch, n = row.shape
     image = torch.arange(batch, device=row.device)[:, None]
     pair = (image * num_rows + row) * num_others + other  # (B, n), images in ascending order

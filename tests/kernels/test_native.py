@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -362,3 +363,46 @@ def test_sort_by_row(batch: int, entries: int, rows: int) -> None:
     row = torch.randint(0, rows, (batch, entries), generator=generator())
     flat_rows = (row + torch.arange(batch)[:, None] * rows).flatten()
     assert_equal(native.sort_by_row(row, rows), sorted_rows(flat_rows, batch * rows))
+
+
+def defined_links(row: Tensor, other: Tensor, num_rows: int, num_others: int) -> list[list[tuple[int, float, float]]]:
+    """For each row of each image, its other rows in ascending order with both weights."""
+    links: list[list[tuple[int, float, float]]] = []
+    for image, (rows, others) in enumerate(zip(row.tolist(), other.tolist())):
+        for r in range(num_rows):
+            of_row = [o for x, o in zip(rows, others) if x == r]
+            entries = []
+            for o in sorted(set(of_row)):
+                shared = of_row.count(o)
+                weights = shared / (len(of_row) + 1e-6), shared / (others.count(o) + 1e-6)
+                entries.append((image * num_others + o, *weights))
+            links.append(entries)
+    return links
+
+
+@given(
+    batch=st.integers(1, 3),
+    cells=st.integers(1, 40),
+    num_rows=st.integers(1, 12),
+    num_others=st.integers(1, 12),
+    seed=st.integers(0, 1000),
+)
+def test_link_rows(batch: int, cells: int, num_rows: int, num_others: int, seed: int) -> None:
+    row = torch.randint(0, num_rows, (batch, cells), generator=generator(seed))
+    other = torch.randint(0, num_others, (batch, cells), generator=generator(seed + 1))
+    index, offsets, *weights = native.link_rows(row, other, num_rows, num_others)
+    ends = offsets.tolist()
+    found = [
+        list(zip(index[a:b].tolist(), *(weight[a:b].tolist() for weight in weights)))
+        for a, b in itertools.pairwise(ends)
+    ]
+    assert found == defined_links(row, other, num_rows, num_others)
+    assert all(not values[ends[-1] :].any() for values in (index, *weights)), "unused entries"
+
+
+def test_link_rows_equals_plain_pytorch_with_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    row, other = (torch.randint(0, rows, (5, 3136), generator=generator(rows)) for rows in (784, 196))
+    monkeypatch.setenv("TCFORMER_KERNELS", "torch")
+    expected = torch.ops.tcformer.link_rows(row, other, 784, 196)
+    assert_equal(native.link_rows(row, other, 784, 196), expected)
+    assert_independent_of_threads(lambda: native.link_rows(row, other, 784, 196))

@@ -7,7 +7,7 @@ import pytest
 
 from tests.conftest import Workplace
 
-pytestmark = [pytest.mark.slow, pytest.mark.pipeline]
+pytestmark = [pytest.mark.slow, pytest.mark.pipeline, pytest.mark.early]
 
 
 def stages_run_by(workplace: Workplace, *command: str, **environment: str) -> set[str]:
@@ -64,10 +64,10 @@ def test_the_graph_runs_records_and_repeats(workplace: Workplace, shared_ray: di
     assert stages_run_by(workplace, "dvc", "repro") == set()
     workplace.set(cluster__workers=1, tracking__experiment="another")
     assert stages_run_by(workplace, "dvc", "repro") == set(), "where things run is no result"
-    workplace.set(sample__finetune__wholebody__training__optimizer__lr=0.001)
+    workplace.set(sample__finetune__face__training__optimizer__lr=0.001)
     assert stages_run_by(workplace, "dvc", "repro", **shared_ray) == {
-        "finetune@wholebody",
-        "evaluate@wholebody",
-        "visualize@wholebody",
+        "finetune@face",
+        "evaluate@face",
+        "visualize@face",
         "report",
     }

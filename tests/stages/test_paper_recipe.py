@@ -1,9 +1,9 @@
 """The paper's recipe, all of it, on pieces of the real datasets in their official layouts.
 
-Nothing is changed but data roots, how long is trained, how many samples make up a batch and, as there are pictures of
-120 classes, their number. Of the mesh task's data no real piece is at hand: bodies, 3DPW, Human3.6M and MPI-INF-3DHP
-are generated in their formats, and EFT's poses of real people are made up. Stages work in their own processes; the same
-stages on Ray's workers are tested with the sample recipe.
+Nothing is changed but data roots, how long is trained, how many samples make up a batch or are drawn and, as there are
+pictures of 120 classes, their number. Of the mesh task's data no real piece is at hand: bodies, 3DPW, Human3.6M and
+MPI-INF-3DHP are generated in their formats, and EFT's poses of real people are made up. Stages work in their own
+processes; the same stages on Ray's workers are tested with the sample recipe.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tcformer.data.mesh.files import load_bodies
 from tcformer.synthetic import GenerateMesh, generate_mesh
 from tests.conftest import Workplace
 
-pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.pipeline]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.pipeline, pytest.mark.early]
 
 
 def link(place: Path, target: Path) -> None:
@@ -113,6 +113,7 @@ def test_on_pieces_of_the_real_data(workplace: Workplace, samples: Path, tmp_pat
         changes[f"paper__{training}__training__global_batch"] = 8 if task != "imagenet" else 48
         changes[f"paper__{training}__training__micro_batch"] = 4
         changes[f"paper__evaluate__{task}__tokens"] = 4
+        changes[f"paper__visualize__{task}__samples"] = 2
     changes["paper__pretrain__task__num_classes"] = 120
     workplace.set(**changes)
     workplace.run("git", "init", "-q")

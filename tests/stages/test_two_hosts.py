@@ -20,7 +20,7 @@ from pipelines.training.faults import VARIABLE
 from tests.conftest import Workplace
 from tests.hosts import KEYS, S3_PORT, Host, connect, keys, new_host, s3_server, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.pipeline, pytest.mark.long]
+pytestmark = [pytest.mark.slow, pytest.mark.pipeline, pytest.mark.long, pytest.mark.early]
 PORT, DASHBOARD, AGENT = 26511, 28511, 28611
 TMP = Path("/tmp")
 FACE = "stages.finetune face"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -15,7 +14,7 @@ from click.testing import CliRunner
 import tcformer
 from stages.cli import cli
 from tcformer.errors import UserError
-from tcformer.inference import first_call, onnx_runtime
+from tcformer.inference import onnx_runtime
 from tcformer.models.export import export_onnx, weights_digest
 from tests.tcformer.inference.test_predictor import WHOLEBODY, weights
 
@@ -131,17 +130,3 @@ def test_an_exported_network_predicts_the_same(tmp_path: Path, monkeypatch: pyte
     expected = tcformer.Predictor.load(face, device="cpu")(IMAGE)
     np.testing.assert_allclose(predictor(IMAGE).points, expected.points, atol=0.05)
     assert predictor.runtime == "onnx"
-
-
-def test_operators_are_wrapped_for_the_compiler_once_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    def function(x: int) -> int:
-        return x + 1
-
-    monkeypatch.delitem(sys.modules, "torch._dynamo", raising=False)
-    call = first_call._without_compiler(function)
-    setattr(function, first_call._MARK, call)
-    assert call(1) == 2 and hasattr(function, first_call._MARK)
-    wrapped: list[object] = []
-    compiler = SimpleNamespace(disable=lambda inner: wrapped.append(inner) or inner)
-    monkeypatch.setitem(sys.modules, "torch._dynamo", compiler)
-    assert call(2) == 3 and wrapped == [function] and not hasattr(function, first_call._MARK)

@@ -182,12 +182,11 @@ def test_classifiers_agree_on_sixteen_images(variant: str, tmp_path: Path) -> No
     export_onnx(model, path, size)
     model.eval()
     images = random_images(16, image_size=size, seed=20)
-    own = {batch: torch.cat([run(path, some)[0] for some in images.split(batch)]) for batch in (1, 3)}
+    logits = torch.cat([run(path, some)[0] for some in images.split(3)])  # the last one alone
     with use_kernels("portable"):
         portable = outputs(model, images)[0]
     default = outputs(model, images)[0]
     exact = outputs(copy.deepcopy(model).double(), images.double())[0]
-    for logits in own.values():
-        for expected in (default, portable, exact):
-            assert relative_difference(logits, expected) <= TOLERANCE
-            assert torch.equal(logits.argmax(1), expected.argmax(1))
+    for expected in (default, portable, exact):
+        assert relative_difference(logits, expected) <= TOLERANCE
+        assert torch.equal(logits.argmax(1), expected.argmax(1))

@@ -1,4 +1,4 @@
-"""Make the first call of a network fast."""
+"""Make the first call of an operator fast."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MARK: Final = "__dynamo_disable"
 
 
 def avoid_compiler_import() -> None:
-    """Keep the first call of our operators from importing PyTorch's compiler.
+    """Keep the first call of the operators that are defined so far from importing PyTorch's compiler.
 
     PyTorch wraps every custom operator so that its compiler does not trace into it, and imports the compiler for that
     at the operator's first call. That takes about as long as `import torch`. Without the compiler in the process there
@@ -25,8 +25,6 @@ def avoid_compiler_import() -> None:
         return
     import torch._library.custom_ops
 
-    import tcformer.models.ops  # noqa: F401 - defines the operators
-
     for name, definition in getattr(torch._library.custom_ops, "OPDEFS", {}).items():
         if name.startswith("tcformer::"):
             for function in getattr(definition, "_backend_fns", {}).values():
@@ -37,10 +35,11 @@ def avoid_compiler_import() -> None:
 
 def _without_compiler(function: Callable[_P, _R]) -> Callable[_P, _R]:
     def call(*arguments: _P.args, **options: _P.kwargs) -> _R:
-        if _COMPILER in sys.modules:
-            delattr(function, _MARK)  # PyTorch sets its own at the next call
-            disabled: Callable[_P, _R] = sys.modules[_COMPILER].disable(function)
-            return disabled(*arguments, **options)
-        return function(*arguments, **options)
+        disable = getattr(sys.modules.get(_COMPILER), "disable", None)  # None also while it is being imported
+        if disable is None:
+            return function(*arguments, **options)
+        delattr(function, _MARK)  # PyTorch sets its own at the next call
+        disabled: Callable[_P, _R] = disable(function)
+        return disabled(*arguments, **options)
 
     return call
