@@ -14,10 +14,19 @@ from pipelines.reproduction.verify import dvc_hash
 from pipelines.running.process import LOCAL
 from tcformer.tasks import ALL_TASKS
 
+LARGE = ("wholebody", "mesh")  # a minute
+
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("task", [name for name in ALL_TASKS if name != "keypoints"])  # no committed run trains those
+@pytest.mark.parametrize(
+    "task",
+    [
+        pytest.param(name, marks=[pytest.mark.long] if name in LARGE else [])
+        for name in ALL_TASKS
+        if name != "keypoints"  # no committed run trains those
+    ],
+)
 def test_the_sample_recipe_generates_what_dvc_lock_names(
     task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

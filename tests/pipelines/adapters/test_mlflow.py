@@ -38,6 +38,11 @@ def steps(database: Path) -> list[int]:
     return [step for (step,) in rows(database, "select step from metrics where key = 'loss' order by step")]
 
 
+@pytest.fixture(autouse=True)
+def _send_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "FIRST_SECONDS", 0.0)
+
+
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A database with MLflow's tables, whose creation takes seconds."""
