@@ -6,7 +6,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Two processes of one thread each: the tests' tensors are small.
 TWO := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
-# Those that start Ray wait much: two files at once, each with a Ray of its own.
+# Those that start Ray wait much: two files at once, each with a Ray of its own, in the order of tests/conftest.py.
 RAY := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
@@ -43,7 +43,7 @@ docs: .venv/.installed  ## the documentation as a site, site/index.html; python 
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 12) else \
 	    f"The pinned packages need Python 3.11 or 3.12, this is {v[0]}.{v[1]}: run make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
-	@# Python compiles what is imported, a third of the modules, at its first import.
+	@# Python compiles modules at their first import; pip would compile all of them.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable ".[dev]"
 	-@$(BIN)/python -c 'from kernels import native; native.available()'  # compiled now, not at the first prediction
 	@[ ! -d .dvc ] || $(BIN)/dvc config --local core.site_cache_dir "$(CURDIR)/.dvc/tmp/site_cache" 2>/dev/null || \

@@ -70,7 +70,7 @@ def main() -> None:
         for (store, way), found in medians.items()
     ]
     title = f"{args.backbone}, batch {args.batch}, a checkpoint of {size / 1e6:.0f} MB every {args.every} steps"
-    report(title, f"checkpoints-every-{args.every}", rows, torch.device("cpu"))
+    report(title, f"checkpoints-b{args.batch}-every-{args.every}", rows, torch.device("cpu"))
 
 
 def _job(folder: Path, backbone: str, batch: int, steps: int) -> Job:

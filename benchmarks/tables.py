@@ -15,7 +15,7 @@ from benchmarks.measure import RESULTS
 from tcformer.documents import replace_between
 
 ROOT = Path(__file__).parents[1]
-PAGES = (ROOT / "kernels/README.md", ROOT / "docs/data.md")
+PAGES = (ROOT / "kernels/README.md", ROOT / "docs/data.md", ROOT / "docs/predict.md")
 _BEGIN, _END = "<!-- results: {} -->", "<!-- end of results -->"
 # Columns with the same value in all rows, which is written once above the table.
 _ABOUT = ("device", "date", "torch")

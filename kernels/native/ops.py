@@ -186,6 +186,8 @@ def link_rows(row: Tensor, other: Tensor, num_rows: int, num_others: int) -> tup
     """
     batch, cells = row.shape
     index, offsets = row.new_empty(batch * cells), row.new_empty(batch * num_rows + 1)
-    weights = [torch.empty(batch * cells, dtype=torch.float64) for _ in range(2)]
-    call("tcformer_link_rows", row, other, batch, cells, num_rows, num_others, index, offsets, *weights)
-    return index, offsets, weights[0], weights[1]
+    mean_weight = torch.empty(batch * cells, dtype=torch.float64)
+    backward_weight = torch.empty_like(mean_weight)
+    outputs = (index, offsets, mean_weight, backward_weight)
+    call("tcformer_link_rows", row, other, batch, cells, num_rows, num_others, *outputs)
+    return outputs

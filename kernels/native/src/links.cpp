@@ -1,46 +1,34 @@
-// Which tokens and pixels share cells: the `Links` of kernels/token_map/plan.py.
+// Which tokens and pixels share cells: the `Links` of kernels/token_map/plan.py, sorted, with weights in float64.
+// token_conv.cpp makes its own, in the order in which its sums have always been added.
 #include <algorithm>
 
+#include "cells.h"
 #include "parallel.h"
 
 namespace tcformer {
 namespace {
 
-constexpr double kEpsilon = 1e-6;  // as in kernels/constants.py
+// Less is not worth a second thread.
+constexpr int64_t kFewCells = 1024;
 
-struct Links {
+struct Arrays {
   int64_t* index;
   int64_t* offsets;
   double* mean_weight;
   double* backward_weight;
 };
 
-// Reused from image to image.
-struct Memory {
-  Buffer<int64_t> row_starts, other_starts, cells, others;
-};
-
-// Positions at which the entries of each value in [0, values) begin once they are sorted, and the end.
-int64_t* starts_of(const int64_t* value, int64_t entries, int64_t values, Buffer<int64_t>& buffer) {
-  int64_t* const start = buffer.get(values + 2) + 1;  // a place before the first, for `sort`
-  std::fill_n(start, values + 1, int64_t{0});
-  for (int64_t e = 0; e < entries; ++e) ++start[value[e] + 1];
-  for (int64_t v = 0; v < values; ++v) start[v + 1] += start[v];
-  return start;
-}
-
 // The links of one image, written to the beginning of `links`; its offsets begin at 0. Returns the number of entries.
-int64_t link_image(const int64_t* row, const int64_t* other, int64_t cells, int64_t rows, int64_t others, Memory& memory,
-                   int64_t first_other, const Links& links) {
-  int64_t* const other_start = starts_of(other, cells, others, memory.other_starts);
-  int64_t* const row_start = starts_of(row, cells, rows, memory.row_starts);
-  // Sorted by the other row and then, stably, by the row. Placing a cell moves the start of its value on, to that of
-  // the next value in the end; so afterwards the starts are found one place before.
-  int64_t* const sorted = memory.cells.get(cells);
-  int64_t* const other_of = memory.others.get(cells);
+int64_t link_image(const int64_t* row, const int64_t* other, int64_t cells, int64_t rows, int64_t others,
+                   int64_t first_other, const Arrays& links) {
+  Buffer<int64_t> row_starts, other_starts, cell_buffer, other_buffer;
+  int64_t* const row_start = starts_of(row, cells, rows, row_starts);
+  int64_t* const other_start = starts_of(other, cells, others, other_starts);
+  // Sorted by the other row and then, stably, by the row.
+  int64_t* const sorted = cell_buffer.get(cells);
+  int64_t* const other_of = other_buffer.get(cells);
   for (int64_t c = 0; c < cells; ++c) sorted[other_start[other[c]]++] = c;
   for (int64_t i = 0; i < cells; ++i) other_of[row_start[row[sorted[i]]]++] = other[sorted[i]];
-  other_start[-1] = row_start[-1] = 0;
 
   int64_t entry = 0;
   for (int64_t r = 0; r < rows; ++r) {
@@ -48,9 +36,9 @@ int64_t link_image(const int64_t* row, const int64_t* other, int64_t cells, int6
     const int64_t begin = row_start[r - 1], end = row_start[r];
     const double cells_of_row = static_cast<double>(end - begin) + kEpsilon;
     for (int64_t i = begin; i < end; ++entry) {
-      const int64_t o = other_of[i], start = i;
+      const int64_t o = other_of[i], first = i;
       while (i < end && other_of[i] == o) ++i;
-      const double shared = static_cast<double>(i - start);
+      const double shared = static_cast<double>(i - first);
       links.index[entry] = first_other + o;
       links.mean_weight[entry] = shared / cells_of_row;
       links.backward_weight[entry] = shared / (static_cast<double>(other_start[o] - other_start[o - 1]) + kEpsilon);
@@ -71,14 +59,10 @@ TCFORMER_EXPORT int tcformer_link_rows(const int64_t* row, const int64_t* other,
   return guarded([&] {
     Buffer<int64_t> buffer;
     int64_t* const entries = buffer.get(batch);
-    std::atomic<int64_t> next{0};
-    run_workers(cells < 1024 ? 1 : std::min(num_threads(), batch), [&] {
-      Memory memory;
-      for (int64_t b; (b = next.fetch_add(1)) < batch;) {
-        const int64_t at = b * cells;
-        const Links links{index + at, offsets + b * rows, mean_weight + at, backward_weight + at};
-        entries[b] = link_image(row + at, other + at, cells, rows, others, memory, b * others, links);
-      }
+    run_tasks(batch, cells < kFewCells ? 1 : num_threads(), [&](int64_t b) {
+      const int64_t at = b * cells;
+      const Arrays links{index + at, offsets + b * rows, mean_weight + at, backward_weight + at};
+      entries[b] = link_image(row + at, other + at, cells, rows, others, b * others, links);
     });
     int64_t total = 0;
     for (int64_t b = 0; b < batch; ++b) {  // the entries of all images without gaps

@@ -1,6 +1,7 @@
 // Gather rows and sum them by segment, and sort entries into segments by a counting sort.
 #include <algorithm>
 
+#include "cells.h"
 #include "parallel.h"
 #include "simd.h"
 
@@ -97,15 +98,10 @@ TCFORMER_EXPORT int tcformer_sort_by_row(const int64_t* row, int64_t batch, int6
   return guarded([&] {
     run_tasks(batch, entries < 1024 ? 1 : num_threads(), [&](int64_t b) {
       Buffer<int64_t> buffer;
-      int64_t* const next = buffer.get(rows + 1);
-      std::fill_n(next, rows + 1, int64_t{0});
-      for (int64_t e = 0; e < entries; ++e) ++next[row[b * entries + e] + 1];
-      next[0] = b * entries;
-      for (int64_t r = 0; r < rows; ++r) {
-        next[r + 1] += next[r];
-        offsets[b * rows + r] = next[r];
-      }
-      for (int64_t e = 0; e < entries; ++e) order[next[row[b * entries + e]]++] = b * entries + e;
+      const int64_t first = b * entries;
+      int64_t* const start = starts_of(row + first, entries, rows, buffer);
+      for (int64_t r = 0; r < rows; ++r) offsets[b * rows + r] = first + start[r];
+      for (int64_t e = 0; e < entries; ++e) order[first + start[row[first + e]]++] = first + e;
     });
     offsets[batch * rows] = batch * entries;
   });

@@ -4,12 +4,12 @@
 // All steps are computed for a few channels of one image at a time, so that their maps stay in a core's second-level
 // cache. The backward pass computes the map before the convolution, and the input of GELU, again, which is faster than
 // writing and reading them.
+#include "cells.h"
 #include "depthwise.h"
 
 namespace tcformer {
 namespace {
 
-constexpr double kEpsilon = 1e-6;  // kernels/constants.py
 // Maximum size of a thread's data of an image. A little more than the second-level cache is still faster than narrower
 // blocks of channels (AMD EPYC, cache of 1 MB).
 constexpr int64_t kCachedBytes = 1200 * 1024;
