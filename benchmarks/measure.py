@@ -13,6 +13,8 @@ from statistics import median
 
 import torch
 
+from kernels import native
+
 RESULTS = Path(__file__).parent / "results"
 _MIB = 2**20
 
@@ -67,12 +69,16 @@ def peak_mib(function: Function, device: torch.device) -> float:
 
 
 def device_name(device: torch.device) -> str:
-    """Model of the device, for a CPU also the number of threads, in characters that are valid in file names."""
+    """Model of the device, in characters that are valid in file names.
+
+    For a CPU also the number of threads, and "avx2" where the kernels are compiled for all CPUs with AVX2.
+    """
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:
         found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
-        name = f"{found[1].strip() if found else 'cpu'} {torch.get_num_threads()} threads"
+        chosen = "" if native.target() == "native" else native.target()
+        name = f"{found[1].strip() if found else 'cpu'} {chosen} {torch.get_num_threads()} threads"
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 

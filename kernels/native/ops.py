@@ -46,6 +46,7 @@ def token_conv(
     pixel_offsets: Tensor,
     map_size: tuple[int, int],
     gelu: bool,
+    out: Tensor | None = None,
 ) -> Tensor:
     """skip * x + map2token(conv(token2map(x)) + bias), followed by exact GELU if requested; see `kernels.token_conv`.
 
@@ -61,11 +62,12 @@ def token_conv(
         pixel_offsets: (H * W + 1,) int64, the position in `pixel_cells` where each pixel begins, and the end.
         map_size: (H, W).
         gelu: whether GELU is applied to the result.
+        out: where the result is written, (B, N, C) float32: new memory if None; may be `x`.
 
     Returns:
         (B, N, C) float32.
     """
-    y = torch.empty_like(x)
+    y = torch.empty_like(x) if out is None else out
     cells = (token_of_cell, token_cells, token_offsets, pixel_of_cell, pixel_cells, pixel_offsets)
     sizes = (*x.shape, *map_size, len(pixel_of_cell))
     call("tcformer_token_conv", x, weight, bias, skip, *cells, *sizes, int(gelu), y)
@@ -96,7 +98,13 @@ def token_conv_backward(
 
 
 def grid_conv(
-    x: Tensor, weight: Tensor, bias: Tensor, skip: Tensor | None, map_size: tuple[int, int], gelu: bool
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    skip: Tensor | None,
+    map_size: tuple[int, int],
+    gelu: bool,
+    out: Tensor | None = None,
 ) -> Tensor:
     """`token_conv` for tokens that are the pixels of the map, row by row: skip * x + conv(x) + bias.
 
@@ -105,11 +113,12 @@ def grid_conv(
         weight, bias, skip: as for `token_conv`; `skip` may be None for 0.
         map_size: (H, W).
         gelu: whether GELU is applied to the result.
+        out: where the result is written, as for `token_conv`.
 
     Returns:
         (B, H * W, C) float32.
     """
-    y = torch.empty_like(x)
+    y = torch.empty_like(x) if out is None else out
     call("tcformer_grid_conv", x, weight, bias, skip, x.shape[0], *map_size, x.shape[2], int(gelu), y)
     return y
 

@@ -27,6 +27,7 @@ def token_conv(
     skip: Tensor | None = None,
     *,
     gelu: bool = False,
+    overwrite: bool = False,
     backend: str | None = None,
 ) -> Tensor:
     """Depth-wise 3x3 convolution of tokens on their feature map: skip * x + map2token(conv(token2map(x)) + bias).
@@ -40,6 +41,8 @@ def token_conv(
         bias: (C,).
         skip: (C,) factor of the token's own features, or None for 0.
         gelu: apply exact GELU to the result.
+        overwrite: `x` is not used any more, so the result may take its place, which saves the time and the memory of a
+            new tensor. In C++ without gradients it does; everywhere else this changes nothing.
         backend: one of `kernels.backend.BACKENDS`; by default the value of the environment variable TCFORMER_KERNELS,
             else the fastest one for the device.
 
@@ -70,6 +73,9 @@ def token_conv(
         return reference_backend.token_conv(x, plan, weight, bias, skip, gelu, traceable or backend)
     cells, links = plan_tensors(plan)
     weight, bias, skip = weight.contiguous(), bias.contiguous(), None if skip is None else skip.contiguous()
+    if overwrite and _can_overwrite(x, backend):
+        torch.ops.tcformer.token_conv_(x, weight, bias, skip, cells, links, plan.map_size, gelu)
+        return x
     return torch.ops.tcformer.token_conv(x, weight, bias, skip, cells, links, plan.map_size, gelu, backend or "")
 
 
@@ -99,6 +105,36 @@ def _token_conv(
 @_token_conv.register_fake
 def _(x: Tensor, *_: Any) -> Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+@torch.library.custom_op("tcformer::token_conv_", mutates_args=("x",))
+def _overwrite(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    skip: Tensor | None,
+    cells: list[Tensor],
+    links: list[Tensor],
+    map_size: list[int],
+    gelu: bool,
+) -> None:
+    """In C++, of x that is contiguous, without gradients: the result takes the place of x."""
+    native = backend_module("token_conv", "native")
+    size = (map_size[0], map_size[1])
+    if links:
+        native.token_conv(x, weight, bias, _skip_or_zeros(skip, bias), *cells, size, gelu, out=x)
+    else:
+        native.grid_conv(x, weight, bias, skip, size, gelu, out=x)
+
+
+def _can_overwrite(x: Tensor, backend: str | None) -> bool:
+    return (
+        not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and x.is_contiguous()
+        and x.dtype == torch.float32
+        and choose_backend(backend or "", x.device) == "native"
+    )
 
 
 @torch.library.custom_op("tcformer::token_conv_backward", mutates_args=())

@@ -16,6 +16,7 @@ from pipelines.params import InstructionSets, Params
 from pipelines.trained import model_from_bytes, trained_task
 from pipelines.training.instruction_sets import check_instruction_sets, environment_for
 from pipelines.training.loading import validation_batches
+from tcformer.memory import keep_freed_memory
 from tcformer.metrics.points import Skipped
 from tcformer.tasks import ALL_TASKS, TaskSpec
 
@@ -43,6 +44,7 @@ class _Shard:
         import torch
 
         check_instruction_sets(self.instruction_sets)
+        keep_freed_memory()
         task = self.task.build(fetch_dataset(self.data, at), self.evaluation)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model = model_from_bytes(self.weights).to(device).eval()

@@ -19,6 +19,7 @@ from pipelines.trained import model_from_bytes
 from pipelines.training.device import be_deterministic, this_device
 from pipelines.training.optimizer import build_optimizer
 from tcformer.data.batch import collate, evenly_spread
+from tcformer.memory import keep_freed_memory
 from tcformer.metrics.points import ALL, Skipped
 from tcformer.metrics.tokens import Region, Shares, adjusted_rand_index, on_grid, shares, twins_in_one_token
 from tcformer.models import Network, Tokens
@@ -52,6 +53,7 @@ class TokenMeasurement:
             return Skipped(f"evaluate.{self.task.name}.tokens is 0").to_json()
         device = this_device()
         be_deterministic(self.training.seed, device)
+        keep_freed_memory()
         model = model_from_bytes(self.weights).to(device).eval()
         if not isinstance(model.backbone, Backbone):
             return Skipped(f"the backbone {self.task.network.backbone} has no tokens").to_json()

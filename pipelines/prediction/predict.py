@@ -18,6 +18,7 @@ from tcformer.data.images import ImageError, ReducedImage
 from tcformer.errors import UserError
 from tcformer.inference import Boxes, Result
 from tcformer.inference.pictures import as_picture, read_picture
+from tcformer.memory import keep_freed_memory
 from tcformer.predictor import Predictor, choose_device
 
 _PIXELS_AT_ONCE = 1 << 26  # in memory, of the pictures of a batch: 200 MB
@@ -84,6 +85,7 @@ def predict_files(options: PredictOptions) -> int:
     boxes = None if options.boxes is None else BoxFile(options.boxes, options.box_score)
     if boxes:
         boxes.check_pictures(files)
+    keep_freed_memory()
     predictor = Predictor.load(
         options.weights,
         device=options.device,

@@ -45,6 +45,7 @@ from pipelines.training.sampling import BatchPlan, SampleOrder, steps_in
 from pipelines.training.state import MOMENTS, POSITION, OptimizerState, first_not_finite
 from pipelines.training.writer import CheckpointWriter, Snapshot
 from tcformer.errors import UserError, listed
+from tcformer.memory import keep_freed_memory
 from tcformer.models import Network, load_initial, save_model
 from tcformer.models.weights import file_metadata
 from tcformer.tasks import Dataset, Task, ValidationMeasure
@@ -201,6 +202,7 @@ def _start(job: Job, start_engine: StartEngine, link: Link, scratch: Path) -> Wo
     training, device = job.training, this_device()
     check_instruction_sets(job.instruction_sets)
     be_deterministic(training.seed, device)
+    keep_freed_memory()
     rank, workers = torch.distributed.get_rank(), torch.distributed.get_world_size()
     task = job.task.build(fetch_dataset(job.data, link.at))
     data = task.train_set()

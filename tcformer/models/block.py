@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tcformer.models.layers import DropPath
+from tcformer.models.layers import DropPath, has_hooks
 from tcformer.models.ops import TokenPlan, attention, token2map
 from tcformer.models.tokens import Tokens
 
@@ -74,7 +74,10 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor, plan: TokenPlan) -> Tensor:
         """(B, N, C) to (B, N, C)."""
-        return self.fc2(self.dwconv(self.fc1(x), plan, gelu=True))
+        hidden = self.fc1(x)
+        # No one else has the new tensor that a linear layer returns, if no hook has it.
+        unseen = type(self.fc1) is nn.Linear and not has_hooks(self.fc1, self.dwconv)
+        return self.fc2(self.dwconv(hidden, plan, gelu=True, overwrite=unseen))
 
 
 class Block(nn.Module):

@@ -50,10 +50,10 @@ class GridConv(nn.Module):
         super().__init__()
         self.dwconv = nn.Conv2d(width, width, kernel_size=3, padding=1, groups=width)
 
-    def forward(self, x: Tensor, plan: TokenPlan, gelu: bool = False) -> Tensor:
-        """Convolve tokens (B, N, C) to (B, N, C), followed by GELU if `gelu`."""
+    def forward(self, x: Tensor, plan: TokenPlan, gelu: bool = False, overwrite: bool = False) -> Tensor:
+        """Convolve tokens (B, N, C) to (B, N, C), followed by GELU if `gelu`; `overwrite`: maybe in the place of x."""
         assert self.dwconv.bias is not None
-        return token_conv(x, plan, self.dwconv.weight, self.dwconv.bias, gelu=gelu)
+        return token_conv(x, plan, self.dwconv.weight, self.dwconv.bias, gelu=gelu, overwrite=overwrite)
 
 
 class TokenConv(nn.Conv2d):
@@ -69,16 +69,26 @@ class TokenConv(nn.Conv2d):
         self.skip = nn.Conv1d(in_channels, out_channels, kernel_size=1, bias=False, groups=groups)
         self.depth_wise = depth_wise
 
-    def forward(self, x: Tensor, plan: TokenPlan, gelu: bool = False) -> Tensor:  # type: ignore[override]
-        """Convolve tokens (B, N, C_in) to (B, N, C_out), followed by GELU if `gelu`."""
+    def forward(  # type: ignore[override]
+        self, x: Tensor, plan: TokenPlan, gelu: bool = False, overwrite: bool = False
+    ) -> Tensor:
+        """Convolve tokens (B, N, C_in) to (B, N, C_out), then GELU if `gelu`; `overwrite`: maybe in the place of x."""
         skip = self.skip.weight  # (C_out, C_in or 1, 1)
         if self.depth_wise:
             assert self.bias is not None
-            return token_conv(x, plan, self.weight, self.bias, skip.flatten(), gelu=gelu)
+            return token_conv(x, plan, self.weight, self.bias, skip.flatten(), gelu=gelu, overwrite=overwrite)
         m = F.conv2d(token2map(x, plan), self.weight, self.bias, self.stride, padding=1)  # (B, C_out, H', W')
         y = map2token(m, plan.at((m.shape[2], m.shape[3])))  # (B, N, C_out)
         y = y + F.linear(x, skip.flatten(1))
         return F.gelu(y) if gelu else y
+
+
+def has_hooks(*modules: nn.Module) -> bool:
+    """Whether anything sees what these modules receive and return, and might keep it."""
+    hooks = torch.nn.modules.module
+    return bool(hooks._global_forward_hooks or hooks._global_forward_pre_hooks) or any(
+        module._forward_hooks or module._forward_pre_hooks for module in modules
+    )
 
 
 class DropPath(nn.Module):

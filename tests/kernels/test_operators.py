@@ -49,6 +49,7 @@ def operators(backend: str) -> dict[str, tuple[Any, ...]]:
         "repeat_blocks": (random(2, 16, 6), [8, 8], [4, 4], 0.25),
         "upsample_tokens": (random(2, 4, 6), random(2, 64), *coarse_cells, *fine_cells, backend),
         "token_conv": (random(2, 13, 6), *conv, cells, link_tensors, [4, 4], True, backend),
+        "token_conv_": (random(2, 13, 6, grad=False), *(t.detach() for t in conv), cells, link_tensors, [4, 4], True),
         "sort_cells": (plan.token_of_cell, 13),
         "link_rows": (plan.token_of_cell, pixels, 13, 16),
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -170,3 +172,29 @@ def test_wrong_shapes_raise() -> None:
         token_conv(x, plan, weight[:, :, 1:], bias, skip)
     with pytest.raises(ValueError, match="skip"):
         token_conv(x, plan, weight, bias, skip[1:])
+
+
+@pytest.mark.skipif(not native.available(), reason="C++ only")
+@pytest.mark.parametrize("tokens", [0, 20])
+@pytest.mark.parametrize("skip", [False, True])
+def test_the_result_takes_the_place_of_an_input_that_is_not_used_any_more(tokens: int, skip: bool) -> None:
+    plan = random_plan(2, (7, 9), (7, 9), tokens)
+    x, *parameters = [leaf.float() for leaf in random_inputs(plan, 70, skip=skip)]
+    expected = token_conv(x.clone(), plan, *parameters, gelu=True, backend="native")
+    with torch.no_grad():
+        y = token_conv(x, plan, *parameters, gelu=True, overwrite=True, backend="native")
+    assert y is x
+    assert torch.equal(y, expected)
+
+
+@pytest.mark.parametrize("change", [Tensor.double, lambda x: x.mT.contiguous().mT, Tensor.requires_grad_])
+def test_other_inputs_stay_as_they_are(change: Callable[[Tensor], Tensor]) -> None:
+    plan = random_plan(2, (7, 9), (7, 9), 20)
+    x, *parameters = [leaf.float() for leaf in random_inputs(plan, 70)]
+    x = change(x)
+    before = x.detach().clone()
+    with torch.set_grad_enabled(x.requires_grad):
+        y = token_conv(x, plan, *parameters, gelu=True, overwrite=True)
+    assert y is not x
+    assert torch.equal(x, before)
+    assert y.requires_grad == x.requires_grad

@@ -93,11 +93,10 @@ inline void copy_out(Vec value, int v, int64_t width, float* out) {
   else if (here > 0) std::memcpy(out + v * kLanes, &value, here * sizeof(float));
 }
 
-// One row of a convolution, for kLanes channels; calls `emit(column, value)` for every pixel. `rows` are the three
-// input rows, each beginning with the pixel to the left of the first; pixels are `stride` floats apart.
-template <class Emit>
+// One row of a convolution, for kLanes channels. `rows` are the three input rows, each beginning with the pixel to the
+// left of the first; pixels are `stride` floats apart, also in `out`.
 inline void convolve_row(const float* const (&rows)[3], int64_t width, int64_t stride, const Vec (&taps)[kTaps],
-                         Vec bias, const Emit& emit) {
+                         Vec bias, float* out) {
   Vec window[3][3];
   for (int r = 0; r < 3; ++r) {
     window[r][0] = load(rows[r]);
@@ -113,7 +112,7 @@ inline void convolve_row(const float* const (&rows)[3], int64_t width, int64_t s
       window[r][0] = window[r][1];
       window[r][1] = window[r][2];
     }
-    emit(j, sum);
+    store(out + j * stride, sum);
   }
 }
 

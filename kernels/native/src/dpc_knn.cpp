@@ -25,8 +25,9 @@ namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 // Tokens are stored in panels (C, kPanel): the first channel of all tokens, then their second. A tile of distances is
-// between kRows tokens of one panel and all tokens of another.
-constexpr int kPanel = 2 * kLanes;
+// between kRows tokens of one panel and all tokens of another; its sums stay in registers.
+constexpr int kVectors = kManyRegisters ? 2 : 3;
+constexpr int kPanel = kVectors * kLanes;
 constexpr int kRows = kManyRegisters ? 8 : 4;
 // Panels with this many floats in total stay in a core's second-level cache while others are compared with them.
 constexpr int64_t kCachedFloats = 96 * 1024;
@@ -71,14 +72,14 @@ void fill_panel(Panels& panels, int64_t p, const float* x, const float* origin, 
     for (int64_t l = here; l < kPanel; ++l)
       for (int64_t c = c0; c < c1; ++c) out[c * kPanel + l] = 0;
   }
-  Vec sum[2] = {};
+  Vec sum[kVectors] = {};
   for (int64_t c = 0; c < channels; ++c)
-    for (int v = 0; v < 2; ++v) {
+    for (int v = 0; v < kVectors; ++v) {
       const Vec value = load(out + c * kPanel + v * kLanes);
       sum[v] += value * value;
     }
   float* norm = panels.norm + p * kPanel;
-  for (int v = 0; v < 2; ++v) store(norm + v * kLanes, sum[v]);
+  for (int v = 0; v < kVectors; ++v) store(norm + v * kLanes, sum[v]);
   for (int64_t l = here; l < kPanel; ++l) norm[l] = kInfinity;
 }
 
@@ -104,20 +105,22 @@ inline float squared_distance(const float* a, const float* b, int64_t channels) 
 // Squared distances of kRows tokens, the first at `a` in its panel, to the kPanel tokens of panel `b`.
 inline void distance_tile(const float* a, const float* norm_a, const float* b, const float* norm_b, int64_t channels,
                           float rounding_limit, float (&tile)[kRows][kPanel]) {
-  Vec sum[kRows][2] = {};
+  Vec sum[kRows][kVectors] = {};
   for (int64_t c = 0; c < channels; ++c, a += kPanel, b += kPanel) {
-    const Vec b0 = load(b), b1 = load(b + kLanes);
+    Vec columns[kVectors];
+#pragma GCC unroll 3
+    for (int v = 0; v < kVectors; ++v) columns[v] = load(b + v * kLanes);
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
-      const Vec value = broadcast(a[r]);
-      sum[r][0] += value * b0;
-      sum[r][1] += value * b1;
+      const Vec row = broadcast(a[r]);
+#pragma GCC unroll 3
+      for (int v = 0; v < kVectors; ++v) sum[r][v] += row * columns[v];
     }
   }
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r)
-#pragma GCC unroll 2
-    for (int v = 0; v < 2; ++v) {
+#pragma GCC unroll 3
+    for (int v = 0; v < kVectors; ++v) {
       const Vec d = (norm_a[r] + load(norm_b + v * kLanes)) - 2.0f * sum[r][v];
       store(&tile[r][v * kLanes], d < rounding_limit ? Vec{} : d);  // NaN stays NaN, which no comparison finds nearer
     }
@@ -130,16 +133,17 @@ struct Neighbours {
   Buffer<int32_t> indices;
   float* distance = nullptr;  // (tokens, k)
   int32_t* index = nullptr;   // (tokens, k), -1 where there is none
-  float* worst = nullptr;     // (padded tokens,), the last distance of each list
+  float* worst = nullptr;     // (padded tokens,), each list accepts smaller distances
 
-  void reset(int64_t tokens, int64_t num_neighbours) {
+  // Empty lists, which accept distances below `bounds` (tokens,).
+  void reset(int64_t tokens, int64_t num_neighbours, const float* bounds) {
     k = num_neighbours;
     distance = distances.get(tokens * k);
     index = indices.get(tokens * k);
     worst = worsts.get(padded(tokens));
     std::fill_n(distance, tokens * k, kInfinity);
     std::fill_n(index, tokens * k, -1);
-    std::fill_n(worst, tokens, kInfinity);
+    std::copy_n(bounds, tokens, worst);
     std::fill(worst + tokens, worst + padded(tokens), -kInfinity);  // padding accepts nothing
   }
 
@@ -154,7 +158,7 @@ struct Neighbours {
     }
     ds[place] = d;
     is[place] = static_cast<int32_t>(other);
-    worst[token] = ds[k - 1];
+    worst[token] = std::min(worst[token], ds[k - 1]);
   }
 
   // Replace the distances in one token's list by `exact_distance(other)`, and sort the list again.
@@ -196,6 +200,32 @@ struct Neighbours {
   }
 };
 
+// A bound above the k smallest distances of each token of panel `p`, k <= kPanel: from its own and the two next panels.
+// Neighbouring tokens are mostly neighbouring pixels, which look alike, so few of the other tokens are nearer.
+void bound_distances(const Panels& x, int64_t p, int64_t k, float* bounds) {
+  alignas(64) float tile[kRows][kPanel];
+  Vec smallest[kPanel][kVectors];  // the first k are used, in ascending order
+  for (int64_t q = 0; q < k; ++q)
+    for (int v = 0; v < kVectors; ++v) smallest[q][v] = broadcast(kInfinity);
+  for (int64_t other = std::max<int64_t>(0, p - 1); other < std::min(p + 2, x.count()); ++other)
+    for (int64_t start = 0; start < kPanel; start += kRows) {
+      const int64_t first = other * kPanel + start;
+      distance_tile(x.panel(other) + start, x.norm + first, x.panel(p), x.norm + p * kPanel, x.channels,
+                    x.rounding_limit, tile);
+      for (int r = 0; r < kRows; ++r)
+        for (int v = 0; v < kVectors; ++v) {
+          Vec d = load(&tile[r][v * kLanes]);
+          for (int64_t q = 0; q < k; ++q) {
+            const Vec before = smallest[q][v];
+            smallest[q][v] = d < before ? d : before;
+            d = d < before ? before : d;
+          }
+        }
+    }
+  for (int64_t l = 0; l < kPanel && p * kPanel + l < x.tokens; ++l)
+    bounds[p * kPanel + l] = std::nextafter(smallest[k - 1][l / kLanes][l % kLanes], kInfinity);
+}
+
 // Offer the distances within panel `p`.
 void compare_within(const Panels& x, int64_t p, Neighbours& lists) {
   float tile[kRows][kPanel];
@@ -223,14 +253,18 @@ void compare_between(const Panels& x, int64_t p, int64_t other, Neighbours& list
     distance_tile(x.panel(p) + start, x.norm + first, x.panel(other), x.norm + column, x.channels, x.rounding_limit,
                   tile);
     for (int64_t r = 0; r < kRows; ++r) {
-      const float own = lists.worst[first + r];
-      const float* const worst = lists.worst + column;
-      int32_t hits = 0;
-      for (int64_t l = 0; l < kPanel; ++l) hits |= (tile[r][l] < own) | (tile[r][l] < worst[l]);
-      if (!hits) continue;
-      for (int64_t l = 0; l < kPanel; ++l) {
-        lists.offer(first + r, tile[r][l], column + l);
-        lists.offer(column + l, tile[r][l], first + r);
+      const Vec own = broadcast(lists.worst[first + r]);
+      for (int v = 0; v < kVectors; ++v) {
+        const float* const d = &tile[r][v * kLanes];
+        const int64_t there = column + v * kLanes;
+        for (uint32_t near = less(load(d), own); near; near &= near - 1) {
+          const int l = __builtin_ctz(near);
+          lists.offer(first + r, d[l], there + l);
+        }
+        for (uint32_t near = less(load(d), load(lists.worst + there)); near; near &= near - 1) {
+          const int l = __builtin_ctz(near);
+          lists.offer(there + l, d[l], first + r);
+        }
       }
     }
   }
@@ -383,8 +417,11 @@ class Clustering {
 
   void list_neighbours() {
     const int64_t k = std::min(k_ + kSpare, n());
+    bounds_.assign(n(), kInfinity);
+    if (k <= kPanel)
+      run_tasks(all_.count(), workers_, [&](int64_t p) { bound_distances(all_, p, k, bounds_.data()); });
     run_tasks(workers_, workers_, [&](int64_t worker) {
-      lists_[worker].reset(n(), k);
+      lists_[worker].reset(n(), k, bounds_.data());
       compare_panels(all_, worker, workers_, lists_[worker]);
     });
     for (int64_t worker = 1; worker < workers_; ++worker)
@@ -505,7 +542,7 @@ class Clustering {
   Nearest nearest_;
   std::vector<int32_t> real_;  // tokens that are not masked; all indices below count only these
   std::vector<uint64_t> keys_;
-  std::vector<float> sparsity_, delta_;
+  std::vector<float> bounds_, sparsity_, delta_;
   std::vector<int32_t> order_, rank_, unresolved_, limit_, cluster_, chosen_;
   std::vector<std::pair<double, int32_t>> scores_;
 };

@@ -34,22 +34,22 @@ class GridConv {
         gelu_(gelu) {}
 
   void forward(float* y) const {
-    struct Memory {};
-    for_each_block<kVectors, Memory>(images_, channels_, [&](const Block& block, Memory&) {
+    for_each_block<kVectors, Buffer<float>>(images_, channels_, [&](const Block& block, Buffer<float>& memory) {
+      float* const row = memory.get(width_ * kStride);
       Ring x(width_, kStride);
       load_row(block, x_, 0, x);
       for (int64_t i = 0; i < height_; ++i) {
         load_row(block, x_, i + 1, x);
-        convolve(block, x, i, false, [&](int v, int64_t j, Vec value) {
-          copy_out(gelu_ ? gelu(value) : value, v, block.width, y + place(block, i, j));
-        });
+        convolve(block, x, i, false, row);
+        if (gelu_) store_row(block, i, row, y, [](Vec value) { return gelu(value); });
+        else store_row(block, i, row, y, [](Vec value) { return value; });
       }
     });
   }
 
   void backward(const float* grad_y, float* grad_x, ParameterGradients& gradients) const {
-    struct Memory {};
-    for_each_block<kVectors, Memory>(images_, channels_, [&](const Block& block, Memory&) {
+    for_each_block<kVectors, Buffer<float>>(images_, channels_, [&](const Block& block, Buffer<float>& memory) {
+      float* const row = memory.get(width_ * kStride);
       Ring x(width_, kStride), grad(width_, kStride);
       Vec sums[kVectors][kTaps + 1] = {};
       load_row(block, x_, 0, x);
@@ -57,17 +57,18 @@ class GridConv {
         if (i < height_) {
           load_row(block, x_, i + 1, x);
           load_row(block, grad_y, i, grad);
-          if (gelu_)
-            convolve(block, x, i, false, [&](int v, int64_t j, Vec value) {
-              float* const g = grad.row(i) + (j + 1) * kStride + v * kLanes;
-              store(g, load(g) * gelu_derivative(value));
-            });
+          if (gelu_) {
+            convolve(block, x, i, false, row);
+            float* const g = grad.row(i) + kStride;
+            for (int64_t f = 0; f < width_ * kStride; f += kLanes)
+              store(g + f, load(g + f) * gelu_derivative(load(row + f)));
+          }
           add_parameter_gradients(x, grad, i, sums);
         }
-        if (i > 0)
-          convolve(block, grad, i - 1, true, [&](int v, int64_t j, Vec value) {
-            copy_out(value, v, block.width, grad_x + place(block, i - 1, j));
-          });
+        if (i > 0) {
+          convolve(block, grad, i - 1, true, row);
+          store_row(block, i - 1, row, grad_x, [](Vec value) { return value; });
+        }
       }
       for (int v = 0; v < kVectors; ++v)
         for (int sum = 0; sum <= kTaps; ++sum)
@@ -87,17 +88,25 @@ class GridConv {
       copy_in<kVectors>(source + place(block, i, j), block.width, out + j * kStride);
   }
 
-  // Convolve row i and call `emit(vector, column, value)`. `flipped`: for the backward pass, without bias.
-  template <class Emit>
-  void convolve(const Block& block, Ring& ring, int64_t i, bool flipped, const Emit& emit) const {
+  // out (width, kStride) = the convolution of row i. `flipped`: for the backward pass, without bias.
+  void convolve(const Block& block, Ring& ring, int64_t i, bool flipped, float* out) const {
     for (int v = 0; v < kVectors; ++v) {
       Vec taps[kTaps];
       parameters_.taps(block.channel + v * kLanes, flipped, taps);
       const Vec bias = flipped ? Vec{} : parameters_.bias(block.channel + v * kLanes);
       const float* const rows[3] = {ring.row_or_zeros(i - 1, height_) + v * kLanes, ring.row(i) + v * kLanes,
                                     ring.row_or_zeros(i + 1, height_) + v * kLanes};
-      convolve_row(rows, width_, kStride, taps, bias, [&](int64_t j, Vec value) { emit(v, j, value); });
+      convolve_row(rows, width_, kStride, taps, bias, out + v * kLanes);
     }
+  }
+
+  // Store `function` of a row (width, kStride) in row i of a map like x.
+  template <class Function>
+  void store_row(const Block& block, int64_t i, const float* row, float* map, const Function& function) const {
+    float* out = map + place(block, i, 0);
+    for (int64_t j = 0; j < width_; ++j, row += kStride, out += channels_)
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) copy_out(function(load(row + v * kLanes)), v, block.width, out);
   }
 
   // Add the contribution of row i to the gradients of taps and bias.

@@ -198,8 +198,7 @@ class TokenConv {
       const Vec bias = parameters_.bias(block.channel + v * kLanes);
       for (int64_t i = 0; i < links_.height; ++i) {
         float* const row = out + i * links_.width * kStride + v * kLanes;
-        convolve_row(rows_around(map, i, v), links_.width, kStride, taps, bias,
-                     [&](int64_t j, Vec value) { store(row + j * kStride, value); });
+        convolve_row(rows_around(map, i, v), links_.width, kStride, taps, bias, row);
       }
     }
     return out;
@@ -289,8 +288,7 @@ class TokenConv {
       parameters_.taps(block.channel + v * kLanes, true, taps);
       for (int64_t i = 0; i < links_.height; ++i) {
         float* const row = out + i * links_.width * kStride + v * kLanes;
-        convolve_row(rows_around(grad_map, i, v), links_.width, kStride, taps, Vec{},
-                     [&](int64_t j, Vec value) { store(row + j * kStride, value); });
+        convolve_row(rows_around(grad_map, i, v), links_.width, kStride, taps, Vec{}, row);
       }
     }
     return out;

@@ -45,7 +45,14 @@ def upsample_tokens(x: Tensor, coarse: TokenPlan, fine: TokenPlan, cell_weight: 
 
 
 def token_conv(
-    x: Tensor, plan: TokenPlan, weight: Tensor, bias: Tensor, skip: Tensor | None = None, *, gelu: bool = False
+    x: Tensor,
+    plan: TokenPlan,
+    weight: Tensor,
+    bias: Tensor,
+    skip: Tensor | None = None,
+    *,
+    gelu: bool = False,
+    overwrite: bool = False,
 ) -> Tensor:
     """(B, N, C) to (B, N, C)."""
     y = map2token(F.conv2d(token2map(x, plan), weight, bias, padding=1, groups=x.shape[2]), plan)

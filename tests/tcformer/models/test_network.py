@@ -184,6 +184,30 @@ def test_bfloat16(task: str) -> None:
         assert torch.corrcoef(pair)[0, 1] > 0.9
 
 
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_hooks_may_keep_what_they_see(everywhere: bool) -> None:
+    model, images = nano("imagenet"), smooth_images(1, 64, 64)
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def keep(module: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
+        if isinstance(module, nn.Linear) and isinstance(output, Tensor):
+            seen.append((output, output.clone()))
+
+    with torch.no_grad():
+        expected = model(images)
+        if everywhere:
+            handles = [nn.modules.module.register_module_forward_hook(keep)]
+        else:
+            handles = [m.register_forward_hook(keep) for m in model.modules() if isinstance(m, nn.Linear)]
+        try:
+            assert torch.equal(model(images), expected)
+        finally:
+            for handle in handles:
+                handle.remove()
+    assert len(seen) > 10
+    assert all(torch.equal(output, at_first) for output, at_first in seen)
+
+
 def test_every_parameter_gets_a_gradient() -> None:
     for task in ("imagenet", "wholebody"):
         model = nano(task)
