@@ -35,6 +35,8 @@ boto3.client("s3", endpoint_url=address, **options).create_bucket(Bucket="bucket
 print("ready", flush=True)
 time.sleep(1e6)
 """
+#: Variables of the libraries that compute (`pipelines.training.instruction_sets`).
+_CHOOSE_CODE = ("ATEN_", "MKL_", "ONEDNN_", "OPENBLAS_")
 #: Folders that a host sees wherever they are: the environment that all machines of a cluster have.
 NEEDED = {ROOT, Path(sys.prefix), Path(sys.base_prefix)}
 KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
@@ -147,6 +149,8 @@ class FolderHost(Host):
 def _start(command: Sequence[str], cwd: Path | None, environment: Mapping[str, str]) -> subprocess.Popen[str]:
     tools = str(Path(sys.executable).parent)
     base = {"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "HOME": "/tmp", "LANG": "C.UTF-8"}
+    # Libraries choose the same code for the CPU as in the test's own process: results are compared bit for bit.
+    base |= {name: value for name, value in os.environ.items() if name.startswith(_CHOOSE_CODE)}
     return subprocess.Popen(
         command,
         cwd=cwd,
