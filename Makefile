@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Two processes of one thread each: the tests' tensors are small.
 TWO := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 # Those that start Ray wait much: two files at once, each with a Ray of its own, in the order of tests/conftest.py.
-RAY := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+RAY := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DEFAULT_GOAL := help

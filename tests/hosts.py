@@ -36,7 +36,7 @@ print("ready", flush=True)
 time.sleep(1e6)
 """
 #: Variables of the libraries that compute (`pipelines.training.instruction_sets`).
-_CHOOSE_CODE = ("ATEN_", "MKL_", "ONEDNN_", "OPENBLAS_")
+_CHOOSE_CODE = ("ATEN_", "MKL_", "OMP_", "ONEDNN_", "OPENBLAS_")
 #: Folders that a host sees wherever they are: the environment that all machines of a cluster have.
 NEEDED = {ROOT, Path(sys.prefix), Path(sys.base_prefix)}
 KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
