@@ -27,7 +27,7 @@ test: check  ## build the environment, then run lint, type checks and the tests
 test-fast: .venv/.installed  ## only the tests that take seconds: under three minutes on two cores
 	$(TWO) -m "not slow" --timeout 60
 
-test-long: .venv/.installed  ## tests of whole recipes: the paper's on pieces of real data, each network, exported files
+test-long: .venv/.installed  ## tests of whole recipes: the paper's on pieces of real data, two hosts, faults, exported files
 	$(TWO) -m "long and not pipeline"
 	$(RAY) -m "long and pipeline"
 

@@ -14,7 +14,7 @@ import pytest
 import tcformer
 from tests.conftest import Workplace
 
-pytestmark = [pytest.mark.slow, pytest.mark.pipeline, pytest.mark.long]
+pytestmark = [pytest.mark.slow, pytest.mark.pipeline, pytest.mark.early]
 PORT, DASHBOARD, AGENT = "26379", "28265", "28266"
 
 

@@ -122,7 +122,6 @@ def test_a_forgotten_part_is_named(workplace: Workplace) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.long
 @pytest.mark.pipeline
 def test_a_toy_task_from_its_own_files_runs_through_every_stage(
     workplace: Workplace, shared_ray: dict[str, str]

@@ -26,7 +26,7 @@ from pipelines.training.loop import HISTORY, train
 from tcformer.tasks import TASKS
 from tests.small import generate, parameters
 
-pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.pipeline]
+pytestmark = [pytest.mark.slow, pytest.mark.pipeline]
 
 REDUCTION, BACKBONE = "network.token_reduction", "network.backbone"
 NECK, KEYPOINTS = "finetune.wholebody.task.neck", "finetune.wholebody.task.keypoints"
