@@ -17,8 +17,8 @@ def keep_freed_memory() -> None:
     """Have this process reuse memory that it has freed, instead of returning it to the operating system.
 
     On CPUs PyTorch takes the memory of each tensor from the C library and frees it. Of tensors larger than a few MiB,
-    glibc returns it to the operating system, which fills it with zeros when it is used again: about a tenth of the time
-    of small networks. Up to 1 GiB of freed memory is kept. Does nothing where the C library is not glibc.
+    glibc returns it to the operating system, which fills it with zeros when it is used again (docs/predict.md: the time
+    that this takes). Up to 1 GiB of freed memory is kept. Does nothing where the C library is not glibc.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
