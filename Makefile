@@ -8,7 +8,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 TWO := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 # Those that start Ray wait much: two files at once, each with a Ray of its own, in the order of tests/conftest.py.
 RAY := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
-unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+# Nothing is compiled when it is installed (--no-compile below), so the first import has to keep what it compiles.
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: repro verify test test-fast test-long check docs clean clean-checkpoints help
