@@ -149,6 +149,7 @@ class FolderHost(Host):
 def _start(command: Sequence[str], cwd: Path | None, environment: Mapping[str, str]) -> subprocess.Popen[str]:
     tools = str(Path(sys.executable).parent)
     base = {"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "HOME": "/tmp", "LANG": "C.UTF-8"}
+    base["DVC_NO_ANALYTICS"] = "1"  # as in tests/conftest.py
     # Libraries choose the same code for the CPU as in the test's own process: results are compared bit for bit.
     base |= {name: value for name, value in os.environ.items() if name.startswith(_CHOOSE_CODE)}
     return subprocess.Popen(
